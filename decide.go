@@ -1,0 +1,318 @@
+package oneport
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"time"
+
+	"github.com/oneport-go/oneport/internal/h2"
+)
+
+// undecided is a connection on its way from Accept to its route.
+type undecided struct {
+	transit
+
+	// These keep their memory from one connection to the next.
+	preview Preview
+	peeker  peeker // if peeking, looks at the bytes in the socket
+}
+
+// transit is what an undecided has of one connection.
+type transit struct {
+	mux      *Mux
+	conn     net.Conn
+	accepted time.Time
+
+	routes []*route
+	next   int // the first route that has not said NoMatch
+	asking int // the route that is being asked
+	early  bool
+
+	// What was known when the waiting began, since the buffer of peeker is not kept then.
+	protocol Protocol
+	language Protocol
+	seen     int
+
+	peeking  bool
+	consumed []byte // what was taken out of the connection, if not peeking
+
+	// The following is guarded by mux.mu.
+	older, newer *undecided
+	in           *connList
+	interrupted  RefuseReason
+	armed        bool          // deadlines are set, and interrupt may set others
+	timer        *time.Timer   // stands in for deadlines that the connection does not have
+	wake         chan struct{} // if not nil, closed by interrupt
+}
+
+func (u *undecided) start(m *Mux, c net.Conn) {
+	u.mux, u.conn, u.accepted = m, c, time.Now()
+	u.routes = *m.routes.Load()
+	u.preview.conn = c
+	u.preview.h2.MaxFrames = orDefault(m.MaxFramesBeforeHeaders, DefaultMaxFramesBeforeHeaders)
+	u.preview.h2.MaxHeaderListSize = orDefault(m.MaxHeaderListBytes, DefaultMaxHeaderListBytes)
+	u.peeking = u.peeker.init(c, &m.buffers)
+}
+
+// reset makes u ready for another connection.
+func (u *undecided) reset() {
+	if u.timer != nil {
+		u.timer.Stop()
+	}
+	u.preview.reset()
+	u.transit = transit{}
+}
+
+// decide finds the route of the connection. Until then the connection is in mux.waiting, where it can be interrupted.
+func (u *undecided) decide() (rt *route, refused *refusal) {
+	defer func() {
+		if v := recover(); v != nil {
+			rt, refused = nil, u.panicked(v)
+		}
+		if p := u.preview.endReaders(); p != nil {
+			u.mux.logPanic("a ReaderFunc that was told to end", u.conn, p)
+		}
+		u.peeker.release()
+	}()
+	rt, refused = u.find()
+	if refused == nil {
+		refused = u.settle()
+	}
+	if refused != nil {
+		return rt, refused
+	}
+	u.protocol, u.language = u.preview.Protocol(), u.preview.language()
+	if u.mux.OnMatch != nil {
+		u.mux.OnMatch(Matched{
+			Conn:          u.conn,
+			Route:         rt.name,
+			Protocol:      u.protocol,
+			EarlySettings: u.early,
+			Waited:        time.Since(u.accepted),
+		})
+	}
+	return rt, nil
+}
+
+// find looks, asks and waits until a route takes the connection or it is to be refused.
+func (u *undecided) find() (*route, *refusal) {
+	p := &u.preview
+	for wait := false; ; wait = true {
+		data, ended, err := u.look(wait)
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			rt, refused := u.timeUp()
+			if rt != nil || refused != nil {
+				return rt, refused
+			}
+		case err != nil:
+			return nil, u.gone(err)
+		default:
+			p.data, p.ended = data, ended
+		}
+
+		rt, open := u.ask()
+		switch {
+		case rt != nil:
+			return rt, nil
+		case !open:
+			return nil, u.unmatched()
+		case p.parseHTTP2() == h2.Error:
+			return nil, u.unmatched() // a matcher that is still waiting waits for what the server must not answer
+		case len(p.data) >= u.mux.maxPreviewBytes():
+			return nil, u.tooLong()
+		}
+
+		// From here on the connection waits. The buffer is not kept while it does, so note what the refusal would need.
+		u.protocol, u.language, u.seen = p.Protocol(), p.language(), len(p.data)
+		speak := !u.early && earlySettingsDue(p)
+		u.early = u.early || speak
+		if refused := u.arm(); refused != nil {
+			return nil, refused
+		}
+		if speak {
+			u.mux.counters.earlySettings.Add(1)
+			if _, err := u.conn.Write(u.mux.early); err != nil {
+				return nil, u.gone(err)
+			}
+		}
+	}
+}
+
+// look returns what the client has sent so far. With wait, it waits until that is more than there was.
+func (u *undecided) look(wait bool) (data []byte, ended bool, err error) {
+	if u.peeking {
+		if !wait || u.seen == 0 || canAwaitMore && !u.peeker.nearlyFull(u.seen) {
+			return u.peeker.peek(u.seen, wait)
+		}
+		u.peeking = false
+		u.peeker.release()
+	}
+	if !wait {
+		return nil, false, nil
+	}
+	return u.read()
+}
+
+// read is look where the bytes have to be taken out of the connection.
+func (u *undecided) read() (data []byte, ended bool, err error) {
+	limit := u.mux.maxPreviewBytes()
+	for len(u.consumed) <= u.seen && !ended {
+		if n := len(u.consumed); n == cap(u.consumed) {
+			grown := make([]byte, n, min(max(2*n, 512), limit))
+			copy(grown, u.consumed)
+			u.consumed = grown
+		}
+		n, err := u.conn.Read(u.consumed[len(u.consumed):cap(u.consumed)])
+		u.consumed = u.consumed[:len(u.consumed)+n]
+		if err == io.EOF {
+			ended = true
+		} else if err != nil && len(u.consumed) <= u.seen {
+			return nil, false, err
+		}
+	}
+	return u.consumed, ended, nil
+}
+
+// ask asks the routes that have not said NoMatch yet, in order, up to the first that has not decided. It reports whether
+// there is one.
+func (u *undecided) ask() (rt *route, open bool) {
+	p := &u.preview
+	p.wake = 0
+	first := -1
+	for i := u.next; i < len(u.routes); i++ {
+		u.asking = i
+		switch u.routes[i].match(p) {
+		case Match:
+			if first < 0 {
+				return u.routes[i], false
+			}
+		case Undecided:
+			if p.ended || p.silent {
+				continue
+			}
+			if first < 0 {
+				first = i
+			}
+			if len(p.data) > 0 {
+				u.next = first
+				return nil, true
+			}
+			// Before the first byte all are asked, for those that wait for a silence.
+		}
+	}
+	if first < 0 {
+		return nil, false
+	}
+	u.next = first
+	return nil, true
+}
+
+// idle reports whether the client is at rest between connecting and its first request.
+func (u *undecided) idle() bool { return u.early && u.preview.h2.Acknowledged() }
+
+// limit is the time that the connection has, from when it was accepted.
+func (u *undecided) limit() time.Duration {
+	if u.idle() {
+		return u.mux.idleTimeout()
+	}
+	return u.mux.decideTimeout()
+}
+
+// arm sets the deadlines for waiting and for the early SETTINGS frame.
+func (u *undecided) arm() *refusal {
+	deadline := u.accepted.Add(u.limit())
+	if wake := u.preview.wake; wake > 0 && len(u.preview.data) == 0 {
+		if t := u.accepted.Add(wake); t.Before(deadline) {
+			deadline = t
+		}
+	}
+	u.mux.mu.Lock()
+	defer u.mux.mu.Unlock()
+	if u.interrupted != 0 {
+		return u.interruption()
+	}
+	u.armed = true
+	if err := u.conn.SetDeadline(deadline); err != nil && u.timer == nil {
+		// A connection without deadlines can be woken up only by its end.
+		c := u.conn // u may be on its next connection when the time is up
+		u.timer = time.AfterFunc(time.Until(u.accepted.Add(u.limit())), func() { c.Close() })
+	}
+	return nil
+}
+
+// interrupt ends the waiting. The caller holds mux.mu.
+func (u *undecided) interrupt(reason RefuseReason) {
+	u.interrupted = reason
+	if u.wake != nil {
+		close(u.wake)
+	}
+	if u.armed && (u.timer != nil || u.conn.SetDeadline(aLongTimeAgo) != nil) {
+		u.conn.Close()
+	}
+}
+
+var aLongTimeAgo = time.Unix(1, 0)
+
+// settle takes the connection, for which a route was found, out of the reach of interrupt.
+func (u *undecided) settle() *refusal {
+	u.mux.mu.Lock()
+	defer u.mux.mu.Unlock()
+	if u.interrupted != 0 {
+		return u.interruption()
+	}
+	u.mux.waiting.remove(u)
+	if !u.armed {
+		return nil
+	}
+	u.armed = false
+	if u.timer != nil {
+		if !u.timer.Stop() {
+			return u.timeout()
+		}
+		return nil
+	}
+	if err := u.conn.SetDeadline(time.Time{}); err != nil {
+		return u.gone(err)
+	}
+	return nil
+}
+
+// timeUp judges a connection whose deadline has passed: either its silence is long enough for a route, or its time is
+// up. If neither, the waiting goes on.
+func (u *undecided) timeUp() (*route, *refusal) {
+	u.mux.mu.Lock()
+	interrupted := u.interrupted
+	u.mux.mu.Unlock()
+	if interrupted != 0 {
+		return nil, u.interruption()
+	}
+	p := &u.preview
+	elapsed := time.Since(u.accepted)
+	if u.seen == 0 && p.wake > 0 && p.wake < u.mux.decideTimeout() {
+		p.quiet, p.silent = max(elapsed, p.wake), true
+		rt, _ := u.ask()
+		p.silent = false
+		if rt != nil {
+			return rt, nil
+		}
+	}
+	if u.seen > 0 || elapsed >= u.limit() {
+		return nil, u.timeout()
+	}
+	return nil, nil
+}
+
+// panicked is the end of a connection on which a user's code panicked.
+func (u *undecided) panicked(v any) *refusal {
+	name := "a hook"
+	if u.asking < len(u.routes) {
+		name = "the matchers or the hook of route " + u.routes[u.asking].name
+	}
+	u.mux.logPanic(name, u.conn, v)
+	u.language = u.preview.language()
+	return u.refusal(ReasonPanic, fmt.Errorf("%s panicked: %v", name, v))
+}

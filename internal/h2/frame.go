@@ -1,0 +1,70 @@
+package h2
+
+import (
+	"encoding/binary"
+
+	"golang.org/x/net/http2"
+)
+
+// FrameHeaderLen is the length of the header that begins every frame
+// (RFC 9113 4.1).
+const FrameHeaderLen = 9
+
+const (
+	// maxFrameSize is the initial value of SETTINGS_MAX_FRAME_SIZE, and the
+	// least it can be: each side accepts frames of this size, and neither may
+	// send larger ones before it has seen the other's SETTINGS (RFC 9113 4.2,
+	// 6.5.2).
+	maxFrameSize = 1 << 14
+
+	// largestFrameSize is the most that SETTINGS_MAX_FRAME_SIZE can be
+	// (RFC 9113 6.5.2).
+	largestFrameSize = 1<<24 - 1
+
+	// streamIDMask removes the reserved bit in front of a stream identifier
+	// or a window increment, which the receiver ignores (RFC 9113 4.1, 6.9).
+	streamIDMask = 1<<31 - 1
+
+	// settingLen is the length of one setting in a SETTINGS frame
+	// (RFC 9113 6.5.1).
+	settingLen = 6
+)
+
+// parseFrameHeader decodes the frame header that b begins with.
+func parseFrameHeader(b []byte) http2.FrameHeader {
+	return http2.FrameHeader{
+		Length:   uint32(b[0])<<16 | uint32(b[1])<<8 | uint32(b[2]),
+		Type:     http2.FrameType(b[3]),
+		Flags:    http2.Flags(b[4]),
+		StreamID: binary.BigEndian.Uint32(b[5:]) & streamIDMask,
+	}
+}
+
+// appendFrameHeader appends the header of a frame without flags that concerns
+// the whole connection.
+func appendFrameHeader(dst []byte, length int, typ http2.FrameType) []byte {
+	return append(dst, byte(length>>16), byte(length>>8), byte(length), byte(typ), 0, 0, 0, 0, 0)
+}
+
+// AppendSettings appends a SETTINGS frame to dst (RFC 9113 6.5). The settings
+// must fit a frame that any peer accepts, which is to say that there are at
+// most 2730 of them.
+func AppendSettings(dst []byte, settings ...http2.Setting) []byte {
+	dst = appendFrameHeader(dst, len(settings)*settingLen, http2.FrameSettings)
+	for _, s := range settings {
+		dst = binary.BigEndian.AppendUint16(dst, uint16(s.ID))
+		dst = binary.BigEndian.AppendUint32(dst, s.Val)
+	}
+	return dst
+}
+
+// AppendGoAway appends a GOAWAY frame to dst (RFC 9113 6.8). Debug data longer
+// than fits a frame that any peer accepts is cut short.
+func AppendGoAway(dst []byte, lastStreamID uint32, code http2.ErrCode, debug string) []byte {
+	const fixedLen = 8
+	debug = debug[:min(len(debug), maxFrameSize-fixedLen)]
+	dst = appendFrameHeader(dst, fixedLen+len(debug), http2.FrameGoAway)
+	dst = binary.BigEndian.AppendUint32(dst, lastStreamID&streamIDMask)
+	dst = binary.BigEndian.AppendUint32(dst, uint32(code))
+	return append(dst, debug...)
+}

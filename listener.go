@@ -1,0 +1,259 @@
+package oneport
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A Route is a way out of a [Mux]: which connections take it, and what the server behind it is.
+type Route struct {
+	// Name stands for the route in logs, hooks and [Stats]. If it is empty, the matchers' names are used.
+	Name string
+
+	// Matchers are the route's matchers: it takes what one of them matches.
+	Matchers []Matcher
+
+	// SettingsACK says what becomes of a client's acknowledgement of an early SETTINGS frame. The zero value finds out
+	// what the server needs.
+	SettingsACK ACKPolicy
+}
+
+// ACKPolicy says what becomes of the client's acknowledgement of the early SETTINGS frame, of which the server behind
+// knows nothing.
+type ACKPolicy uint8
+
+const (
+	// ACKAuto hands it over if the listener's first Accept is called by google.golang.org/grpc.(*Server).Serve, which
+	// ignores it, so that the server gets the connection as it was accepted. It drops it for every other server, and
+	// wherever that cannot be seen, for instance because a goroutine in between accepts.
+	ACKAuto ACKPolicy = iota
+	// ACKDrop drops it. It is right for every server.
+	ACKDrop
+	// ACKKeep hands it over. It is right for servers that ignore an acknowledgement too many: grpc-go's does, those of
+	// net/http and golang.org/x/net/http2 end the connection with PROTOCOL_ERROR.
+	ACKKeep
+)
+
+// QueuePolicy says what happens to a connection whose route has a full queue.
+type QueuePolicy uint8
+
+const (
+	// QueueWait makes the connection wait for room, in its time to decide.
+	QueueWait QueuePolicy = iota
+	// QueueRefuse refuses it at once.
+	QueueRefuse
+)
+
+// route is the listener for one route's server.
+type route struct {
+	mux      *Mux
+	name     string
+	matchers []Matcher
+
+	queue  chan arrival
+	closed chan struct{}
+	once   sync.Once
+
+	ack     ACKPolicy
+	detect  sync.Once   // of the server, for ACKAuto
+	keepACK atomic.Bool // the server ignores an acknowledgement too many
+
+	matched atomic.Uint64
+}
+
+// An arrival is a connection that has found its route.
+type arrival struct {
+	conn     net.Conn
+	consumed []byte // to be replayed
+	early    bool   // the stream contains the acknowledgement of an early SETTINGS frame
+	protocol Protocol
+	accepted time.Time
+}
+
+func newRoute(m *Mux, r Route) *route {
+	rt := &route{
+		mux:      m,
+		name:     r.Name,
+		matchers: append([]Matcher(nil), r.Matchers...),
+		queue:    make(chan arrival, m.queueLength()),
+		closed:   make(chan struct{}),
+		ack:      r.SettingsACK,
+	}
+	if rt.name == "" {
+		names := make([]string, len(rt.matchers))
+		for i, m := range rt.matchers {
+			if s, ok := m.(fmt.Stringer); ok {
+				names[i] = s.String()
+			} else {
+				names[i] = fmt.Sprintf("%T", m)
+			}
+		}
+		rt.name = strings.Join(names, " or ")
+	}
+	return rt
+}
+
+// match asks the route's matchers, as AnyOf does.
+func (rt *route) match(p *Preview) Verdict {
+	verdict := NoMatch
+	for _, m := range rt.matchers {
+		switch m.Match(p) {
+		case Match:
+			return Match
+		case Undecided:
+			verdict = Undecided
+		}
+	}
+	return verdict
+}
+
+// Accept returns the next connection of the route.
+func (rt *route) Accept() (net.Conn, error) {
+	rt.detect.Do(rt.detectServer)
+	select {
+	case a := <-rt.queue:
+		return rt.open(a), nil
+	default:
+	}
+	select {
+	case a := <-rt.queue:
+		return rt.open(a), nil
+	case <-rt.closed:
+		return nil, &net.OpError{Op: "accept", Net: rt.Addr().Network(), Addr: rt.Addr(), Err: net.ErrClosed}
+	}
+}
+
+// open makes of an arrival what the server gets: wherever the stream need not be changed, the connection that was
+// accepted.
+func (rt *route) open(a arrival) net.Conn {
+	rt.matched.Add(1)
+	rt.mux.pending.Done()
+	dropACK := a.early && !rt.keepACK.Load()
+	if len(a.consumed) == 0 && !dropACK {
+		return a.conn
+	}
+	return newConn(a.conn, a.consumed, dropACK)
+}
+
+// detectServer finds out who calls Accept.
+func (rt *route) detectServer() {
+	switch rt.ack {
+	case ACKKeep:
+		rt.keepACK.Store(true)
+	case ACKAuto:
+		rt.keepACK.Store(calledBy("google.golang.org/grpc.(*Server).Serve"))
+	}
+}
+
+// calledBy reports whether the function of the name is among the callers.
+func calledBy(name string) bool {
+	var pcs [32]uintptr
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs[:])])
+	for {
+		frame, more := frames.Next()
+		if frame.Function == name {
+			return true
+		}
+		if !more {
+			return false
+		}
+	}
+}
+
+// Close ends the route. Connections that are waiting in it, and those that would take it later, are refused. It does
+// not wait for that, and leaves the mux and its other routes alone. It always returns nil.
+func (rt *route) Close() error {
+	rt.once.Do(func() { close(rt.closed) })
+	rt.refuseQueued()
+	return nil
+}
+
+// Addr returns the address of the listener that the mux accepts from.
+func (rt *route) Addr() net.Addr { return rt.mux.root.Addr() }
+
+// refuseQueued empties the queue of a closed route. Close calls it, and deliver once more when it finds the route closed
+// behind a connection that it has put in.
+func (rt *route) refuseQueued() {
+	for {
+		select {
+		case a := <-rt.queue:
+			go func() {
+				defer rt.mux.pending.Done()
+				rt.mux.refuse(a.conn, rt, &refusal{
+					reason:   ReasonRouteClosed,
+					err:      errRouteClosed,
+					language: a.protocol,
+					early:    a.early,
+					accepted: a.accepted,
+				})
+			}()
+		default:
+			return
+		}
+	}
+}
+
+var errRouteClosed = errors.New("the server of its route has stopped accepting")
+
+// deliver puts a connection that was decided for rt in its queue. If that is impossible, it says why.
+func (rt *route) deliver(u *undecided) *refusal {
+	if rt.isClosed() {
+		return u.refusal(ReasonRouteClosed, errRouteClosed)
+	}
+	a := arrival{conn: u.conn, consumed: u.consumed, early: u.early, protocol: u.protocol, accepted: u.accepted}
+	rt.mux.pending.Add(1)
+	select {
+	case rt.queue <- a:
+	default:
+		if refused := rt.awaitRoom(u, a); refused != nil {
+			rt.mux.pending.Done()
+			return refused
+		}
+	}
+	if rt.isClosed() {
+		rt.refuseQueued()
+	}
+	return nil
+}
+
+// awaitRoom is deliver for a full queue. While the connection waits it counts as undecided.
+func (rt *route) awaitRoom(u *undecided, a arrival) *refusal {
+	m := rt.mux
+	if m.WhenQueueFull == QueueRefuse {
+		return u.refusal(ReasonQueueFull, errQueueFull)
+	}
+	timer := time.NewTimer(time.Until(u.accepted.Add(m.decideTimeout())))
+	defer timer.Stop()
+	m.mu.Lock()
+	u.wake = make(chan struct{})
+	m.waiting.add(u)
+	m.mu.Unlock()
+	select {
+	case rt.queue <- a:
+		m.forget(u)
+		return nil
+	case <-rt.closed:
+		return u.refusal(ReasonRouteClosed, errRouteClosed)
+	case <-u.wake:
+		return u.interruption()
+	case <-timer.C:
+		return u.refusal(ReasonQueueFull, errQueueFull)
+	}
+}
+
+var errQueueFull = errors.New("its server does not accept fast enough, the queue of its route is full (Mux.QueueLength)")
+
+func (rt *route) isClosed() bool {
+	select {
+	case <-rt.closed:
+		return true
+	default:
+		return false
+	}
+}

@@ -1,0 +1,408 @@
+package oneport
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/oneport-go/oneport/internal/http1"
+)
+
+// Verdict is a matcher's answer.
+type Verdict uint8
+
+const (
+	// Undecided says that the answer depends on bytes that have not come yet.
+	Undecided Verdict = iota
+	// NoMatch says that the connection is not the matcher's, whatever comes.
+	NoMatch
+	// Match says that the connection is the matcher's, whatever comes.
+	Match
+)
+
+// String returns the name of the constant.
+func (v Verdict) String() string {
+	switch v {
+	case Undecided:
+		return "Undecided"
+	case NoMatch:
+		return "NoMatch"
+	case Match:
+		return "Match"
+	}
+	return fmt.Sprintf("Verdict(%d)", uint8(v))
+}
+
+// A Matcher tells from the start of a connection whether it is for the matcher's route.
+//
+// It is asked again whenever more bytes have come, until it does not answer Undecided; the answers Match and NoMatch
+// are final. It should answer as early as it can, NoMatch above all, since the routes below wait for it. It should
+// depend on nothing but the Preview, and is called by several goroutines at once for different connections.
+//
+// If it has a String method, the result names the route in logs.
+type Matcher interface {
+	Match(*Preview) Verdict
+}
+
+// MatcherFunc makes a function a [Matcher]. A function that panics costs the one connection.
+type MatcherFunc func(*Preview) Verdict
+
+// Match calls f. An Undecided of f counts as NoMatch once nothing can follow the bytes at hand.
+func (f MatcherFunc) Match(p *Preview) Verdict {
+	if v := f(p); v != Undecided {
+		return v
+	}
+	return p.undecided()
+}
+
+// String returns "MatcherFunc".
+func (f MatcherFunc) String() string { return "MatcherFunc" }
+
+// builtin is a matcher of this package.
+type builtin struct {
+	name string
+	args []any
+	f    func(*Preview) Verdict
+}
+
+func (m *builtin) Match(p *Preview) Verdict { return m.f(p) }
+
+func (m *builtin) String() string {
+	args := make([]string, len(m.args))
+	for i, a := range m.args {
+		switch a := a.(type) {
+		case string:
+			args[i] = fmt.Sprintf("%q", a)
+		default:
+			args[i] = fmt.Sprint(a)
+		}
+	}
+	return m.name + "(" + strings.Join(args, ", ") + ")"
+}
+
+func anys[T any](list []T) []any {
+	out := make([]any, len(list))
+	for i, v := range list {
+		out[i] = v
+	}
+	return out
+}
+
+// Any matches every connection, without waiting for a byte: a route that has it takes what the routes above it leave.
+func Any() Matcher {
+	return &builtin{name: "Any", f: func(*Preview) Verdict { return Match }}
+}
+
+// Prefix matches a client whose first bytes are one of the given ones. An empty one matches at once.
+func Prefix(prefixes ...string) Matcher {
+	prefixes = slices.Clone(prefixes)
+	return &builtin{name: "Prefix", args: anys(prefixes), f: func(p *Preview) Verdict {
+		possible := false
+		for _, prefix := range prefixes {
+			n := min(len(prefix), len(p.data))
+			if string(p.data[:n]) != prefix[:n] {
+				continue
+			}
+			if n == len(prefix) {
+				return Match
+			}
+			possible = true
+		}
+		if possible {
+			return p.undecided()
+		}
+		return NoMatch
+	}}
+}
+
+// HTTP1 matches a client that sends an HTTP/1.0 or HTTP/1.1 request (RFC 9112, 3) with one of the methods, by default
+// with any in the IANA registry of HTTP methods (RFC 9110, 16.1). It decides with the end of the request line.
+func HTTP1(methods ...string) Matcher {
+	args := anys(methods)
+	if methods = slices.Clone(methods); len(methods) == 0 {
+		methods = http1.Methods
+	}
+	return &builtin{name: "HTTP1", args: args, f: func(p *Preview) Verdict {
+		if !http1.MethodPrefix(p.data, methods) {
+			return NoMatch
+		}
+		return p.isHTTP1()
+	}}
+}
+
+// HTTP2 matches a client that starts HTTP/2 with prior knowledge (RFC 9113, 3.3). It decides with the 24 bytes of the
+// preface and takes every HTTP/2 connection, so routes for some of them, such as [GRPC], go above it.
+func HTTP2() Matcher {
+	return &builtin{name: "HTTP2", f: (*Preview).isHTTP2}
+}
+
+// GRPC matches an HTTP/2 connection whose first request is a gRPC call: its content-type is application/grpc, alone or
+// followed by "+" or ";". Content type application/grpc-web is not gRPC.
+func GRPC() Matcher {
+	return &builtin{name: "GRPC", f: func(p *Preview) Verdict {
+		if v := p.isHTTP2(); v != Match {
+			return v
+		}
+		return p.field("content-type", isGRPC)
+	}}
+}
+
+func isGRPC(contentType fieldValue) bool {
+	const base = "application/grpc"
+	return contentType.equal(base) || contentType.hasPrefix(base+"+") || contentType.hasPrefix(base+";")
+}
+
+// GRPCWeb matches a connection, HTTP/1 or HTTP/2, whose first request is a gRPC-Web call (content-type
+// application/grpc-web or application/grpc-web-text, alone or followed by "+" or ";") or the CORS preflight for one,
+// which names the field x-grpc-web in access-control-request-headers.
+func GRPCWeb() Matcher {
+	call := func(v fieldValue) bool {
+		for _, base := range [...]string{"application/grpc-web", "application/grpc-web-text"} {
+			if v.equal(base) || v.hasPrefix(base+"+") || v.hasPrefix(base+";") {
+				return true
+			}
+		}
+		return false
+	}
+	preflight := func(v fieldValue) bool {
+		for name := range strings.SplitSeq(v.String(), ",") {
+			if strings.EqualFold(strings.TrimSpace(name), "x-grpc-web") {
+				return true
+			}
+		}
+		return false
+	}
+	return &builtin{name: "GRPCWeb", f: func(p *Preview) Verdict {
+		v := p.field("content-type", call)
+		if v == Match {
+			return v
+		}
+		if w := p.field("access-control-request-headers", preflight); w != NoMatch {
+			return w
+		}
+		return v
+	}}
+}
+
+// Header matches a connection, HTTP/1 or HTTP/2, whose first request has a field of the name with exactly the value.
+// Where the field comes more than once, one of its lines has to have it. Names match in any case (RFC 9110, 5.1),
+// values as they are. In HTTP/2 the name may be that of a pseudo-header field, such as ":scheme".
+//
+// In HTTP/1 it matches as soon as the field has come; it answers NoMatch at the end of the head.
+func Header(name, value string) Matcher {
+	test := func(v fieldValue) bool { return v.equal(value) }
+	return &builtin{name: "Header", args: []any{name, value}, f: func(p *Preview) Verdict { return p.field(name, test) }}
+}
+
+// HeaderPrefix is [Header] for values that begin with prefix.
+func HeaderPrefix(name, prefix string) Matcher {
+	test := func(v fieldValue) bool { return v.hasPrefix(prefix) }
+	return &builtin{name: "HeaderPrefix", args: []any{name, prefix}, f: func(p *Preview) Verdict { return p.field(name, test) }}
+}
+
+// HeaderFunc is [Header] for values that f accepts.
+func HeaderFunc(name string, f func(value string) bool) Matcher {
+	test := func(v fieldValue) bool { return f(v.String()) }
+	return &builtin{name: "HeaderFunc", args: []any{name}, f: func(p *Preview) Verdict { return p.field(name, test) }}
+}
+
+// Host matches a connection, HTTP/1 or HTTP/2, whose first request is for one of the hosts: by the authority of its
+// target, else by Host (RFC 9112, 3.2; RFC 9113, 8.3.1). Case does not matter. A host without a port matches any port.
+// "*.example.com" matches every name below example.com, but not example.com.
+func Host(hosts ...string) Matcher {
+	type pattern struct {
+		host        string
+		port, below bool // it names a port; it is for the names below host
+	}
+	patterns := make([]pattern, len(hosts))
+	for i, h := range hosts {
+		host, below := strings.CutPrefix(strings.ToLower(h), "*")
+		patterns[i] = pattern{host, hasPort(host), below}
+	}
+	return &builtin{name: "Host", args: anys(hosts), f: func(p *Preview) Verdict {
+		host, name, verdict := p.host()
+		if verdict != Match {
+			return verdict
+		}
+		for _, pattern := range patterns {
+			got := name
+			if pattern.port {
+				got = host
+			}
+			if got == pattern.host && !pattern.below ||
+				pattern.below && len(got) > len(pattern.host) && strings.HasSuffix(got, pattern.host) {
+				return Match
+			}
+		}
+		return NoMatch
+	}}
+}
+
+// Path matches a connection, HTTP/1 or HTTP/2, whose first request is for a path that begins with one of the prefixes.
+// The path is taken as it was sent, without the query: percent-encoding and dot segments are left alone, as a client
+// can write one path in several ways, a route chosen by path is no place for access control. The gRPC methods of one
+// service have the prefix "/package.Service/".
+func Path(prefixes ...string) Matcher {
+	prefixes = slices.Clone(prefixes)
+	return &builtin{name: "Path", args: anys(prefixes), f: func(p *Preview) Verdict {
+		path, verdict := p.path()
+		if verdict != Match {
+			return verdict
+		}
+		if slices.ContainsFunc(prefixes, path.hasPrefix) {
+			return Match
+		}
+		return NoMatch
+	}}
+}
+
+// TLS matches a client that starts a TLS handshake (RFC 8446, 4.1.2 and 5.1). It decides with the first six bytes: the
+// record header and the handshake type.
+func TLS() Matcher {
+	return &builtin{name: "TLS", f: (*Preview).isTLS}
+}
+
+const sshPrefix = "SSH-"
+
+// SSH matches a client that sends the identification string of SSH (RFC 4253, 4.2). Some clients wait for the server's
+// string first; AnyOf(SSH(), Silence(time.Second)) serves those too.
+func SSH() Matcher {
+	m := Prefix(sshPrefix)
+	return &builtin{name: "SSH", f: m.Match}
+}
+
+// Silence matches a client that has sent nothing for d after it connected, as clients of protocols in which the server
+// speaks first do (SMTP, MySQL, FTP). When the time has come, the connection goes to the first route in order that takes
+// it as it is: one with Silence or [Any]. A client that waits for d while others could be served in that time is
+// costly, so d should be as short as the slowest talking client allows, but longer than a round trip; it has no effect
+// unless it is shorter than [Mux.DecideTimeout].
+func Silence(d time.Duration) Matcher {
+	return &builtin{name: "Silence", args: []any{d}, f: func(p *Preview) Verdict {
+		switch {
+		case len(p.data) > 0 || p.ended:
+			return NoMatch
+		case p.quiet >= d:
+			return Match
+		}
+		if p.wake == 0 || d < p.wake {
+			p.wake = d
+		}
+		return p.undecided()
+	}}
+}
+
+// All matches what every one of the matchers matches. Without any it matches everything.
+func All(matchers ...Matcher) Matcher {
+	matchers = slices.Clone(matchers)
+	return &builtin{name: "All", args: anys(matchers), f: func(p *Preview) Verdict {
+		verdict := Match
+		for _, m := range matchers {
+			switch m.Match(p) {
+			case NoMatch:
+				return NoMatch
+			case Undecided:
+				verdict = Undecided
+			}
+		}
+		return verdict
+	}}
+}
+
+// AnyOf matches what at least one of the matchers matches. Without any it matches nothing.
+func AnyOf(matchers ...Matcher) Matcher {
+	matchers = slices.Clone(matchers)
+	return &builtin{name: "AnyOf", args: anys(matchers), f: func(p *Preview) Verdict {
+		verdict := NoMatch
+		for _, m := range matchers {
+			switch m.Match(p) {
+			case Match:
+				return Match
+			case Undecided:
+				verdict = Undecided
+			}
+		}
+		return verdict
+	}}
+}
+
+// Not matches what m does not match.
+func Not(m Matcher) Matcher {
+	return &builtin{name: "Not", args: []any{m}, f: func(p *Preview) Verdict {
+		switch m.Match(p) {
+		case Match:
+			return NoMatch
+		case NoMatch:
+			return Match
+		}
+		return Undecided
+	}}
+}
+
+// ReaderFunc makes a matcher of a function that reads the client's bytes, which is the form that matchers have in
+// github.com/soheilhy/cmux. The function is called once for a connection. Its reads block until there is more, and fail
+// with [io.EOF] at the end of what the client sends, or with another error when the connection was decided without it;
+// it must then return.
+//
+// While it waits for bytes that the client does not send, the routes below wait too, so a [MatcherFunc], which can
+// answer NoMatch early, is better where there is a choice.
+func ReaderFunc(f func(io.Reader) bool) Matcher { return &readerMatcher{f} }
+
+type readerMatcher struct {
+	f func(io.Reader) bool
+}
+
+var errDecided = errors.New("oneport: the connection was decided without this matcher")
+
+func (m *readerMatcher) String() string { return "ReaderFunc" }
+
+func (m *readerMatcher) Match(p *Preview) Verdict {
+	s := p.readers[m]
+	if s == nil {
+		s = m.start(p)
+	}
+	if !s.done && (s.off < len(p.data) || p.ended || !s.begun) {
+		s.begun = true
+		s.resume()
+	}
+	switch {
+	case s.panicked != nil:
+		panic(s.panicked)
+	case !s.done:
+		return p.undecided()
+	case s.matched:
+		return Match
+	}
+	return NoMatch
+}
+
+func (m *readerMatcher) start(p *Preview) *suspended {
+	s := &suspended{preview: p}
+	s.resume, s.stop = iter.Pull(func(yield func(struct{}) bool) {
+		defer func() {
+			if v := recover(); v != nil {
+				s.panicked = &readerPanic{v, debug.Stack()} // passed on as it is, it would lose the stack
+			}
+			s.done = true
+		}()
+		s.yield = yield
+		s.matched = m.f(s)
+	})
+	if p.readers == nil {
+		p.readers = make(map[*readerMatcher]*suspended)
+	}
+	p.readers[m] = s
+	return s
+}
+
+// readerPanic is what the function of a ReaderFunc panicked with.
+type readerPanic struct {
+	value any
+	stack []byte
+}
+
+func (p *readerPanic) String() string { return fmt.Sprint(p.value) }

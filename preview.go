@@ -1,0 +1,481 @@
+package oneport
+
+import (
+	"bytes"
+	"cmp"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"golang.org/x/net/http2/hpack"
+
+	"github.com/oneport-go/oneport/internal/clienthello"
+	"github.com/oneport-go/oneport/internal/h2"
+	"github.com/oneport-go/oneport/internal/http1"
+)
+
+// Protocol is the language that a client's first bytes are in.
+type Protocol uint8
+
+const (
+	// ProtocolUnknown stands for none of the others, and for a client of which too little was seen.
+	ProtocolUnknown Protocol = iota
+	// ProtocolHTTP1 is HTTP/1.0 or HTTP/1.1 (RFC 9112).
+	ProtocolHTTP1
+	// ProtocolHTTP2 is HTTP/2 in the clear, with prior knowledge (RFC 9113, 3.3).
+	ProtocolHTTP2
+	// ProtocolTLS is a TLS handshake (RFC 8446).
+	ProtocolTLS
+	// ProtocolSSH is SSH (RFC 4253, 4.2).
+	ProtocolSSH
+)
+
+// String returns the protocol's usual name.
+func (p Protocol) String() string {
+	switch p {
+	case ProtocolHTTP1:
+		return "HTTP/1"
+	case ProtocolHTTP2:
+		return "HTTP/2"
+	case ProtocolTLS:
+		return "TLS"
+	case ProtocolSSH:
+		return "SSH"
+	}
+	return "unknown"
+}
+
+// Preview is what a [Matcher] sees of a connection: the bytes that the client has sent so far and the facts parsed from
+// them. They are parsed at most once, when a matcher first asks, however many matchers share them.
+//
+// A Preview, and the slice that Bytes returns, are valid only during the call of the matcher. Its methods must not be
+// called by several goroutines at once.
+type Preview struct {
+	facts
+
+	// The parsers keep their memory from one connection to the next.
+	http1 http1.Parser
+	h2    h2.Parser
+	tls   clienthello.Parser
+}
+
+// facts are what a Preview has of one connection.
+type facts struct {
+	conn net.Conn
+	data []byte
+
+	ended  bool          // no more bytes will come
+	silent bool          // the client's silence is being judged
+	quiet  time.Duration // how long the client has been silent
+	wake   time.Duration // the least longer silence that a matcher waits for, 0 if none does
+
+	// The states of the parsers, and how many bytes each was shown.
+	http1State http1.State
+	h2State    h2.State
+	tlsState   clienthello.State
+	http1Shown int
+	h2Shown    int
+	tlsShown   int
+
+	hostPort    string
+	hostName    string
+	hostVerdict Verdict
+
+	request *Request
+	readers map[*readerMatcher]*suspended
+}
+
+// Bytes returns what the client has sent so far, from its first byte on, up to [Mux.MaxPreviewBytes]. The matcher must
+// not change it or keep it.
+func (p *Preview) Bytes() []byte { return p.data }
+
+// Ended reports whether the client has ended its side of the connection, so that no bytes will follow those at hand.
+// Undecided counts as NoMatch then.
+func (p *Preview) Ended() bool { return p.ended }
+
+// LocalAddr returns the local address of the connection.
+func (p *Preview) LocalAddr() net.Addr { return p.conn.LocalAddr() }
+
+// RemoteAddr returns the address of the client.
+func (p *Preview) RemoteAddr() net.Addr { return p.conn.RemoteAddr() }
+
+// Protocol returns the language of the bytes at hand, ProtocolUnknown as long as they can be in several.
+func (p *Preview) Protocol() Protocol {
+	switch {
+	case len(p.data) == 0:
+	case p.isHTTP1() == Match:
+		return ProtocolHTTP1
+	case p.isHTTP2() == Match:
+		return ProtocolHTTP2
+	case p.isTLS() == Match:
+		return ProtocolTLS
+	case bytes.HasPrefix(p.data, []byte(sshPrefix)):
+		return ProtocolSSH
+	}
+	return ProtocolUnknown
+}
+
+// Request is the head of an HTTP request.
+type Request struct {
+	Protocol Protocol // ProtocolHTTP1 or ProtocolHTTP2
+	Method   string
+	Target   string      // the request-target of HTTP/1 (RFC 9112, 3.2), :path of HTTP/2
+	Path     string      // the path of Target, without the query, with its percent-encoding
+	Host     string      // the authority of Target, :authority or Host, with the port if there is one
+	Header   http.Header // the fields, without pseudo-header fields; a folded value is unfolded
+}
+
+// Request returns the head of the connection's first request. It is Undecided while the head is not complete, and
+// NoMatch if the client speaks something else or the head is malformed. Matchers that need only a part of it, such as
+// [Header], [Host] and [Path], decide as soon as that part is there.
+func (p *Preview) Request() (*Request, Verdict) {
+	if p.request != nil {
+		return p.request, Match
+	}
+	switch p.parseHTTP1() {
+	case http1.Complete:
+		p.request = p.http1Request()
+		return p.request, Match
+	case http1.Incomplete:
+		return nil, p.undecided()
+	}
+	switch p.parseHTTP2() {
+	case h2.Complete:
+		p.request = p.http2Request()
+		return p.request, Match
+	case h2.Incomplete:
+		return nil, p.undecided()
+	}
+	return nil, NoMatch
+}
+
+func (p *Preview) http1Request() *Request {
+	method, _ := p.http1.Method()
+	target, _ := p.http1.Target()
+	_, path := http1.SplitTarget(method.Of(p.data), target.Of(p.data))
+	host, _ := p.findHost()
+	r := &Request{
+		Protocol: ProtocolHTTP1,
+		Method:   string(method.Of(p.data)),
+		Target:   string(target.Of(p.data)),
+		Path:     string(path),
+		Host:     host.String(),
+		Header:   make(http.Header),
+	}
+	for _, f := range p.http1.Fields() {
+		r.Header.Add(string(f.Name.Of(p.data)), http1Value(f.Value.Of(p.data)).String())
+	}
+	return r
+}
+
+func (p *Preview) http2Request() *Request {
+	host, _ := p.findHost()
+	r := &Request{Protocol: ProtocolHTTP2, Host: host.String(), Header: make(http.Header)}
+	for _, f := range p.h2.Fields() {
+		switch f.Name {
+		case ":method":
+			r.Method = f.Value
+		case ":path":
+			r.Target = f.Value
+			r.Path, _, _ = strings.Cut(f.Value, "?")
+		}
+		if !f.IsPseudo() {
+			r.Header.Add(f.Name, f.Value)
+		}
+	}
+	return r
+}
+
+// undecided is the verdict where the bytes at hand leave the question open.
+func (p *Preview) undecided() Verdict {
+	if p.ended || p.silent {
+		return NoMatch
+	}
+	return Undecided
+}
+
+func (p *Preview) parseHTTP1() http1.State {
+	if p.http1Shown != len(p.data) {
+		p.http1Shown = len(p.data)
+		p.http1State = p.http1.Parse(p.data)
+	}
+	return p.http1State
+}
+
+func (p *Preview) parseHTTP2() h2.State { return p.showHTTP2(len(p.data)) }
+
+// showHTTP2 shows the parser the first n bytes, if it has not seen as many yet.
+func (p *Preview) showHTTP2(n int) h2.State {
+	if p.h2Shown < n {
+		p.h2Shown = n
+		p.h2State = p.h2.Parse(p.data[:n])
+	}
+	return p.h2State
+}
+
+func (p *Preview) parseTLS() clienthello.State { return p.showTLS(len(p.data)) }
+
+// showTLS shows the parser the first n bytes, if it has not seen as many yet.
+func (p *Preview) showTLS(n int) clienthello.State {
+	if p.tlsShown < n {
+		p.tlsShown = n
+		p.tlsState = p.tls.Parse(p.data[:n])
+	}
+	return p.tlsState
+}
+
+// isHTTP1 decides with the request line.
+func (p *Preview) isHTTP1() Verdict {
+	state := p.parseHTTP1()
+	if _, ok := p.http1.Version(); ok {
+		return Match
+	}
+	if state == http1.Invalid {
+		return NoMatch
+	}
+	return p.undecided()
+}
+
+// isHTTP2 decides with the client preface, and has no more parsed than that.
+func (p *Preview) isHTTP2() Verdict {
+	state := p.showHTTP2(min(len(p.data), len(h2.Preface)))
+	if p.h2.PrefaceSeen() {
+		return Match
+	}
+	if state == h2.NotHTTP2 {
+		return NoMatch
+	}
+	return p.undecided()
+}
+
+// isTLS decides with the record header and the handshake type, and has no more parsed than that.
+func (p *Preview) isTLS() Verdict {
+	const recordHeaderLen, typeLen = 5, 1
+	state := p.showTLS(min(len(p.data), recordHeaderLen+typeLen))
+	if p.tls.RecordSeen() {
+		return Match
+	}
+	if state == clienthello.NotTLS {
+		return NoMatch
+	}
+	return p.undecided()
+}
+
+// fieldValue is a value in the head of a request, still where it was parsed.
+type fieldValue struct {
+	raw []byte // in HTTP/1
+	str string // in HTTP/2
+}
+
+func http1Value(raw []byte) fieldValue {
+	if bytes.IndexByte(raw, '\n') >= 0 {
+		return fieldValue{raw: http1.Unfold(nil, raw)}
+	}
+	return fieldValue{raw: raw}
+}
+
+func (v fieldValue) equal(s string) bool {
+	return v.str == s || v.raw != nil && string(v.raw) == s
+}
+
+func (v fieldValue) hasPrefix(prefix string) bool {
+	if v.raw != nil {
+		return len(v.raw) >= len(prefix) && string(v.raw[:len(prefix)]) == prefix
+	}
+	return strings.HasPrefix(v.str, prefix)
+}
+
+// String returns a copy that may be kept.
+func (v fieldValue) String() string {
+	if v.raw != nil {
+		return string(v.raw)
+	}
+	return v.str
+}
+
+// field matches if a field with the name (RFC 9110, 5.1: in any case) has a value that passes the test. It decides as
+// soon as such a field has come, or at the end of the head.
+func (p *Preview) field(name string, test func(fieldValue) bool) Verdict {
+	state := p.parseHTTP1()
+	for _, f := range p.http1.Fields() {
+		if http1.EqualName(f.Name.Of(p.data), name) && test(http1Value(f.Value.Of(p.data))) {
+			return Match
+		}
+	}
+	switch {
+	case state == http1.Complete:
+		return NoMatch
+	case state == http1.Incomplete:
+		return p.undecided()
+	}
+	switch p.parseHTTP2() {
+	case h2.Complete:
+		for _, f := range p.h2.Fields() {
+			if strings.EqualFold(f.Name, name) && test(fieldValue{str: f.Value}) {
+				return Match
+			}
+		}
+	case h2.Incomplete:
+		return p.undecided()
+	}
+	return NoMatch
+}
+
+// host finds what the request is for, in lower case: in HTTP/1 the authority of the request-target, which goes before
+// Host (RFC 9112, 3.2.2), in HTTP/2 :authority, which goes before host (RFC 9113, 8.3.1). It is found once for all
+// matchers. name is the host without the port.
+func (p *Preview) host() (host, name string, verdict Verdict) {
+	if p.hostVerdict == Undecided {
+		var v fieldValue
+		if v, p.hostVerdict = p.findHost(); p.hostVerdict == Match {
+			p.hostPort = strings.ToLower(v.String())
+			p.hostName = p.hostPort
+			if hasPort(p.hostPort) {
+				p.hostName = p.hostPort[:strings.LastIndexByte(p.hostPort, ':')]
+			}
+		}
+	}
+	if p.hostVerdict == Undecided {
+		return "", "", p.undecided()
+	}
+	return p.hostPort, p.hostName, p.hostVerdict
+}
+
+// hasPort tells the port's colon from those of an IPv6 address, which stands in brackets (RFC 3986, 3.2.2).
+func hasPort(host string) bool {
+	return strings.LastIndexByte(host, ':') > strings.LastIndexByte(host, ']')
+}
+
+func (p *Preview) findHost() (fieldValue, Verdict) {
+	state := p.parseHTTP1()
+	if target, ok := p.http1.Target(); ok {
+		method, _ := p.http1.Method()
+		if authority, _ := http1.SplitTarget(method.Of(p.data), target.Of(p.data)); len(authority) > 0 {
+			return fieldValue{raw: authority}, Match
+		}
+	}
+	for _, f := range p.http1.Fields() {
+		if http1.EqualName(f.Name.Of(p.data), "host") {
+			return http1Value(f.Value.Of(p.data)), Match
+		}
+	}
+	switch state {
+	case http1.Complete:
+		return fieldValue{}, NoMatch
+	case http1.Incomplete:
+		return fieldValue{}, Undecided
+	}
+	switch p.parseHTTP2() {
+	case h2.Complete:
+		return pick(p.h2.Fields(), ":authority", "host")
+	case h2.Incomplete:
+		return fieldValue{}, Undecided
+	}
+	return fieldValue{}, NoMatch
+}
+
+// path finds the path of the request, without the query.
+func (p *Preview) path() (fieldValue, Verdict) {
+	state := p.parseHTTP1()
+	if target, ok := p.http1.Target(); ok && state != http1.Invalid {
+		method, _ := p.http1.Method()
+		_, path := http1.SplitTarget(method.Of(p.data), target.Of(p.data))
+		return fieldValue{raw: path}, Match
+	}
+	if state == http1.Incomplete {
+		return fieldValue{}, p.undecided()
+	}
+	switch p.parseHTTP2() {
+	case h2.Complete:
+		v, verdict := pick(p.h2.Fields(), ":path")
+		v.str, _, _ = strings.Cut(v.str, "?")
+		return v, verdict
+	case h2.Incomplete:
+		return fieldValue{}, p.undecided()
+	}
+	return fieldValue{}, NoMatch
+}
+
+// pick returns the value of the first of the names that the header list has.
+func pick(list []hpack.HeaderField, names ...string) (fieldValue, Verdict) {
+	for _, name := range names {
+		for _, f := range list {
+			if f.Name == name {
+				return fieldValue{str: f.Value}, Match
+			}
+		}
+	}
+	return fieldValue{}, NoMatch
+}
+
+// language is the protocol in which to refuse the client: other than [Preview.Protocol] it guesses where the bytes are
+// too few, or were wrong.
+func (p *Preview) language() Protocol {
+	if known := p.Protocol(); known != ProtocolUnknown || len(p.data) == 0 {
+		return known
+	}
+	if p.parseHTTP2() == h2.Incomplete && len(p.data) >= len("PRI") {
+		return ProtocolHTTP2
+	}
+	if p.parseHTTP1() == http1.Incomplete || p.http1.Err() != nil && p.http1.Err().Status != 0 {
+		return ProtocolHTTP1
+	}
+	if p.parseTLS() == clienthello.Incomplete {
+		return ProtocolTLS
+	}
+	return ProtocolUnknown
+}
+
+// endReaders ends the functions that are suspended, and returns with what the last one panicked, if one did.
+func (p *Preview) endReaders() (panicked *readerPanic) {
+	for m, s := range p.readers {
+		delete(p.readers, m)
+		if !s.done {
+			s.stop()
+			panicked = cmp.Or(s.panicked, panicked)
+		}
+	}
+	return panicked
+}
+
+// reset forgets the connection and keeps the parsers' memory.
+func (p *Preview) reset() {
+	p.http1.Reset()
+	p.h2.Reset()
+	p.tls.Reset()
+	p.facts = facts{}
+}
+
+// A suspended is a user's function over an [io.Reader] that runs as a coroutine: it is resumed when there is more to
+// read, and no goroutine waits for the client in its place.
+type suspended struct {
+	preview  *Preview
+	off      int // how much the function has read
+	resume   func() (struct{}, bool)
+	stop     func()
+	yield    func(struct{}) bool
+	begun    bool
+	done     bool
+	matched  bool
+	panicked *readerPanic
+}
+
+// Read reads the client's bytes. Where none are left it suspends the function.
+func (s *suspended) Read(b []byte) (int, error) {
+	if len(b) == 0 {
+		return 0, nil
+	}
+	for s.off == len(s.preview.data) {
+		if s.preview.ended {
+			return 0, io.EOF
+		}
+		if !s.yield(struct{}{}) {
+			return 0, errDecided
+		}
+	}
+	n := copy(b, s.preview.data[s.off:])
+	s.off += n
+	return n, nil
+}

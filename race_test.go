@@ -1,0 +1,5 @@
+//go:build race
+
+package oneport
+
+const raceEnabled = true
