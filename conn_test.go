@@ -124,11 +124,14 @@ func TestConn(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				var typ int
-				if cerr := raw.Control(func(fd uintptr) {
-					typ, err = syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_TYPE)
-				}); cerr != nil || err != nil || typ != syscall.SOCK_STREAM {
-					t.Errorf("the socket has type %d, %v, %v", typ, cerr, err)
+				below := server.(interface{ NetConn() net.Conn }).NetConn()
+				want, err := below.(syscall.Conn).SyscallConn()
+				if err != nil {
+					t.Fatal(err)
+				}
+				var got, wantFD uintptr
+				if err := errors.Join(raw.Control(func(fd uintptr) { got = fd }), want.Control(func(fd uintptr) { wantFD = fd })); err != nil || got != wantFD {
+					t.Errorf("the socket is %d, want %d, %v", got, wantFD, err)
 				}
 			}},
 			{"ReadFrom", func(t *testing.T, server, client net.Conn) {

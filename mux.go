@@ -290,8 +290,9 @@ func (m *Mux) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// Close stops the mux at once: it closes the listener below, every connection that no server has accepted yet, and the
-// routes' listeners. It returns the error of closing the listener, if any.
+// Close stops the mux at once: it closes the listener below, every connection that has no route yet, and the routes'
+// listeners, with which the connections in their queues are refused. It does not wait for anything, and returns the
+// error of closing the listener, if any.
 func (m *Mux) Close() error {
 	err := m.stopAccepting()
 	m.closeRest()

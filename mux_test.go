@@ -1091,13 +1091,19 @@ func TestCloseInAnyOrder(t *testing.T) {
 			done := make(chan error, 1)
 			go func() { done <- m.Serve() }()
 
-			var clients []net.Conn
+			var clients sync.WaitGroup
 			for _, sends := range []string{"", "G", "GET / HTTP/1.1\r\n\r\n", "GET / HTTP/1.1\r\n\r\n", "\x00"} {
 				c := dial(t, root)
 				write(t, c, []byte(sends))
 				for <-seen != len(sends) {
 				}
-				clients = append(clients, c)
+				clients.Go(func() {
+					c.SetReadDeadline(time.Now().Add(10 * time.Second))
+					if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
+						t.Errorf("the connection of the client that sent %q was left open", sends)
+					}
+					c.Close()
+				})
 			}
 			accepting := make(chan error, 1)
 			go func() {
@@ -1133,12 +1139,7 @@ func TestCloseInAnyOrder(t *testing.T) {
 			if err := <-accepting; !errors.Is(err, net.ErrClosed) {
 				t.Errorf("Accept returned %v", err)
 			}
-			for i, c := range clients {
-				c.SetReadDeadline(time.Now().Add(10 * time.Second))
-				if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
-					t.Errorf("the connection of client %d was left open", i)
-				}
-			}
+			clients.Wait()
 			if s := m.Stats(); s.Undecided != 0 || s.Queued != 0 {
 				t.Errorf("%+v", s)
 			}

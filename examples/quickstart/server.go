@@ -62,7 +62,7 @@ func newServer(l net.Listener, log *slog.Logger, judged func(remote net.Addr, v 
 	s.health.SetServingStatus(greeterpb.Greeter_ServiceDesc.ServiceName, healthpb.HealthCheckResponse_SERVING)
 	reflection.Register(s.grpc)
 
-	s.mux.Logger = slog.New(errorsOnly{log.Handler()})
+	s.mux.Logger = log
 	s.mux.OnMatch = func(m oneport.Matched) {
 		judged(m.Conn.RemoteAddr(), verdict{
 			Protocol:      m.Protocol.String(),
@@ -89,11 +89,6 @@ func newServer(l net.Listener, log *slog.Logger, judged func(remote net.Addr, v 
 	})
 	return s
 }
-
-// errorsOnly leaves out what the mux logs of refused connections, of which OnRefuse hears.
-type errorsOnly struct{ slog.Handler }
-
-func (errorsOnly) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelError }
 
 // serve serves until shutdown is called, which it takes for no error, or accepting fails.
 func (s *server) serve() error {
