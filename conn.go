@@ -20,11 +20,15 @@ import (
 // Its methods may be called by several goroutines at once, as those of any [net.Conn].
 type Conn struct {
 	net.Conn
-	in inbound
+	in  inbound
+	out outbound
 }
 
 // Read reads the client's bytes, each once and in order. The first call returns as many of the replayed bytes as fit.
 func (c *Conn) Read(p []byte) (int, error) { return c.in.Read(p) }
+
+// Write writes to the client. What the mux has said in the server's place is left out, once.
+func (c *Conn) Write(p []byte) (int, error) { return c.out.Write(p) }
 
 // NetConn returns the underlying connection. Bytes read from it directly are missing from c.
 func (c *Conn) NetConn() net.Conn { return c.Conn }
@@ -76,54 +80,49 @@ func (c *TCPConn) NetConn() net.Conn { return c.TCPConn }
 
 type closeWriter interface{ CloseWrite() error }
 
-// newConn makes the connection that a server gets in place of c: replay first, then what c delivers. If dropACK is
-// set, the first SETTINGS acknowledgement in the whole of that is dropped. It keeps replay.
-func newConn(c net.Conn, replay []byte, dropACK bool) net.Conn {
-	if tc, ok := c.(*net.TCPConn); ok {
+// newConn makes the connection that a server gets in place of c. What it reads is first, then replay and what c delivers,
+// less what fromClient takes out of these two. What it writes is what toClient leaves of it. It keeps replay.
+func newConn(c net.Conn, first, replay []byte, fromClient, toClient frameFilter) net.Conn {
+	// Nothing that is written to a TCPConn can be changed: net.Buffers and ReadFrom go past its Write.
+	if tc, ok := c.(*net.TCPConn); ok && toClient.done() {
 		w := &TCPConn{TCPConn: tc}
-		w.in.init(tc, replay, dropACK)
+		w.in.init(tc, first, replay, fromClient)
 		return w
 	}
 	w := &Conn{Conn: c}
-	w.in.init(c, replay, dropACK)
+	w.in.init(c, first, replay, fromClient)
+	w.out.init(c, toClient)
 	return w
 }
 
 // inbound is the stream that the server reads.
 type inbound struct {
 	src   io.Reader
-	plain atomic.Bool // nothing is left to replay or to drop: src is the stream
+	plain atomic.Bool // nothing is left to replay or to take out: src is the stream
 
-	mu      sync.Mutex // guards what follows
-	ready   []byte     // already read from src, still to be delivered
-	dropACK bool
-	ack     ackFilter
+	mu     sync.Mutex // guards what follows
+	ready  []byte     // already read from src, still to be delivered
+	filter frameFilter
 }
 
-func (in *inbound) init(src io.Reader, replay []byte, dropACK bool) {
-	in.src, in.ready, in.dropACK = src, replay, dropACK
-	if dropACK {
-		in.ack = newACKFilter()
-		in.ready = in.filter(replay)
+func (in *inbound) init(src io.Reader, first, replay []byte, filter frameFilter) {
+	in.src, in.filter = src, filter
+	if !in.filter.done() {
+		replay = replay[:in.filter.filter(replay)]
+	}
+	in.ready = replay
+	if len(first) > 0 {
+		in.ready = append(first, replay...)
 	}
 	in.settle()
 }
 
 // settle notes when src has become the stream.
 func (in *inbound) settle() {
-	if len(in.ready) == 0 && !in.dropACK {
+	if len(in.ready) == 0 && in.filter.done() {
 		in.ready = nil // a replay buffer is not kept once it is empty
 		in.plain.Store(true)
 	}
-}
-
-// filter takes the acknowledgement out of b, in place, and returns what can be delivered of it.
-func (in *inbound) filter(b []byte) []byte {
-	n, found := in.ack.filter(b)
-	if found {
-		in.dropACK = false
-	}
-	return b[:n]
 }
 
 func (in *inbound) Read(p []byte) (int, error) {
@@ -138,7 +137,7 @@ func (in *inbound) Read(p []byte) (int, error) {
 		in.ready = in.ready[n:]
 		return n, nil
 	}
-	for in.dropACK {
+	for !in.filter.done() {
 		if n, err := in.readFiltered(p); n > 0 || err != nil {
 			return n, err
 		}
@@ -152,13 +151,13 @@ func (in *inbound) readFiltered(p []byte) (int, error) {
 	if least := 2 * frameHeaderLen; len(buf) < least {
 		buf = make([]byte, least) // a part of a frame header that was held back takes room before what is read now
 	}
-	held := copy(buf, in.ack.held())
+	held := copy(buf, in.filter.held())
 	n, err := in.src.Read(buf[held:])
-	out := in.filter(buf[:held+n])
+	out := buf[:in.filter.filter(buf[:held+n])]
 	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 		// The rest of a frame header that is held back will not come: the server sees the part that did.
-		out = append(out, in.ack.held()...)
-		in.dropACK = false
+		out = append(out, in.filter.held()...)
+		in.filter = frameFilter{}
 	}
 	n = copy(p, out)
 	if n < len(out) {
@@ -187,4 +186,35 @@ func (in *inbound) copyChanged(w io.Writer) (int64, error) {
 		}
 	}
 	return total, nil
+}
+
+// outbound is the stream that the server writes.
+type outbound struct {
+	dst   io.Writer
+	plain atomic.Bool // nothing is left to take out
+
+	mu     sync.Mutex // guards what follows, and keeps writes in order
+	filter frameFilter
+}
+
+func (out *outbound) init(dst io.Writer, filter frameFilter) {
+	out.dst, out.filter = dst, filter
+	out.plain.Store(filter.done())
+}
+
+func (out *outbound) Write(p []byte) (int, error) {
+	if out.plain.Load() {
+		return out.dst.Write(p)
+	}
+	out.mu.Lock()
+	defer out.mu.Unlock()
+	b := append(append(make([]byte, 0, len(out.filter.held())+len(p)), out.filter.held()...), p...)
+	b = b[:out.filter.filter(b)]
+	if len(b) > 0 {
+		if _, err := out.dst.Write(b); err != nil {
+			return 0, err // part of a frame may be gone, so the connection cannot be used any more
+		}
+	}
+	out.plain.Store(out.filter.done())
+	return len(p), nil
 }

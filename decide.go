@@ -27,9 +27,11 @@ type transit struct {
 	accepted time.Time
 
 	routes []*route
-	next   int // the first route that has not said NoMatch
-	asking int // the route that is being asked
-	early  bool
+	next   int  // the first route that has not said NoMatch
+	asking int  // the route that is being asked
+	early  bool // early SETTINGS are sent
+	stoodIn
+	rest time.Time // when the mux is to stand in for an idle client
 
 	// What was known when the waiting began, since the buffer of peeker is not kept then.
 	protocol Protocol
@@ -102,44 +104,65 @@ func (u *undecided) find() (*route, *refusal) {
 	p := &u.preview
 	for wait := false; ; wait = true {
 		data, ended, err := u.look(wait)
-		switch {
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			rt, refused := u.timeUp()
-			if rt != nil || refused != nil {
+		if err == nil {
+			p.data, p.ended = data, ended
+			if rt, refused := u.judge(); rt != nil || refused != nil {
 				return rt, refused
 			}
-		case err != nil:
-			return nil, u.gone(err)
-		default:
-			p.data, p.ended = data, ended
+			// The buffer is not kept while the connection waits, so note what the refusal would need.
+			u.protocol, u.language, u.seen = p.Protocol(), p.language(), len(p.data)
+		} else if rt, refused := u.failed(err); rt != nil || refused != nil {
+			return rt, refused
 		}
-
-		rt, open := u.ask()
-		switch {
-		case rt != nil:
-			return rt, nil
-		case !open:
-			return nil, u.unmatched()
-		case p.parseHTTP2() == h2.Error:
-			return nil, u.unmatched() // a matcher that is still waiting waits for what the server must not answer
-		case len(p.data) >= u.mux.maxPreviewBytes():
-			return nil, u.tooLong()
-		}
-
-		// From here on the connection waits. The buffer is not kept while it does, so note what the refusal would need.
-		u.protocol, u.language, u.seen = p.Protocol(), p.language(), len(p.data)
-		speak := !u.early && earlySettingsDue(p)
-		u.early = u.early || speak
 		if refused := u.arm(); refused != nil {
 			return nil, refused
 		}
-		if speak {
-			u.mux.counters.earlySettings.Add(1)
-			if _, err := u.conn.Write(u.mux.early); err != nil {
-				return nil, u.gone(err)
+		if b := u.say(); len(b) > 0 {
+			if _, err := u.conn.Write(b); err != nil {
+				if rt, refused := u.failed(err); rt != nil || refused != nil {
+					return rt, refused
+				}
 			}
 		}
 	}
+}
+
+// judge asks the routes, and the rules that hold for all of them.
+func (u *undecided) judge() (*route, *refusal) {
+	p := &u.preview
+	rt, open := u.ask()
+	switch {
+	case p.h2State == h2.Error:
+		// A route has asked for the header block, so what breaks the rules before it is not left to the routes below.
+		return nil, u.unmatched()
+	case rt != nil:
+		return rt, nil
+	case !open:
+		return nil, u.unmatched()
+	case p.parseHTTP2() == h2.Error:
+		return nil, u.unmatched() // a matcher that is still waiting waits for what the server must not answer
+	case len(p.data) >= u.mux.maxPreviewBytes():
+		return nil, u.tooLong()
+	}
+	return nil, nil
+}
+
+// failed judges an error of the connection. If it is one of a deadline, and more time is left than that, the waiting goes
+// on.
+func (u *undecided) failed(err error) (*route, *refusal) {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return u.timeUp()
+	}
+	u.mux.mu.Lock()
+	interrupted := u.interrupted
+	u.mux.mu.Unlock()
+	switch {
+	case interrupted != 0:
+		return nil, u.interruption()
+	case u.timer != nil && time.Since(u.accepted) >= u.limit():
+		return nil, u.timeout()
+	}
+	return nil, u.gone(err)
 }
 
 // look returns what the client has sent so far. With wait, it waits until that is more than there was.
@@ -211,9 +234,6 @@ func (u *undecided) ask() (rt *route, open bool) {
 	return nil, true
 }
 
-// idle reports whether the client is at rest between connecting and its first request.
-func (u *undecided) idle() bool { return u.early && u.preview.h2.Acknowledged() }
-
 // limit is the time that the connection has, from when it was accepted.
 func (u *undecided) limit() time.Duration {
 	if u.idle() {
@@ -222,13 +242,15 @@ func (u *undecided) limit() time.Duration {
 	return u.mux.decideTimeout()
 }
 
-// arm sets the deadlines for waiting and for the early SETTINGS frame.
+// arm sets the deadlines for waiting and for what is said meanwhile.
 func (u *undecided) arm() *refusal {
-	deadline := u.accepted.Add(u.limit())
-	if wake := u.preview.wake; wake > 0 && len(u.preview.data) == 0 {
-		if t := u.accepted.Add(wake); t.Before(deadline) {
-			deadline = t
-		}
+	limit := u.accepted.Add(u.limit())
+	wake := limit
+	if d := u.preview.wake; d > 0 && u.seen == 0 {
+		wake = earlier(wake, u.accepted.Add(d))
+	}
+	if t := u.restUntil(); !t.IsZero() {
+		wake = earlier(wake, t)
 	}
 	u.mux.mu.Lock()
 	defer u.mux.mu.Unlock()
@@ -236,12 +258,19 @@ func (u *undecided) arm() *refusal {
 		return u.interruption()
 	}
 	u.armed = true
-	if err := u.conn.SetDeadline(deadline); err != nil && u.timer == nil {
+	if err := errors.Join(u.conn.SetReadDeadline(wake), u.conn.SetWriteDeadline(limit)); err != nil && u.timer == nil {
 		// A connection without deadlines can be woken up only by its end.
 		c := u.conn // u may be on its next connection when the time is up
-		u.timer = time.AfterFunc(time.Until(u.accepted.Add(u.limit())), func() { c.Close() })
+		u.timer = time.AfterFunc(time.Until(limit), func() { c.Close() })
 	}
 	return nil
+}
+
+func earlier(t, u time.Time) time.Time {
+	if u.Before(t) {
+		return u
+	}
+	return t
 }
 
 // interrupt ends the waiting. The caller holds mux.mu.
@@ -299,8 +328,9 @@ func (u *undecided) timeUp() (*route, *refusal) {
 		if rt != nil {
 			return rt, nil
 		}
+		u.ask() // for the next silence to wait for
 	}
-	if u.seen > 0 || elapsed >= u.limit() {
+	if elapsed >= u.limit() {
 		return nil, u.timeout()
 	}
 	return nil, nil

@@ -5,10 +5,15 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/net/http2"
+
+	"github.com/oneport-go/oneport/internal/h2"
 )
 
 // A Route is a way out of a [Mux]: which connections take it, and what the server behind it is.
@@ -72,6 +77,8 @@ type arrival struct {
 	conn     net.Conn
 	consumed []byte // to be replayed
 	early    bool   // the stream contains the acknowledgement of an early SETTINGS frame
+	stoodIn  stoodIn
+	settings []http2.Setting // of the client, if the mux stood in
 	protocol Protocol
 	accepted time.Time
 }
@@ -134,11 +141,17 @@ func (rt *route) Accept() (net.Conn, error) {
 func (rt *route) open(a arrival) net.Conn {
 	rt.matched.Add(1)
 	rt.mux.pending.Done()
-	dropACK := a.early && !rt.keepACK.Load()
-	if len(a.consumed) == 0 && !dropACK {
+	var first []byte
+	var fromClient, toClient frameFilter
+	if a.stoodIn.acks > 0 {
+		first, fromClient, toClient = a.stoodIn.handOver(a.settings)
+	} else if a.early && !rt.keepACK.Load() {
+		fromClient = frameFilter{skip: len(h2.Preface), acks: 1}
+	}
+	if len(a.consumed) == 0 && fromClient.done() && toClient.done() {
 		return a.conn
 	}
-	return newConn(a.conn, a.consumed, dropACK)
+	return newConn(a.conn, first, a.consumed, fromClient, toClient)
 }
 
 // detectServer finds out who calls Accept.
@@ -206,7 +219,10 @@ func (rt *route) deliver(u *undecided) *refusal {
 	if rt.isClosed() {
 		return u.refusal(ReasonRouteClosed, errRouteClosed)
 	}
-	a := arrival{conn: u.conn, consumed: u.consumed, early: u.early, protocol: u.protocol, accepted: u.accepted}
+	a := arrival{conn: u.conn, consumed: u.consumed, early: u.early, stoodIn: u.stoodIn, protocol: u.protocol, accepted: u.accepted}
+	if u.acks > 0 {
+		a.settings = slices.Clone(u.preview.h2.Settings())
+	}
 	rt.mux.pending.Add(1)
 	select {
 	case rt.queue <- a:

@@ -43,9 +43,9 @@ type Mux struct {
 	DecideTimeout time.Duration
 
 	// IdleTimeout takes the place of DecideTimeout for an HTTP/2 client that has acknowledged the early SETTINGS frame: its
-	// connection is ready, and it has no request yet. gRPC clients connect ahead of their first call. When the time is up
-	// the client is told to connect again when it needs to (GOAWAY with NO_ERROR). Until the first request nobody answers
-	// its PING frames. Zero means 5 minutes; a value below DecideTimeout means that.
+	// connection is ready, and it has no request yet. gRPC clients connect ahead of their first call. Until that comes the
+	// mux answers the client's SETTINGS and PING frames. When the time is up the client is told to connect again when it
+	// needs to (GOAWAY with NO_ERROR). Zero means 5 minutes; a value below DecideTimeout means that.
 	IdleTimeout time.Duration
 
 	// MaxPreviewBytes is how many of a connection's first bytes are looked at. A connection for which they do not suffice
@@ -53,7 +53,8 @@ type Mux struct {
 	MaxPreviewBytes int
 
 	// MaxFramesBeforeHeaders is how many HTTP/2 frames a client may send up to the end of its first header block. After
-	// that the connection is refused with ENHANCE_YOUR_CALM. Zero means 100.
+	// that the connection is refused with ENHANCE_YOUR_CALM. It holds, as all the rules of HTTP/2 do, where a route asks for
+	// the header block; HTTP2 alone does not. Zero means 100.
 	MaxFramesBeforeHeaders int
 
 	// MaxHeaderListBytes bounds the first header block of an HTTP/2 connection once it is decompressed, as RFC 9113,
@@ -61,8 +62,8 @@ type Mux struct {
 	MaxHeaderListBytes int
 
 	// MaxUndecided is how many connections may be without a route at once. One more, and the connection that has been
-	// waiting longest is refused: a client that talks needs a moment only, so those refused are the silent ones. Zero
-	// means 10,000.
+	// waiting longest is refused: a client that talks needs a moment only, so those refused are the silent ones. It has to
+	// be larger than the number of connections that arrive within a client's round-trip time. Zero means 10,000.
 	MaxUndecided int
 
 	// QueueLength is how many connections can wait in a route until its server accepts them. It applies to routes that

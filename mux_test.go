@@ -660,6 +660,115 @@ func TestEndAfterPart(t *testing.T) {
 	}
 }
 
+// TestGone checks what is made of clients that go before they have a route.
+func TestGone(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		sends, answer string
+		reason        RefuseReason
+	}{
+		{"", "", ReasonGone},
+		{"GE", "HTTP/1.1 400 Bad Request\r\n", ReasonGone},
+		{"GET / HTTP/1.1\r\nHost", "HTTP/1.1 400 Bad Request\r\n", ReasonGone},
+		{"PRI * HTTP", "\x00\x00\x00\x04", ReasonGone},
+		{"\x16\x03\x01", "\x15\x03\x03", ReasonGone},
+		{"GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 404 Not Found\r\n", ReasonNoRoute},
+		{"\x00", "", ReasonNoRoute},
+	} {
+		t.Run(tt.sends, func(t *testing.T) {
+			t.Parallel()
+			root := listen(t, "tcp")
+			m := newMux(root)
+			refused := make(chan Refused, 1)
+			m.OnRefuse = func(r Refused) { refused <- r }
+			m.Match(Header("a", "b"), All(TLS(), Prefix("\x16\x03\x01\x02\x03")))
+			serve(t, m)
+			client := dial(t, root)
+			write(t, client, []byte(tt.sends))
+			client.(closeWriter).CloseWrite() // goes, but for the answer
+			answer, err := io.ReadAll(client)
+			if err != nil || !strings.HasPrefix(string(answer), tt.answer) || tt.answer == "" && len(answer) > 0 {
+				t.Errorf("the client got %q, %v, want %q", answer, err, tt.answer)
+			}
+			if r := <-refused; r.Reason != tt.reason {
+				t.Errorf("refused for %v, want %v: %v", r.Reason, tt.reason, r.Err)
+			}
+		})
+	}
+}
+
+// slowWriter is a connection on which writing takes its time.
+type slowWriter struct {
+	net.Conn
+	before func()
+}
+
+func (c slowWriter) Write(p []byte) (int, error) {
+	c.before()
+	return c.Conn.Write(p)
+}
+
+type slowWriterListener struct {
+	*pipeListener
+	before func()
+}
+
+func (l slowWriterListener) Accept() (net.Conn, error) {
+	c, err := l.pipeListener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return slowWriter{c, l.before}, nil
+}
+
+// TestTimeUpWhileWriting has the end come while the early SETTINGS are written.
+func TestTimeUpWhileWriting(t *testing.T) {
+	t.Parallel()
+	for want, end := range map[RefuseReason]func(*Mux){
+		ReasonTimeout:  func(*Mux) { time.Sleep(2 * DefaultDecideTimeout) },
+		ReasonShutdown: func(m *Mux) { go m.Shutdown(context.Background()); synctest.Wait() },
+		ReasonTooMany:  func(m *Mux) { m.refuseOldest() },
+	} {
+		t.Run(want.String(), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				var m *Mux
+				var once sync.Once
+				root := slowWriterListener{newPipeListener(), func() { once.Do(func() { end(m) }) }}
+				m = newMux(root)
+				refused := make(chan Refused, 1)
+				m.OnRefuse = func(r Refused) { refused <- r }
+				m.Match(GRPC())
+				serve(t, m)
+				client := dial(t, root.pipeListener)
+				write(t, client, capture(t, "grpc-go.1"))
+				if answer, err := io.ReadAll(client); err != nil || !bytes.Contains(answer, []byte("\x07\x00\x00\x00\x00\x00")) {
+					t.Errorf("the client got %q, %v, want GOAWAY", answer, err)
+				}
+				if r := <-refused; r.Reason != want {
+					t.Errorf("refused for %v, want %v: %v", r.Reason, want, r.Err)
+				}
+			})
+		})
+	}
+}
+
+// TestFloodedRoute checks that what breaks the rules on the way to a header block is refused, also if a route below
+// would take the connection.
+func TestFloodedRoute(t *testing.T) {
+	t.Parallel()
+	root := listen(t, "tcp")
+	m := newMux(root)
+	m.Match(GRPC())
+	m.Match(HTTP2(), Any())
+	serve(t, m)
+	client := dial(t, root)
+	write(t, client, []byte(http2.ClientPreface+"\x00\x00\x00\x04\x00\x00\x00\x00\x00"+strings.Repeat("\x00\x00\x08\x06\x01\x00\x00\x00\x00 a pong ", 100)))
+	if _, goAway, _ := frames(t, client); goAway == nil || goAway.ErrCode != http2.ErrCodeEnhanceYourCalm {
+		t.Errorf("the client got %v, want GOAWAY with ENHANCE_YOUR_CALM", goAway)
+	}
+}
+
 func TestSilence(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {

@@ -147,7 +147,7 @@ func TestMultipathTCP(t *testing.T) {
 		}
 		client.(closeWriter).CloseWrite()
 		client.SetReadDeadline(time.Now().Add(10 * time.Second))
-		if resp := readResponse(t, client); resp.StatusCode != http.StatusNotFound {
+		if resp := readResponse(t, client); resp.StatusCode != http.StatusBadRequest {
 			t.Errorf("multipath %v: half a request was answered %s", multipath, resp.Status)
 		}
 	}

@@ -428,6 +428,11 @@ func (p *Preview) language() Protocol {
 	return ProtocolUnknown
 }
 
+// incomplete reports whether the bytes are the beginning of something that can be recognised, and no more.
+func (p *Preview) incomplete() bool {
+	return p.parseHTTP1() == http1.Incomplete || p.parseHTTP2() == h2.Incomplete || p.parseTLS() == clienthello.Incomplete
+}
+
 // endReaders ends the functions that are suspended, and returns with what the last one panicked, if one did.
 func (p *Preview) endReaders() (panicked *readerPanic) {
 	for m, s := range p.readers {

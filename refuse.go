@@ -84,7 +84,7 @@ type refusal struct {
 	reason   RefuseReason
 	err      error
 	language Protocol // the one to answer in
-	silent   bool     // the client has sent nothing, so there is no language to answer in
+	mute     bool     // there is nobody to answer, or no language to do it in
 	early    bool     // early SETTINGS were sent
 	accepted time.Time
 
@@ -103,7 +103,7 @@ func (u *undecided) refusal(reason RefuseReason, err error) *refusal {
 		reason:   reason,
 		err:      err,
 		language: u.language,
-		silent:   len(u.preview.data) == 0,
+		mute:     len(u.preview.data) == 0,
 		early:    u.early,
 		accepted: u.accepted,
 	}
@@ -127,7 +127,9 @@ func (u *undecided) tooLong() *refusal {
 }
 
 func (u *undecided) gone(err error) *refusal {
-	return u.refusal(ReasonGone, fmt.Errorf("the connection ended before it had a route: %w", err))
+	r := u.refusal(ReasonGone, fmt.Errorf("the connection ended before it had a route: %w", err))
+	r.mute = true
+	return r
 }
 
 // interruption is the refusal for which u was interrupted.
@@ -145,6 +147,9 @@ func (u *undecided) unmatched() *refusal {
 		return u.gone(io.EOF)
 	}
 	u.language = p.language()
+	if p.ended && p.incomplete() {
+		return u.refusal(ReasonGone, fmt.Errorf("the client stopped sending after %d bytes, before it had a route", len(p.data)))
+	}
 	r := u.refusal(ReasonNoRoute, fmt.Errorf("no route takes it; its first bytes are %s: %.32q", describe(u.language), p.data))
 	switch u.language {
 	case ProtocolHTTP1:
@@ -207,7 +212,7 @@ func (m *Mux) refuse(c net.Conn, rt *route, r *refusal) {
 		m.log(level, r.err.Error(), slog.String("reason", r.reason.String()), slog.String("route", name),
 			slog.Int("not_logged", skipped))
 	}
-	if r.silent || r.reason == ReasonGone {
+	if r.mute {
 		c.Close()
 		return
 	}
@@ -283,6 +288,8 @@ func (r *refusal) sentence() string {
 		return "The head of the request is too long."
 	case ReasonProtocolError:
 		return "The request is malformed."
+	case ReasonGone:
+		return "The request is incomplete."
 	case ReasonTooMany, ReasonQueueFull:
 		return "The server is overloaded. Try again later."
 	case ReasonRouteClosed, ReasonShutdown:
@@ -302,7 +309,7 @@ func (r *refusal) answerHTTP1(now time.Time) []byte {
 			status = http.StatusRequestTimeout
 		case ReasonTooLong:
 			status = http.StatusRequestHeaderFieldsTooLarge
-		case ReasonProtocolError:
+		case ReasonProtocolError, ReasonGone:
 			status = http.StatusBadRequest
 		case ReasonTooMany, ReasonQueueFull, ReasonRouteClosed, ReasonShutdown:
 			status = http.StatusServiceUnavailable
@@ -328,7 +335,7 @@ func (r *refusal) answerHTTP2() []byte {
 		switch r.reason {
 		case ReasonNoRoute, ReasonTooMany, ReasonQueueFull:
 			code = http2.ErrCodeRefusedStream
-		case ReasonTimeout, ReasonIdle, ReasonRouteClosed, ReasonShutdown:
+		case ReasonTimeout, ReasonIdle, ReasonRouteClosed, ReasonShutdown, ReasonGone:
 			code = http2.ErrCodeNo
 		case ReasonTooLong:
 			code = http2.ErrCodeEnhanceYourCalm

@@ -32,38 +32,63 @@ func earlySettingsDue(p *Preview) bool {
 	return p.parseHTTP2() == h2.Incomplete && p.h2.PrefaceSeen()
 }
 
-// ackFilter finds the first SETTINGS acknowledgement (RFC 9113, 6.5) in a client's stream. The client acknowledges
-// SETTINGS frames in the order in which they came (6.5.3), so the first one belongs to the early frame, of which the
-// server knows nothing; net/http answers an acknowledgement too many with PROTOCOL_ERROR.
-type ackFilter struct {
-	skip int // bytes before the next frame header
-	part [frameHeaderLen - 1]byte
-	n    int // bytes in part
+// A frameFilter takes frames out of a stream that the peer at its end must not see: from a client's, the acknowledgement
+// of SETTINGS that the server has not sent, and SETTINGS and PING frames that were answered for it; from a server's,
+// acknowledgements that were sent for it. Acknowledgements come in the order of the SETTINGS frames (RFC 9113, 6.5.3), so those that are
+// one too many are the first.
+type frameFilter struct {
+	settings, acks, pings int // how many are still to be taken out
+
+	skip, drop int // bytes to be passed and then taken out before the next frame header
+	part       [frameHeaderLen - 1]byte
+	n          int // bytes in part
 }
 
-func newACKFilter() ackFilter { return ackFilter{skip: len(h2.Preface)} }
+// done reports whether the rest of the stream is to pass as it is.
+func (f *frameFilter) done() bool {
+	return f.settings == 0 && f.acks == 0 && f.pings == 0 && f.drop == 0
+}
 
 // held returns the beginning of a frame header that filter kept back, to be put in front of the bytes that follow.
-func (f *ackFilter) held() []byte { return f.part[:f.n] }
+func (f *frameFilter) held() []byte { return f.part[:f.n] }
 
-// filter goes over b, the next bytes of the stream behind what is held. If b holds the acknowledgement, it takes it
-// out, in place, and reports found; it must not be called again then. It returns how many bytes of b to deliver. An
-// incomplete frame header at the end of b is held back, which delays nothing: no server can act on part of one.
-func (f *ackFilter) filter(b []byte) (n int, found bool) {
+// filter goes over b, the next bytes of the stream behind what is held, and takes the frames out in place. It returns how
+// many bytes of b to deliver. An incomplete frame header at the end of b is held back, which delays nothing: nobody can
+// act on part of one.
+func (f *frameFilter) filter(b []byte) (n int) {
 	f.n = 0
-	for i := 0; ; {
-		k := min(f.skip, len(b)-i)
-		i += k
-		f.skip -= k
+	for i := 0; i < len(b); {
 		rest := b[i:]
-		if len(rest) < frameHeaderLen {
+		switch {
+		case f.skip > 0:
+			k := min(f.skip, len(rest))
+			n += copy(b[n:], rest[:k])
+			i, f.skip = i+k, f.skip-k
+		case f.drop > 0:
+			k := min(f.drop, len(rest))
+			i, f.drop = i+k, f.drop-k
+		case f.done():
+			return n + copy(b[n:], rest)
+		case len(rest) < frameHeaderLen:
 			f.n = copy(f.part[:], rest)
-			return i, false
+			return n
+		default:
+			length := int(rest[0])<<16 | int(rest[1])<<8 | int(rest[2])
+			typ, ack := http2.FrameType(rest[3]), rest[4]&1 != 0 // the flag is the same bit in both frames
+			switch {
+			case typ == http2.FrameSettings && !ack && f.settings > 0:
+				f.settings--
+				f.drop = frameHeaderLen + length
+			case typ == http2.FrameSettings && ack && length == 0 && f.acks > 0:
+				f.acks--
+				f.drop = frameHeaderLen
+			case typ == http2.FramePing && !ack && f.pings > 0:
+				f.pings--
+				f.drop = frameHeaderLen + length
+			default:
+				f.skip = frameHeaderLen + length
+			}
 		}
-		length := int(rest[0])<<16 | int(rest[1])<<8 | int(rest[2])
-		if http2.FrameType(rest[3]) == http2.FrameSettings && http2.Flags(rest[4]).Has(http2.FlagSettingsAck) && length == 0 {
-			return i + copy(rest, rest[frameHeaderLen:]), true
-		}
-		f.skip = frameHeaderLen + length
 	}
+	return n
 }

@@ -58,6 +58,19 @@ func AppendSettings(dst []byte, settings ...http2.Setting) []byte {
 	return dst
 }
 
+// AppendSettingsACK appends the acknowledgement of a SETTINGS frame to dst
+// (RFC 9113 6.5.3).
+func AppendSettingsACK(dst []byte) []byte {
+	return append(dst, 0, 0, 0, byte(http2.FrameSettings), byte(http2.FlagSettingsAck), 0, 0, 0, 0)
+}
+
+// AppendPingACK appends the answer to a PING frame with the payload to dst
+// (RFC 9113 6.7).
+func AppendPingACK(dst []byte, payload [8]byte) []byte {
+	dst = append(dst, 0, 0, 8, byte(http2.FramePing), byte(http2.FlagPingAck), 0, 0, 0, 0)
+	return append(dst, payload[:]...)
+}
+
 // AppendGoAway appends a GOAWAY frame to dst (RFC 9113 6.8). Debug data longer
 // than fits a frame that any peer accepts is cut short.
 func AppendGoAway(dst []byte, lastStreamID uint32, code http2.ErrCode, debug string) []byte {

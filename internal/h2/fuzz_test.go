@@ -222,6 +222,11 @@ var exceptions = []exception{
 		}
 		return false
 	}},
+	{"streams that depend on themselves are left to the Framer's caller (RFC 7540 5.3.1)", func(data []byte, hs []header, i int, code http2.ErrCode, _ framerResult) bool {
+		h := hs[i]
+		return h.Type == http2.FramePriority && h.Length == 5 && code == http2.ErrCodeProtocol &&
+			binary.BigEndian.Uint32(data[h.offset+FrameHeaderLen:])&(1<<31-1) == h.StreamID
+	}},
 	{"stream identifiers are left to the Framer's caller (RFC 9113 5.1.1)", func(_ []byte, hs []header, i int, code http2.ErrCode, _ framerResult) bool {
 		return hs[i].Type == http2.FrameHeaders && hs[i].StreamID%2 == 0 && code == http2.ErrCodeProtocol
 	}},

@@ -115,9 +115,12 @@ type Parser struct {
 	// granted is the sum of the increments to the connection window.
 	granted int64
 
-	streamID     uint32
-	endStream    bool
-	acknowledged bool
+	streamID       uint32
+	endStream      bool
+	acknowledged   bool
+	settingsFrames int
+	settings       []http2.Setting
+	pings          [][8]byte
 	// fragments is where the header block is found so far. It has an element
 	// for the HEADERS frame and one for each CONTINUATION.
 	fragments []span
@@ -145,6 +148,8 @@ func (p *Parser) Reset() {
 		MaxFrames:         p.MaxFrames,
 		MaxHeaderListSize: p.MaxHeaderListSize,
 		fragments:         p.fragments[:0],
+		settings:          p.settings[:0],
+		pings:             p.pings[:0],
 		decoder:           p.decoder,
 		fields:            fields,
 	}
@@ -187,6 +192,24 @@ func (p *Parser) EndStream() bool { return p.endStream }
 // Acknowledged reports whether the client has acknowledged a SETTINGS frame
 // (RFC 9113 6.5.3).
 func (p *Parser) Acknowledged() bool { return p.acknowledged }
+
+// SettingsFrames returns how many SETTINGS frames want an acknowledgement,
+// those included that the caller has acknowledged meanwhile.
+func (p *Parser) SettingsFrames() int { return p.settingsFrames }
+
+// Settings returns what the SETTINGS frames have set, each parameter once. It
+// is valid until Reset.
+func (p *Parser) Settings() []http2.Setting { return p.settings }
+
+// Pings returns the payloads of the PING frames that want an answer, in
+// order, those included that the caller has answered meanwhile. It is valid
+// until Reset.
+func (p *Parser) Pings() [][8]byte { return p.pings }
+
+// Requesting reports whether a HEADERS frame has begun.
+func (p *Parser) Requesting() bool {
+	return len(p.fragments) > 0 || p.inFrame && p.frame.Type == http2.FrameHeaders
+}
 
 // Err returns what the client did wrong, if the state is Error, or else nil.
 func (p *Parser) Err() *ConnError { return p.err }
@@ -341,8 +364,23 @@ func (p *Parser) readPayload(data []byte, s span) (ended bool, err *ConnError) {
 	case http2.FrameSettings:
 		if p.frame.Flags.Has(http2.FlagSettingsAck) {
 			p.acknowledged = true
+			return false, nil
 		}
-		return false, checkSettings(payload)
+		p.settingsFrames++
+		return false, p.applySettings(payload)
+	case http2.FramePing:
+		if !p.frame.Flags.Has(http2.FlagPingAck) {
+			p.pings = append(p.pings, [8]byte(payload))
+		}
+		return false, nil
+	case http2.FramePriority:
+		// RFC 7540 5.3.1. This is an error of a stream that does not exist
+		// yet, so it is made one of the connection. RFC 9113 6.3 leaves a
+		// frame of another length to the server.
+		if len(payload) == priorityLen && binary.BigEndian.Uint32(payload)&streamIDMask == p.frame.StreamID {
+			return false, protocolError("PRIORITY frame that makes a stream depend on itself")
+		}
+		return false, nil
 	case http2.FrameWindowUpdate:
 		return false, p.growWindow(binary.BigEndian.Uint32(payload) & streamIDMask)
 	case http2.FrameHeaders:
@@ -367,7 +405,7 @@ func (p *Parser) readPayload(data []byte, s span) (ended bool, err *ConnError) {
 }
 
 // checkSettings checks the values in a SETTINGS frame.
-func checkSettings(payload []byte) *ConnError {
+func (p *Parser) applySettings(payload []byte) *ConnError {
 	for ; len(payload) > 0; payload = payload[settingLen:] {
 		id := http2.SettingID(binary.BigEndian.Uint16(payload))
 		val := binary.BigEndian.Uint32(payload[2:])
@@ -387,8 +425,26 @@ func checkSettings(payload []byte) *ConnError {
 				return protocolError("SETTINGS_MAX_FRAME_SIZE out of range")
 			}
 		}
+		p.set(http2.Setting{ID: id, Val: val})
 	}
 	return nil
+}
+
+// set takes note of a setting. A later value replaces an earlier one
+// (RFC 9113 6.5).
+func (p *Parser) set(s http2.Setting) {
+	for i := range p.settings {
+		if p.settings[i].ID == s.ID {
+			p.settings[i] = s
+			return
+		}
+	}
+	// More than these are not known to any server, which ignores them
+	// (RFC 9113 6.5.2).
+	const most = 32
+	if len(p.settings) < most {
+		p.settings = append(p.settings, s)
+	}
 }
 
 // growWindow accounts for a WINDOW_UPDATE of the connection.

@@ -176,6 +176,7 @@ func TestParserError(t *testing.T) {
 
 		// RFC 9113 6.3.
 		{"PRIORITY on stream 0", opening, frame(http2.FramePriority, 0, 0, make([]byte, 5)...), header, protocol},
+		{"PRIORITY of a stream on itself", opening, frame(http2.FramePriority, 0, 3, 0x80, 0, 0, 3, 0), whole, protocol},
 
 		// RFC 9113 5.1, 6.1, 6.4, 6.10, 8.4.
 		{"DATA on an idle stream", opening, frame(http2.FrameData, 0, 1), header, protocol},
@@ -241,6 +242,38 @@ func TestParserError(t *testing.T) {
 	}
 }
 
+// TestParserCountsQuestions checks what the parser tells of frames that want an
+// answer.
+func TestParserCountsQuestions(t *testing.T) {
+	t.Parallel()
+	one, two := [8]byte{1}, [8]byte{2}
+	data := join(
+		opening,
+		frame(http2.FramePing, 0, 0, one[:]...),
+		frame(http2.FramePing, http2.FlagPingAck, 0, make([]byte, 8)...),
+		AppendSettings(nil, http2.Setting{ID: 4, Val: 1}, http2.Setting{ID: 5, Val: 1 << 14}, http2.Setting{ID: 4, Val: 2}),
+		AppendSettingsACK(nil),
+		frame(http2.FramePing, 0, 0, two[:]...),
+	)
+	for range 2 {
+		var p Parser
+		p.Parse(data)
+		if diff := cmp.Diff([]http2.Setting{{ID: 4, Val: 2}, {ID: 5, Val: 1 << 14}}, p.Settings()); diff != "" {
+			t.Error(diff)
+		}
+		if p.SettingsFrames() != 2 || !p.Acknowledged() || p.Requesting() || !slices.Equal(p.Pings(), [][8]byte{one, two}) {
+			t.Errorf("%d SETTINGS, acknowledged: %v, requesting: %v, PINGs %v", p.SettingsFrames(), p.Acknowledged(), p.Requesting(), p.Pings())
+		}
+		if p.Parse(join(data, get[:FrameHeaderLen])); !p.Requesting() {
+			t.Error("a HEADERS frame has begun, and the parser does not say so")
+		}
+		p.Reset()
+		if p.Parse(opening); p.SettingsFrames() != 1 || len(p.Settings()) != 0 || p.Acknowledged() || p.Requesting() || len(p.Pings()) != 0 {
+			t.Errorf("after Reset: %d SETTINGS, acknowledged: %v, requesting: %v, PINGs %v", p.SettingsFrames(), p.Acknowledged(), p.Requesting(), p.Pings())
+		}
+	}
+}
+
 func TestParserAccepts(t *testing.T) {
 	t.Parallel()
 
@@ -287,7 +320,6 @@ func TestParserAccepts(t *testing.T) {
 		{"window of 2^31-1 in two", before(windowUpdate(0, 1<<31|1), windowUpdate(0, 1<<31-1-65535-1)), getRequest},
 		{"PRIORITY", before(frame(http2.FramePriority, 0, 3, 0, 0, 0, 0, 200)), getRequest},
 		{"PRIORITY of length 4", before(frame(http2.FramePriority, 0, 3, 0, 0, 0, 0)), getRequest},
-		{"PRIORITY of a stream on itself", before(frame(http2.FramePriority, 0, 3, 0, 0, 0, 3, 0)), getRequest},
 		{"PRIORITY of an even stream", before(frame(http2.FramePriority, 0, 2, 0, 0, 0, 0, 0)), getRequest},
 		{"PRIORITY_UPDATE", before(frame(http2.FramePriorityUpdate, 0, 0, 0, 0, 0, 1, 'u', '=', '1')), getRequest},
 		{"PRIORITY_UPDATE on a stream", before(frame(http2.FramePriorityUpdate, 0, 1)), getRequest},
