@@ -1,0 +1,8 @@
+// Package interop holds tests in which real clients meet a mux with real servers behind it: curl, nghttp, Node's HTTP/2
+// client, grpc-js, grpc-go, and clients of RFC 9218 that send their first HEADERS late.
+//
+// A test whose client is not there is skipped, or fails where the environment variable ONEPORT_REQUIRE_CLIENTS is 1.
+// Before the tests of grpc-js come
+//
+//	npm ci --prefix internal/interop/testdata/node
+package interop

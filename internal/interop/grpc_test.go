@@ -1,0 +1,135 @@
+package interop
+
+import (
+	"context"
+	"io"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/oneport-go/oneport"
+)
+
+// gRPC's clients are strict: they send no HEADERS before the server's SETTINGS have come. So each of these routes works
+// only if early SETTINGS are sent.
+func TestStrictGRPC(t *testing.T) {
+	for _, routes := range []struct {
+		name string
+		add  func(*testing.T, *port) *recorder
+	}{
+		{"GRPC", func(t *testing.T, p *port) *recorder {
+			return p.route(t, "grpc", serveGRPC, oneport.GRPC())
+		}},
+		{"Header", func(t *testing.T, p *port) *recorder {
+			return p.route(t, "grpc", serveGRPC, oneport.Header("content-type", "application/grpc"))
+		}},
+		{"GRPC above HTTP2", func(t *testing.T, p *port) *recorder {
+			l := p.route(t, "grpc", serveGRPC, oneport.GRPC())
+			p.route(t, "http", serveNetHTTP, oneport.HTTP1(), oneport.HTTP2())
+			return l
+		}},
+		{"ReaderFunc", func(t *testing.T, p *port) *recorder {
+			return p.route(t, "grpc", serveGRPC, oneport.ReaderFunc(readsGRPC))
+		}},
+	} {
+		for _, client := range []struct {
+			name string
+			call func(t *testing.T, addr string)
+		}{
+			{"grpc-go", callGRPCGo},
+			{"grpc-js", callGRPCJS},
+		} {
+			t.Run(routes.name+"/"+client.name, func(t *testing.T) {
+				t.Parallel()
+				p := newPort(t)
+				l := routes.add(t, p)
+				p.start(t)
+				client.call(t, p.addr)
+				p.wantMatch(t, "grpc", oneport.ProtocolHTTP2, true)
+				p.wantSameConn(t, l)
+			})
+		}
+	}
+}
+
+// readsGRPC reads on until the first header block, as matchers written for cmux do.
+func readsGRPC(r io.Reader) bool {
+	preface := make([]byte, len(http2.ClientPreface))
+	if _, err := io.ReadFull(r, preface); err != nil || string(preface) != http2.ClientPreface {
+		return false
+	}
+	framer := http2.NewFramer(io.Discard, r)
+	framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+	for {
+		frame, err := framer.ReadFrame()
+		if err != nil {
+			return false
+		}
+		if headers, ok := frame.(*http2.MetaHeadersFrame); ok {
+			for _, f := range headers.RegularFields() {
+				if f.Name == "content-type" {
+					return f.Value == "application/grpc"
+				}
+			}
+			return false
+		}
+	}
+}
+
+// callGRPCGo makes a unary call and a streaming one with grpc-go.
+func callGRPCGo(t *testing.T, addr string) {
+	conn := dialGRPC(t, addr)
+	checkHealth(t, conn)
+	watchHealth(t, conn)
+}
+
+func dialGRPC(t *testing.T, addr string) *grpc.ClientConn {
+	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+func checkHealth(t *testing.T, conn *grpc.ClientConn) {
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	r, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{})
+	if err != nil {
+		t.Fatalf("Check: %v", err)
+	}
+	if r.Status != healthpb.HealthCheckResponse_SERVING {
+		t.Errorf("Check: %v", r.Status)
+	}
+}
+
+func watchHealth(t *testing.T, conn *grpc.ClientConn) {
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	stream, err := healthpb.NewHealthClient(conn).Watch(ctx, &healthpb.HealthCheckRequest{})
+	if err != nil {
+		t.Fatalf("Watch: %v", err)
+	}
+	r, err := stream.Recv()
+	if err != nil {
+		t.Fatalf("Watch: %v", err)
+	}
+	if r.Status != healthpb.HealthCheckResponse_SERVING {
+		t.Errorf("Watch: %v", r.Status)
+	}
+}
+
+// callGRPCJS makes the same calls with grpc-js.
+func callGRPCJS(t *testing.T, addr string) {
+	needsGRPCJS(t)
+	const want = "Check SERVING\nWatch SERVING\n"
+	if got := output(t, "node", "testdata/node/health.mjs", addr); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
