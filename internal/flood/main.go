@@ -1,0 +1,106 @@
+// Flood puts a mux under thousands of connections that never become a request, while well-behaved clients go on making
+// requests on new connections, and fails if those are not all served, if a bad connection outlives its time, if it costs
+// more memory than allowed, or if anything is left at the end.
+//
+//	go run ./internal/flood -n 5000 -for 30s
+//	go run ./internal/flood -n 5000 -for 30s -max-undecided 2000 -rate 2000 -max-bytes 65536
+//
+// In the second the longest waiting make room for new ones: at that rate a client has a second to show what it wants.
+// The fewer are undecided, the more the memory of everything else counts.
+//
+// The clients run in a process of their own, since each connection takes a file in both. Everything stays on loopback,
+// and ends by itself.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"text/tabwriter"
+	"time"
+)
+
+// config is what the command line says.
+type config struct {
+	n            int
+	rate         int
+	limit        time.Duration
+	decide       time.Duration
+	maxUndecided int
+	maxBytes     int
+}
+
+// loadCommand is the argument with which the program starts itself as the process of the clients.
+const loadCommand = "load"
+
+func main() {
+	if err := command(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "flood:", err)
+		os.Exit(1)
+	}
+}
+
+func command(args []string) error {
+	if len(args) == 1 && args[0] == loadCommand {
+		return runLoad(os.Stdin, os.Stdout)
+	}
+	var c config
+	flags := flag.NewFlagSet("flood", flag.ExitOnError)
+	flags.IntVar(&c.n, "n", 5000, "bad `connections` of each kind: silent ones, ones that send a byte at a time, ones that send frames but no HEADERS")
+	flags.IntVar(&c.rate, "rate", 0, "bad `connections` to open in a second; 0 for as many as possible")
+	flags.DurationVar(&c.limit, "for", 30*time.Second, "fail if it takes longer than this to open the bad connections, or for one of them to end, beside what -rate takes")
+	flags.DurationVar(&c.decide, "decide", 5*time.Second, "the mux's DecideTimeout and IdleTimeout")
+	flags.IntVar(&c.maxUndecided, "max-undecided", 0, "the mux's MaxUndecided; 0 has room for all")
+	flags.IntVar(&c.maxBytes, "max-bytes", 16<<10, "fail if a connection without a route costs more memory than this")
+	flags.Parse(args)
+	switch {
+	case flags.NArg() > 0:
+		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	case c.n < 4 || c.n > 6000:
+		return fmt.Errorf("-n %d: must be from 4 to 6000, so that 3 times as many fit in a process that may open 20,000 files", c.n)
+	case c.rate < 0 || c.rate > 0 && c.rate < ticksPerSecond:
+		return fmt.Errorf("-rate %d: must be 0, or %d or more", c.rate, ticksPerSecond)
+	case c.decide <= 0 || c.limit <= c.decide:
+		return fmt.Errorf("-for %v: must be longer than -decide %v", c.limit, c.decide)
+	}
+	result, err := run(c)
+	if result != nil {
+		result.print()
+	}
+	return err
+}
+
+// print shows what was measured.
+func (r *result) print() {
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "bad connections\topened\tclosed\treset\ttold why\tfirst after\tlast after")
+	for _, b := range r.load.Bad {
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%v\t%v\n", b.Kind, b.Opened, b.Closed, b.Reset, b.Told, ms(b.First), ms(b.Last))
+	}
+	fmt.Fprintln(w)
+	fmt.Fprintln(w, "good clients\trequests\tfailed\tp50\tp99\tlongest\twithout the flood\tp50\tp99\tlongest")
+	for i, g := range r.load.Good {
+		q := r.load.Quiet[i]
+		fmt.Fprintf(w, "%s\t%d\t%d\t%v\t%v\t%v\t%d\t%v\t%v\t%v\n",
+			g.Kind, g.Requests, g.Failed, ms(g.P50), ms(g.P99), ms(g.Longest), q.Requests, ms(q.P50), ms(q.P99), ms(q.Longest))
+	}
+	fmt.Fprintln(w)
+	fmt.Fprintln(w, "memory\tundecided\tleaving\theap and stacks\tbytes for each")
+	for _, s := range []struct {
+		when string
+		sample
+	}{{"most undecided", r.mostUndecided}, {"most memory", r.mostMemory}} {
+		fmt.Fprintf(w, "%s\t%d\t%d\t%.1f MiB\t%d\n", s.when, s.undecided, s.leaving, float64(s.memory)/(1<<20), s.each())
+	}
+	w.Flush()
+	s := r.stats
+	fmt.Printf("\n%d accepted, %d got early SETTINGS, %d reached a server\n", s.Accepted, s.EarlySettings, s.Matched)
+	for _, reason := range slices.Sorted(maps.Keys(s.Refused)) {
+		fmt.Printf("%d refused: %v\n", s.Refused[reason], reason)
+	}
+	fmt.Printf("the last was refused after %v in the mux\n", ms(r.longestWait))
+}
+
+func ms(d time.Duration) time.Duration { return d.Round(10 * time.Microsecond) }
