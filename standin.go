@@ -34,7 +34,7 @@ func (s stoodIn) handOver(settings []http2.Setting) (first []byte, fromClient, t
 
 // restTime is how long an HTTP/2 client that is ready has to go on to its first request before its SETTINGS are
 // acknowledged in the server's place.
-const restTime = 100 * time.Millisecond
+const restTime = 500 * time.Millisecond
 
 // idle reports whether the client is at rest between connecting and its first request.
 func (u *undecided) idle() bool { return u.early && u.preview.h2.Acknowledged() }

@@ -3,6 +3,7 @@ package interop
 import (
 	"context"
 	"io"
+	"net"
 	"testing"
 	"time"
 
@@ -53,6 +54,71 @@ func TestStrictGRPC(t *testing.T) {
 				p.wantMatch(t, "grpc", oneport.ProtocolHTTP2, true)
 				p.wantSameConn(t, l)
 			})
+		}
+	}
+}
+
+// A gRPC client that connects ahead of its first call is ready, has its SETTINGS acknowledged, and makes the call over the
+// same connection.
+func TestIdleGRPC(t *testing.T) {
+	t.Parallel()
+	p := newPort(t)
+	p.route(t, "grpc", serveGRPC, oneport.GRPC())
+	p.start(t)
+
+	acknowledged := make(chan struct{})
+	dial := func(ctx context.Context, addr string) (net.Conn, error) {
+		c, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+		if err != nil {
+			return nil, err
+		}
+		r, w := io.Pipe()
+		go awaitACK(r, acknowledged)
+		return teeConn{c, io.TeeReader(c, w), w}, nil
+	}
+	conn, err := grpc.NewClient("passthrough:///"+p.addr,
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(dial))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	conn.Connect()
+	select {
+	case <-acknowledged:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the client's SETTINGS were not acknowledged")
+	}
+	checkHealth(t, conn)
+	watchHealth(t, conn)
+	p.wantMatch(t, "grpc", oneport.ProtocolHTTP2, true)
+}
+
+// teeConn is a connection of which a copy of what is read goes elsewhere.
+type teeConn struct {
+	net.Conn
+	r    io.Reader
+	copy *io.PipeWriter
+}
+
+func (c teeConn) Close() error {
+	c.copy.Close()
+	return c.Conn.Close()
+}
+
+func (c teeConn) Read(p []byte) (int, error) { return c.r.Read(p) }
+
+// awaitACK closes the channel when an acknowledgement of SETTINGS has come, and reads on to the end.
+func awaitACK(r *io.PipeReader, acknowledged chan<- struct{}) {
+	framer := http2.NewFramer(io.Discard, r)
+	for {
+		f, err := framer.ReadFrame()
+		if err != nil {
+			r.CloseWithError(err)
+			return
+		}
+		if s, ok := f.(*http2.SettingsFrame); ok && s.IsAck() && acknowledged != nil {
+			close(acknowledged)
+			acknowledged = nil
 		}
 	}
 }
