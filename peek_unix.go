@@ -19,7 +19,6 @@ type peeker struct {
 	bufs  *bufferPool
 	n     int
 	ended bool
-	full  bool
 	err   error
 }
 
@@ -47,7 +46,7 @@ func (p *peeker) init(c net.Conn, bufs *bufferPool) bool {
 
 // peek returns everything that the socket holds, up to the size of the pool's buffers. With wait it waits until that is
 // more than seen bytes, or the client has ended its side (then ended is set), or the read deadline passes. It is the
-// caller's business not to wait where waiting is of no use (canAwaitMore, full).
+// caller's business not to wait where waiting is of no use (canAwaitMore, nearlyFull).
 //
 // The result is valid until the next call of peek or release. While peek waits it holds no buffer.
 func (p *peeker) peek(seen int, wait bool) (data []byte, ended bool, err error) {
@@ -107,7 +106,7 @@ func (p *peeker) release() {
 	}
 }
 
-// full reports whether the socket's receive buffer may be too small to take many more than the n bytes it holds, so
+// nearlyFull reports whether the socket's receive buffer may be too small to take many more than the n bytes it holds, so
 // that the rest would never come while they are left in it.
 func (p *peeker) nearlyFull(n int) bool {
 	if n < 512 {
