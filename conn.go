@@ -1,6 +1,7 @@
 package oneport
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -42,14 +43,28 @@ func (c *Conn) CloseWrite() error {
 	return fmt.Errorf("oneport: closing the writing side of a %T: %w", c.Conn, errors.ErrUnsupported)
 }
 
-// SyscallConn gives access to the socket below, for socket options and peer credentials, if there is one. Otherwise
-// the error is [errors.ErrUnsupported].
+// SyscallConn gives access to the socket below, also below TLS, for socket options and peer credentials, if there is one.
+// Otherwise the error is [errors.ErrUnsupported].
 func (c *Conn) SyscallConn() (syscall.RawConn, error) {
-	if sc, ok := c.Conn.(syscall.Conn); ok {
+	below := c.Conn
+	if tc, ok := below.(*tls.Conn); ok {
+		below = tc.NetConn()
+	}
+	if sc, ok := below.(syscall.Conn); ok {
 		return sc.SyscallConn()
 	}
 	return nil, fmt.Errorf("oneport: no socket below a %T: %w", c.Conn, errors.ErrUnsupported)
 }
+
+// TLSConn is a [Conn] inside TLS that the mux has terminated.
+type TLSConn struct {
+	Conn
+	state tls.ConnectionState
+}
+
+// ConnectionState returns the state of the TLS at the end of the handshake, as [tls.Conn.ConnectionState] does. With it
+// net/http fills [http.Request.TLS], and package grpccreds the AuthInfo of gRPC's peers.
+func (c *TLSConn) ConnectionState() tls.ConnectionState { return c.state }
 
 // TCPConn is a [Conn] over TCP. It embeds the accepted connection, so that everything else that a [net.TCPConn] can do
 // works on it: ReadFrom (sendfile, splice), vectored writes of [net.Buffers], CloseWrite, SyscallConn, keep-alive.
@@ -80,19 +95,38 @@ func (c *TCPConn) NetConn() net.Conn { return c.TCPConn }
 
 type closeWriter interface{ CloseWrite() error }
 
-// newConn makes the connection that a server gets in place of c. What it reads is first, then replay and what c delivers,
-// less what fromClient takes out of these two. What it writes is what toClient leaves of it. It keeps replay.
-func newConn(c net.Conn, first, replay []byte, fromClient, toClient frameFilter) net.Conn {
+// changes are how the stream that a server gets differs from what its connection delivers.
+type changes struct {
+	first, replay        []byte      // to be read first, and then
+	fromClient, toClient frameFilter // what is taken out of replay and what follows it, and of what is written
+	hideTLS              bool        // the connection must not show that it is encrypted
+}
+
+func (ch *changes) none() bool {
+	return len(ch.first) == 0 && len(ch.replay) == 0 && ch.fromClient.done() && ch.toClient.done()
+}
+
+// newConn makes the connection that a server gets in place of c. It keeps the bytes in ch.
+func newConn(c net.Conn, ch changes) net.Conn {
 	// Nothing that is written to a TCPConn can be changed: net.Buffers and ReadFrom go past its Write.
-	if tc, ok := c.(*net.TCPConn); ok && toClient.done() {
+	if tc, ok := c.(*net.TCPConn); ok && ch.toClient.done() {
 		w := &TCPConn{TCPConn: tc}
-		w.in.init(tc, first, replay, fromClient)
+		w.in.init(tc, ch)
 		return w
 	}
-	w := &Conn{Conn: c}
-	w.in.init(c, first, replay, fromClient)
-	w.out.init(c, toClient)
-	return w
+	var w *Conn
+	var shown net.Conn
+	if tc, ok := c.(*tls.Conn); ok && !ch.hideTLS {
+		t := &TLSConn{state: tc.ConnectionState()}
+		w, shown = &t.Conn, t
+	} else {
+		w = new(Conn)
+		shown = w
+	}
+	w.Conn = c
+	w.in.init(c, ch)
+	w.out.init(c, ch.toClient)
+	return shown
 }
 
 // inbound is the stream that the server reads.
@@ -105,14 +139,14 @@ type inbound struct {
 	filter frameFilter
 }
 
-func (in *inbound) init(src io.Reader, first, replay []byte, filter frameFilter) {
-	in.src, in.filter = src, filter
+func (in *inbound) init(src io.Reader, ch changes) {
+	in.src, in.filter = src, ch.fromClient
+	in.ready = ch.replay
 	if !in.filter.done() {
-		replay = replay[:in.filter.filter(replay)]
+		in.ready = in.ready[:in.filter.filter(in.ready)]
 	}
-	in.ready = replay
-	if len(first) > 0 {
-		in.ready = append(first, replay...)
+	if len(ch.first) > 0 {
+		in.ready = append(ch.first, in.ready...)
 	}
 	in.settle()
 }

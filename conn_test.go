@@ -21,12 +21,12 @@ func connPair(t *testing.T, network string) (server, client net.Conn) {
 		client, below := net.Pipe()
 		t.Cleanup(func() { client.Close(); below.Close() })
 		go io.WriteString(client, "socket")
-		return newConn(below, nil, []byte("replayed "), frameFilter{}, frameFilter{}), client
+		return newConn(below, changes{replay: []byte("replayed ")}), client
 	}
 	l := listen(t, network)
 	client = dial(t, l)
 	write(t, client, []byte("socket"))
-	return newConn(accept(t, l), nil, []byte("replayed "), frameFilter{}, frameFilter{}), client
+	return newConn(accept(t, l), changes{replay: []byte("replayed ")}), client
 }
 
 // TestConn uses a connection that replays as servers use theirs.
@@ -214,7 +214,7 @@ func TestWriteToFiltered(t *testing.T) {
 		io.WriteString(client, h2.Preface+data+ackFrame+data)
 		client.(closeWriter).CloseWrite()
 	}()
-	server := newConn(accept(t, l), nil, nil, frameFilter{skip: len(h2.Preface), acks: 1}, frameFilter{})
+	server := newConn(accept(t, l), changes{fromClient: frameFilter{skip: len(h2.Preface), acks: 1}})
 	var got bytes.Buffer
 	if n, err := io.Copy(&got, server); err != nil || got.String() != h2.Preface+data+data || n != int64(got.Len()) {
 		t.Errorf("copied %d bytes, %v, want %d", n, err, len(h2.Preface+data+data))
@@ -231,7 +231,7 @@ func TestFilteredConcurrentReads(t *testing.T) {
 		io.WriteString(client, stream)
 		client.(closeWriter).CloseWrite()
 	}()
-	server := newConn(accept(t, l), nil, nil, frameFilter{skip: len(h2.Preface), acks: 1}, frameFilter{})
+	server := newConn(accept(t, l), changes{fromClient: frameFilter{skip: len(h2.Preface), acks: 1}})
 	total := make(chan int)
 	for range 4 {
 		go func() {

@@ -1,9 +1,11 @@
 package oneport
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"time"
@@ -23,8 +25,10 @@ type undecided struct {
 // transit is what an undecided has of one connection.
 type transit struct {
 	mux      *Mux
-	conn     net.Conn
+	raw      net.Conn // as it was accepted
+	conn     net.Conn // what the server gets the bytes from: raw, or a *tls.Conn above it
 	accepted time.Time
+	since    time.Time // when the time to decide began: accepted, or the end of the TLS handshake
 
 	routes []*route
 	next   int  // the first route that has not said NoMatch
@@ -38,8 +42,9 @@ type transit struct {
 	language Protocol
 	seen     int
 
-	peeking  bool
-	consumed []byte // what was taken out of the connection, if not peeking
+	peeking     bool
+	consumed    []byte  // what was taken out of the connection, if not peeking
+	handshaking *Secure // TLS is being terminated for its routes
 
 	// The following is guarded by mux.mu.
 	older, newer *undecided
@@ -51,7 +56,8 @@ type transit struct {
 }
 
 func (u *undecided) start(m *Mux, c net.Conn) {
-	u.mux, u.conn, u.accepted = m, c, time.Now()
+	now := time.Now()
+	u.mux, u.raw, u.conn, u.accepted, u.since = m, c, c, now, now
 	u.routes = *m.routes.Load()
 	u.preview.conn = c
 	u.preview.h2.MaxFrames = orDefault(m.MaxFramesBeforeHeaders, DefaultMaxFramesBeforeHeaders)
@@ -74,29 +80,54 @@ func (u *undecided) decide() (rt *route, refused *refusal) {
 		if v := recover(); v != nil {
 			rt, refused = nil, u.panicked(v)
 		}
-		if p := u.preview.endReaders(); p != nil {
-			u.mux.logPanic("a ReaderFunc that was told to end", u.conn, p)
-		}
+		u.endReaders()
 		u.peeker.release()
 	}()
 	rt, refused = u.find()
+	if refused == nil && rt.secure != nil {
+		if refused = u.handshake(rt.secure); refused == nil {
+			rt, refused = u.find()
+		}
+	}
 	if refused == nil {
 		refused = u.settle()
 	}
 	if refused != nil {
 		return rt, refused
 	}
-	u.protocol, u.language = u.preview.Protocol(), u.preview.language()
-	if u.mux.OnMatch != nil {
-		u.mux.OnMatch(Matched{
-			Conn:          u.conn,
+	u.matched(rt)
+	return rt, nil
+}
+
+// matched counts and reports a connection that has found its route.
+func (u *undecided) matched(rt *route) {
+	m, p := u.mux, &u.preview
+	u.protocol, u.language = p.Protocol(), p.language()
+	if p.secured != nil && u.protocol == ProtocolHTTP2 && p.alpn() == "" {
+		m.counters.bareHTTP2.Add(1)
+	}
+	if logger := m.logger(); logger.Enabled(context.Background(), slog.LevelDebug) {
+		logger.LogAttrs(context.Background(), slog.LevelDebug, "oneport: matched",
+			slog.Any("remote", u.raw.RemoteAddr()), slog.String("route", rt.name), slog.String("protocol", u.protocol.String()),
+			slog.Bool("tls", p.secured != nil), slog.String("alpn", p.alpn()), slog.Bool("early_settings", u.early))
+	}
+	if m.OnMatch != nil {
+		m.OnMatch(Matched{
+			Conn:          u.raw,
+			TLS:           p.secured,
 			Route:         rt.name,
 			Protocol:      u.protocol,
 			EarlySettings: u.early,
 			Waited:        time.Since(u.accepted),
 		})
 	}
-	return rt, nil
+}
+
+// endReaders ends the matchers that wait in a coroutine of their own.
+func (u *undecided) endReaders() {
+	if p := u.preview.endReaders(); p != nil {
+		u.mux.logPanic("a ReaderFunc that was told to end", u.raw, p)
+	}
 }
 
 // find looks, asks and waits until a route takes the connection or it is to be refused.
@@ -130,6 +161,9 @@ func (u *undecided) find() (*route, *refusal) {
 // judge asks the routes, and the rules that hold for all of them.
 func (u *undecided) judge() (*route, *refusal) {
 	p := &u.preview
+	if refused := u.contradicted(); refused != nil {
+		return nil, refused
+	}
 	rt, open := u.ask()
 	switch {
 	case p.h2State == h2.Error:
@@ -137,6 +171,8 @@ func (u *undecided) judge() (*route, *refusal) {
 		return nil, u.unmatched()
 	case rt != nil:
 		return rt, nil
+	case !open && u.awaitsRedirect():
+		return nil, nil
 	case !open:
 		return nil, u.unmatched()
 	case p.parseHTTP2() == h2.Error:
@@ -153,13 +189,10 @@ func (u *undecided) failed(err error) (*route, *refusal) {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return u.timeUp()
 	}
-	u.mux.mu.Lock()
-	interrupted := u.interrupted
-	u.mux.mu.Unlock()
 	switch {
-	case interrupted != 0:
+	case u.wasInterrupted():
 		return nil, u.interruption()
-	case u.timer != nil && time.Since(u.accepted) >= u.limit():
+	case u.timer != nil && time.Since(u.since) >= u.limit():
 		return nil, u.timeout()
 	}
 	return nil, u.gone(err)
@@ -234,9 +267,12 @@ func (u *undecided) ask() (rt *route, open bool) {
 	return nil, true
 }
 
-// limit is the time that the connection has, from when it was accepted.
+// limit is the time that the connection has from u.since on.
 func (u *undecided) limit() time.Duration {
-	if u.idle() {
+	switch {
+	case u.handshaking != nil:
+		return orDefault(u.handshaking.settings.HandshakeTimeout, DefaultHandshakeTimeout)
+	case u.idle():
 		return u.mux.idleTimeout()
 	}
 	return u.mux.decideTimeout()
@@ -244,10 +280,10 @@ func (u *undecided) limit() time.Duration {
 
 // arm sets the deadlines for waiting and for what is said meanwhile.
 func (u *undecided) arm() *refusal {
-	limit := u.accepted.Add(u.limit())
+	limit := u.since.Add(u.limit())
 	wake := limit
 	if d := u.preview.wake; d > 0 && u.seen == 0 {
-		wake = earlier(wake, u.accepted.Add(d))
+		wake = earlier(wake, u.since.Add(d))
 	}
 	if t := u.restUntil(); !t.IsZero() {
 		wake = earlier(wake, t)
@@ -258,10 +294,15 @@ func (u *undecided) arm() *refusal {
 		return u.interruption()
 	}
 	u.armed = true
-	if err := errors.Join(u.conn.SetReadDeadline(wake), u.conn.SetWriteDeadline(limit)); err != nil && u.timer == nil {
-		// A connection without deadlines can be woken up only by its end.
-		c := u.conn // u may be on its next connection when the time is up
+	if errors.Join(u.conn.SetReadDeadline(wake), u.conn.SetWriteDeadline(limit)) == nil {
+		return nil
+	}
+	// A connection without deadlines can be woken up only by its end.
+	if u.timer == nil {
+		c := u.raw // u may be on its next connection when the time is up
 		u.timer = time.AfterFunc(time.Until(limit), func() { c.Close() })
+	} else {
+		u.timer.Reset(time.Until(limit))
 	}
 	return nil
 }
@@ -279,12 +320,19 @@ func (u *undecided) interrupt(reason RefuseReason) {
 	if u.wake != nil {
 		close(u.wake)
 	}
-	if u.armed && (u.timer != nil || u.conn.SetDeadline(aLongTimeAgo) != nil) {
-		u.conn.Close()
+	if u.armed && (u.timer != nil || u.raw.SetDeadline(aLongTimeAgo) != nil) {
+		u.raw.Close()
 	}
 }
 
 var aLongTimeAgo = time.Unix(1, 0)
+
+// wasInterrupted reports whether the waiting is to end. If so, the reason does not change any more.
+func (u *undecided) wasInterrupted() bool {
+	u.mux.mu.Lock()
+	defer u.mux.mu.Unlock()
+	return u.interrupted != 0
+}
 
 // settle takes the connection, for which a route was found, out of the reach of interrupt.
 func (u *undecided) settle() *refusal {
@@ -313,14 +361,11 @@ func (u *undecided) settle() *refusal {
 // timeUp judges a connection whose deadline has passed: either its silence is long enough for a route, or its time is
 // up. If neither, the waiting goes on.
 func (u *undecided) timeUp() (*route, *refusal) {
-	u.mux.mu.Lock()
-	interrupted := u.interrupted
-	u.mux.mu.Unlock()
-	if interrupted != 0 {
+	if u.wasInterrupted() {
 		return nil, u.interruption()
 	}
 	p := &u.preview
-	elapsed := time.Since(u.accepted)
+	elapsed := time.Since(u.since)
 	if u.seen == 0 && p.wake > 0 && p.wake < u.mux.decideTimeout() {
 		p.quiet, p.silent = max(elapsed, p.wake), true
 		rt, _ := u.ask()
@@ -340,9 +385,11 @@ func (u *undecided) timeUp() (*route, *refusal) {
 func (u *undecided) panicked(v any) *refusal {
 	name := "a hook"
 	if u.asking < len(u.routes) {
-		name = "the matchers or the hook of route " + u.routes[u.asking].name
+		name = "the matchers, the hook or the TLS configuration of route " + u.routes[u.asking].name
 	}
-	u.mux.logPanic(name, u.conn, v)
-	u.language = u.preview.language()
+	u.mux.logPanic(name, u.raw, v)
+	if u.handshaking == nil {
+		u.language = u.preview.language()
+	}
 	return u.refusal(ReasonPanic, fmt.Errorf("%s panicked: %v", name, v))
 }

@@ -1,6 +1,7 @@
 package oneport
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -60,21 +61,25 @@ type route struct {
 	mux      *Mux
 	name     string
 	matchers []Matcher
+	secure   *Secure // if not nil, the route leads to routes inside TLS and has no queue
 
 	queue  chan arrival
 	closed chan struct{}
 	once   sync.Once
 
 	ack     ACKPolicy
-	detect  sync.Once   // of the server, for ACKAuto
+	detect  sync.Once   // of the server
 	keepACK atomic.Bool // the server ignores an acknowledgement too many
+	netHTTP atomic.Bool // the server is net/http's
 
 	matched atomic.Uint64
 }
 
 // An arrival is a connection that has found its route.
 type arrival struct {
-	conn     net.Conn
+	raw      net.Conn // as it was accepted
+	conn     net.Conn // raw, or a *tls.Conn above it
+	tls      *tls.ConnectionState
 	consumed []byte // to be replayed
 	early    bool   // the stream contains the acknowledgement of an early SETTINGS frame
 	stoodIn  stoodIn
@@ -84,26 +89,30 @@ type arrival struct {
 }
 
 func newRoute(m *Mux, r Route) *route {
-	rt := &route{
+	return &route{
 		mux:      m,
-		name:     r.Name,
-		matchers: append([]Matcher(nil), r.Matchers...),
+		name:     routeName(r.Name, r.Matchers),
+		matchers: slices.Clone(r.Matchers),
 		queue:    make(chan arrival, m.queueLength()),
 		closed:   make(chan struct{}),
 		ack:      r.SettingsACK,
 	}
-	if rt.name == "" {
-		names := make([]string, len(rt.matchers))
-		for i, m := range rt.matchers {
-			if s, ok := m.(fmt.Stringer); ok {
-				names[i] = s.String()
-			} else {
-				names[i] = fmt.Sprintf("%T", m)
-			}
-		}
-		rt.name = strings.Join(names, " or ")
+}
+
+// routeName names a route that has no name of its own after its matchers.
+func routeName(name string, matchers []Matcher) string {
+	if name != "" {
+		return name
 	}
-	return rt
+	names := make([]string, len(matchers))
+	for i, m := range matchers {
+		if s, ok := m.(fmt.Stringer); ok {
+			names[i] = s.String()
+		} else {
+			names[i] = fmt.Sprintf("%T", m)
+		}
+	}
+	return strings.Join(names, " or ")
 }
 
 // match asks the route's matchers, as AnyOf does.
@@ -141,21 +150,21 @@ func (rt *route) Accept() (net.Conn, error) {
 func (rt *route) open(a arrival) net.Conn {
 	rt.matched.Add(1)
 	rt.mux.pending.Done()
-	var first []byte
-	var fromClient, toClient frameFilter
+	ch := changes{replay: a.consumed, hideTLS: a.protocol == ProtocolHTTP2 && rt.netHTTP.Load()}
 	if a.stoodIn.acks > 0 {
-		first, fromClient, toClient = a.stoodIn.handOver(a.settings)
+		ch.first, ch.fromClient, ch.toClient = a.stoodIn.handOver(a.settings)
 	} else if a.early && !rt.keepACK.Load() {
-		fromClient = frameFilter{skip: len(h2.Preface), acks: 1}
+		ch.fromClient = frameFilter{skip: len(h2.Preface), acks: 1}
 	}
-	if len(a.consumed) == 0 && fromClient.done() && toClient.done() {
+	if ch.none() {
 		return a.conn
 	}
-	return newConn(a.conn, first, a.consumed, fromClient, toClient)
+	return newConn(a.conn, ch)
 }
 
 // detectServer finds out who calls Accept.
 func (rt *route) detectServer() {
+	rt.netHTTP.Store(calledBy("net/http.(*Server).Serve"))
 	switch rt.ack {
 	case ACKKeep:
 		rt.keepACK.Store(true)
@@ -199,6 +208,8 @@ func (rt *route) refuseQueued() {
 			go func() {
 				defer rt.mux.pending.Done()
 				rt.mux.refuse(a.conn, rt, &refusal{
+					raw:      a.raw,
+					tls:      a.tls,
 					reason:   ReasonRouteClosed,
 					err:      errRouteClosed,
 					language: a.protocol,
@@ -219,7 +230,16 @@ func (rt *route) deliver(u *undecided) *refusal {
 	if rt.isClosed() {
 		return u.refusal(ReasonRouteClosed, errRouteClosed)
 	}
-	a := arrival{conn: u.conn, consumed: u.consumed, early: u.early, stoodIn: u.stoodIn, protocol: u.protocol, accepted: u.accepted}
+	a := arrival{
+		raw:      u.raw,
+		conn:     u.conn,
+		tls:      u.preview.secured,
+		consumed: u.consumed,
+		early:    u.early,
+		stoodIn:  u.stoodIn,
+		protocol: u.protocol,
+		accepted: u.accepted,
+	}
 	if u.acks > 0 {
 		a.settings = slices.Clone(u.preview.h2.Settings())
 	}
@@ -244,7 +264,7 @@ func (rt *route) awaitRoom(u *undecided, a arrival) *refusal {
 	if m.WhenQueueFull == QueueRefuse {
 		return u.refusal(ReasonQueueFull, errQueueFull)
 	}
-	timer := time.NewTimer(time.Until(u.accepted.Add(m.decideTimeout())))
+	timer := time.NewTimer(time.Until(u.since.Add(m.decideTimeout())))
 	defer timer.Stop()
 	m.mu.Lock()
 	u.wake = make(chan struct{})

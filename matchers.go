@@ -1,6 +1,7 @@
 package oneport
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/oneport-go/oneport/internal/clienthello"
 	"github.com/oneport-go/oneport/internal/http1"
 )
 
@@ -65,9 +67,10 @@ func (f MatcherFunc) String() string { return "MatcherFunc" }
 
 // builtin is a matcher of this package.
 type builtin struct {
-	name string
-	args []any
-	f    func(*Preview) Verdict
+	name  string
+	args  []any
+	takes taken
+	f     func(*Preview) Verdict
 }
 
 func (m *builtin) Match(p *Preview) Verdict { return m.f(p) }
@@ -95,13 +98,13 @@ func anys[T any](list []T) []any {
 
 // Any matches every connection, without waiting for a byte: a route that has it takes what the routes above it leave.
 func Any() Matcher {
-	return &builtin{name: "Any", f: func(*Preview) Verdict { return Match }}
+	return &builtin{name: "Any", takes: takes(speaksAnything), f: func(*Preview) Verdict { return Match }}
 }
 
 // Prefix matches a client whose first bytes are one of the given ones. An empty one matches at once.
 func Prefix(prefixes ...string) Matcher {
 	prefixes = slices.Clone(prefixes)
-	return &builtin{name: "Prefix", args: anys(prefixes), f: func(p *Preview) Verdict {
+	return &builtin{name: "Prefix", args: anys(prefixes), takes: takenByPrefix(prefixes), f: func(p *Preview) Verdict {
 		possible := false
 		for _, prefix := range prefixes {
 			n := min(len(prefix), len(p.data))
@@ -121,30 +124,37 @@ func Prefix(prefixes ...string) Matcher {
 }
 
 // HTTP1 matches a client that sends an HTTP/1.0 or HTTP/1.1 request (RFC 9112, 3) with one of the methods, by default
-// with any in the IANA registry of HTTP methods (RFC 9110, 16.1). It decides with the end of the request line.
+// with any in the IANA registry of HTTP methods (RFC 9110, 16.1). It decides with the end of the request line; inside TLS,
+// and without methods of its own, with the protocol that ALPN has negotiated, if that is HTTP.
 func HTTP1(methods ...string) Matcher {
-	args := anys(methods)
-	if methods = slices.Clone(methods); len(methods) == 0 {
-		methods = http1.Methods
+	if len(methods) == 0 {
+		return &builtin{name: "HTTP1", takes: takes(speaksHTTP1), f: func(p *Preview) Verdict {
+			if !http1.MethodPrefix(p.data, http1.Methods) {
+				return NoMatch
+			}
+			return p.isHTTP1()
+		}}
 	}
-	return &builtin{name: "HTTP1", args: args, f: func(p *Preview) Verdict {
-		if !http1.MethodPrefix(p.data, methods) {
+	methods = slices.Clone(methods)
+	return &builtin{name: "HTTP1", args: anys(methods), takes: takes(speaksHTTP1), f: func(p *Preview) Verdict {
+		if !http1.MethodPrefix(p.data, methods) || p.alpn() == alpnHTTP2 {
 			return NoMatch
 		}
-		return p.isHTTP1()
+		return p.startsHTTP1()
 	}}
 }
 
 // HTTP2 matches a client that starts HTTP/2 with prior knowledge (RFC 9113, 3.3). It decides with the 24 bytes of the
-// preface and takes every HTTP/2 connection, so routes for some of them, such as [GRPC], go above it.
+// preface, inside TLS with the protocol that ALPN has negotiated if there is one. It takes every HTTP/2 connection, so routes
+// for some of them, such as [GRPC], go above it.
 func HTTP2() Matcher {
-	return &builtin{name: "HTTP2", f: (*Preview).isHTTP2}
+	return &builtin{name: "HTTP2", takes: takes(speaksHTTP2), f: (*Preview).isHTTP2}
 }
 
 // GRPC matches an HTTP/2 connection whose first request is a gRPC call: its content-type is application/grpc, alone or
 // followed by "+" or ";". Content type application/grpc-web is not gRPC.
 func GRPC() Matcher {
-	return &builtin{name: "GRPC", f: func(p *Preview) Verdict {
+	return &builtin{name: "GRPC", takes: takes(speaksHTTP2), f: func(p *Preview) Verdict {
 		if v := p.isHTTP2(); v != Match {
 			return v
 		}
@@ -177,7 +187,7 @@ func GRPCWeb() Matcher {
 		}
 		return false
 	}
-	return &builtin{name: "GRPCWeb", f: func(p *Preview) Verdict {
+	return &builtin{name: "GRPCWeb", takes: takes(speaksHTTP), f: func(p *Preview) Verdict {
 		v := p.field("content-type", call)
 		if v == Match {
 			return v
@@ -196,19 +206,23 @@ func GRPCWeb() Matcher {
 // In HTTP/1 it matches as soon as the field has come; it answers NoMatch at the end of the head.
 func Header(name, value string) Matcher {
 	test := func(v fieldValue) bool { return v.equal(value) }
-	return &builtin{name: "Header", args: []any{name, value}, f: func(p *Preview) Verdict { return p.field(name, test) }}
+	return fieldMatcher("Header", []any{name, value}, name, test)
+}
+
+func fieldMatcher(matcher string, args []any, name string, test func(fieldValue) bool) Matcher {
+	return &builtin{name: matcher, args: args, takes: takes(speaksHTTP), f: func(p *Preview) Verdict { return p.field(name, test) }}
 }
 
 // HeaderPrefix is [Header] for values that begin with prefix.
 func HeaderPrefix(name, prefix string) Matcher {
 	test := func(v fieldValue) bool { return v.hasPrefix(prefix) }
-	return &builtin{name: "HeaderPrefix", args: []any{name, prefix}, f: func(p *Preview) Verdict { return p.field(name, test) }}
+	return fieldMatcher("HeaderPrefix", []any{name, prefix}, name, test)
 }
 
 // HeaderFunc is [Header] for values that f accepts.
 func HeaderFunc(name string, f func(value string) bool) Matcher {
 	test := func(v fieldValue) bool { return f(v.String()) }
-	return &builtin{name: "HeaderFunc", args: []any{name}, f: func(p *Preview) Verdict { return p.field(name, test) }}
+	return fieldMatcher("HeaderFunc", []any{name}, name, test)
 }
 
 // Host matches a connection, HTTP/1 or HTTP/2, whose first request is for one of the hosts: by the authority of its
@@ -224,7 +238,7 @@ func Host(hosts ...string) Matcher {
 		host, below := strings.CutPrefix(strings.ToLower(h), "*")
 		patterns[i] = pattern{host, hasPort(host), below}
 	}
-	return &builtin{name: "Host", args: anys(hosts), f: func(p *Preview) Verdict {
+	return &builtin{name: "Host", args: anys(hosts), takes: takes(speaksHTTP), f: func(p *Preview) Verdict {
 		host, name, verdict := p.host()
 		if verdict != Match {
 			return verdict
@@ -249,22 +263,90 @@ func Host(hosts ...string) Matcher {
 // service have the prefix "/package.Service/".
 func Path(prefixes ...string) Matcher {
 	prefixes = slices.Clone(prefixes)
-	return &builtin{name: "Path", args: anys(prefixes), f: func(p *Preview) Verdict {
+	return &builtin{name: "Path", args: anys(prefixes), takes: takes(speaksHTTP), f: func(p *Preview) Verdict {
 		path, verdict := p.path()
 		if verdict != Match {
 			return verdict
 		}
-		if slices.ContainsFunc(prefixes, path.hasPrefix) {
-			return Match
-		}
-		return NoMatch
+		return matchIf(slices.ContainsFunc(prefixes, path.hasPrefix))
 	}}
 }
 
 // TLS matches a client that starts a TLS handshake (RFC 8446, 4.1.2 and 5.1). It decides with the first six bytes: the
 // record header and the handshake type.
+//
+// As the other matchers for TLS it takes nothing out of the connection, so the server behind does the handshake, for instance
+// a grpc.Server with credentials.NewTLS, or an http.Server by ServeTLS. To have the mux do it, and route what is inside, see
+// [Mux.TLS].
 func TLS() Matcher {
-	return &builtin{name: "TLS", f: (*Preview).isTLS}
+	return &builtin{name: "TLS", takes: takes(speaksTLS), f: (*Preview).isTLS}
+}
+
+// ServerName matches a TLS client that names one of the servers in its ClientHello (RFC 6066, 3). "*.example.com" stands for
+// all names with exactly one label more than example.com, as in certificates (RFC 9525, 6.3). Case does not matter. A client
+// that names no server matches nothing. Inside TLS that the mux has terminated it goes by the name that was sent there.
+func ServerName(names ...string) Matcher {
+	names = slices.Clone(names)
+	takes := taken{bare: speaksTLS, inTLS: speaksAnything}
+	return &builtin{name: "ServerName", args: anys(names), takes: takes, f: func(p *Preview) Verdict {
+		var name string
+		if p.secured != nil {
+			name = p.secured.ServerName
+		} else if hello, verdict := p.ClientHello(); verdict == Match {
+			name = hello.ServerName
+		} else {
+			return verdict
+		}
+		return matchIf(slices.ContainsFunc(names, func(pattern string) bool { return clienthello.MatchServerName(pattern, name) }))
+	}}
+}
+
+// ALPN matches a TLS client that offers at least one of the application protocols, such as "h2", "http/1.1" or "acme-tls/1"
+// (RFC 7301). Inside TLS that the mux has terminated it matches the protocol that was negotiated, and has the protocols
+// offered: see [TLSRoute.Config].
+func ALPN(protocols ...string) Matcher {
+	protocols = slices.Clone(protocols)
+	return &builtin{name: "ALPN", args: anys(protocols), takes: takenByALPN(protocols), f: func(p *Preview) Verdict {
+		if p.secured != nil {
+			return matchIf(slices.Contains(protocols, p.alpn()))
+		}
+		hello, verdict := p.ClientHello()
+		if verdict != Match {
+			return verdict
+		}
+		return matchIf(slices.ContainsFunc(hello.ALPN, func(offered string) bool { return slices.Contains(protocols, offered) }))
+	}}
+}
+
+// TLSVersion matches a TLS client that speaks a version from min to max, such as [tls.VersionTLS13]; zero sets no bound.
+// Inside TLS that the mux has terminated it goes by the version that was negotiated.
+func TLSVersion(min, max uint16) Matcher {
+	within := func(v uint16) bool { return v >= min && (max == 0 || v <= max) }
+	version := func(v uint16) string {
+		if v == 0 {
+			return "any"
+		}
+		return tls.VersionName(v)
+	}
+	args := []any{version(min), version(max)}
+	takes := taken{bare: speaksTLS, inTLS: speaksAnything}
+	return &builtin{name: "TLSVersion", args: args, takes: takes, f: func(p *Preview) Verdict {
+		if p.secured != nil {
+			return matchIf(within(p.secured.Version))
+		}
+		hello, verdict := p.ClientHello()
+		if verdict != Match {
+			return verdict
+		}
+		return matchIf(slices.ContainsFunc(hello.Versions, within))
+	}}
+}
+
+func matchIf(b bool) Verdict {
+	if b {
+		return Match
+	}
+	return NoMatch
 }
 
 const sshPrefix = "SSH-"
@@ -273,7 +355,7 @@ const sshPrefix = "SSH-"
 // string first; AnyOf(SSH(), Silence(time.Second)) serves those too.
 func SSH() Matcher {
 	m := Prefix(sshPrefix)
-	return &builtin{name: "SSH", f: m.Match}
+	return &builtin{name: "SSH", takes: takes(speaksOther), f: m.Match}
 }
 
 // Silence matches a client that has sent nothing for d after it connected, as clients of protocols in which the server
@@ -282,7 +364,7 @@ func SSH() Matcher {
 // costly, so d should be as short as the slowest talking client allows, but longer than a round trip; it has no effect
 // unless it is shorter than [Mux.DecideTimeout].
 func Silence(d time.Duration) Matcher {
-	return &builtin{name: "Silence", args: []any{d}, f: func(p *Preview) Verdict {
+	return &builtin{name: "Silence", args: []any{d}, takes: takes(speaksOther), f: func(p *Preview) Verdict {
 		switch {
 		case len(p.data) > 0 || p.ended:
 			return NoMatch
@@ -299,7 +381,7 @@ func Silence(d time.Duration) Matcher {
 // All matches what every one of the matchers matches. Without any it matches everything.
 func All(matchers ...Matcher) Matcher {
 	matchers = slices.Clone(matchers)
-	return &builtin{name: "All", args: anys(matchers), f: func(p *Preview) Verdict {
+	return &builtin{name: "All", args: anys(matchers), takes: takenByAll(matchers), f: func(p *Preview) Verdict {
 		verdict := Match
 		for _, m := range matchers {
 			switch m.Match(p) {
@@ -316,7 +398,7 @@ func All(matchers ...Matcher) Matcher {
 // AnyOf matches what at least one of the matchers matches. Without any it matches nothing.
 func AnyOf(matchers ...Matcher) Matcher {
 	matchers = slices.Clone(matchers)
-	return &builtin{name: "AnyOf", args: anys(matchers), f: func(p *Preview) Verdict {
+	return &builtin{name: "AnyOf", args: anys(matchers), takes: takenByAny(matchers), f: func(p *Preview) Verdict {
 		verdict := NoMatch
 		for _, m := range matchers {
 			switch m.Match(p) {
@@ -332,7 +414,7 @@ func AnyOf(matchers ...Matcher) Matcher {
 
 // Not matches what m does not match.
 func Not(m Matcher) Matcher {
-	return &builtin{name: "Not", args: []any{m}, f: func(p *Preview) Verdict {
+	return &builtin{name: "Not", args: []any{m}, takes: takes(speaksAnything), f: func(p *Preview) Verdict {
 		switch m.Match(p) {
 		case Match:
 			return NoMatch

@@ -1,12 +1,15 @@
 package oneport
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -80,7 +83,8 @@ type Mux struct {
 
 	// Logger gets errors, and refused connections at level Warn, at most once per second and reason. At level Debug are
 	// those that are nobody's concern: the client went away (as port scans, health checks and browsers that connect ahead
-	// do), was idle, or came during the shutdown; and all of them if OnRefuse is set. Nil means [slog.Default].
+	// do), was idle, or came during the shutdown; and all of them if OnRefuse is set. Matched connections are at level Debug
+	// too, each of them. Nil means [slog.Default].
 	Logger *slog.Logger
 
 	// OnMatch, if not nil, is called for each connection that has found its route, before its server gets it. It must not
@@ -102,19 +106,21 @@ type Mux struct {
 
 	mu       sync.Mutex
 	serving  bool
-	stopping bool           // no connection is accepted any more, and the undecided ones are refused
-	closed   bool           // everything is closed
-	waiting  connList       // connections without a route, oldest first
-	leaving  connList       // connections that are being refused, oldest first
-	pending  sync.WaitGroup // Serve, and every connection from Accept to its server's Accept or its end
-	stop     chan struct{}  // closed when stopping is set
-	done     chan struct{}  // closed when closed is set
+	stopping bool              // no connection is accepted any more, and the undecided ones are refused
+	closed   bool              // everything is closed
+	waiting  connList          // connections without a route, oldest first
+	leaving  connList          // connections that are being refused, oldest first
+	alpn     map[string]uint64 // how many connections inside TLS have negotiated which protocol
+	pending  sync.WaitGroup    // Serve, and every connection from Accept to its server's Accept or its end
+	stop     chan struct{}     // closed when stopping is set
+	done     chan struct{}     // closed when closed is set
 }
 
 // Matched describes a connection that has found its route.
 type Matched struct {
-	Conn          net.Conn // as it was accepted
-	Route         string   // the route's name
+	Conn          net.Conn             // as it was accepted
+	TLS           *tls.ConnectionState // of the TLS that the mux has terminated, with the protocol of ALPN; nil without
+	Route         string               // the route's name
 	Protocol      Protocol
 	EarlySettings bool          // an early SETTINGS frame was sent: the request was not there when the mux looked
 	Waited        time.Duration // since the connection was accepted
@@ -122,8 +128,9 @@ type Matched struct {
 
 // Refused describes a connection that is closed without having reached a server.
 type Refused struct {
-	Conn          net.Conn // as it was accepted
-	Route         string   // the name of the route that it had found, if any
+	Conn          net.Conn             // as it was accepted
+	TLS           *tls.ConnectionState // of the TLS that the mux has terminated; nil without
+	Route         string               // the name of the route that it had found, if any
 	Protocol      Protocol
 	EarlySettings bool // an early SETTINGS frame was sent
 	Reason        RefuseReason
@@ -150,15 +157,36 @@ func (m *Mux) Match(matchers ...Matcher) net.Listener {
 // Route is [Mux.Match] with settings for the route.
 func (m *Mux) Route(r Route) net.Listener {
 	rt := newRoute(m, r)
+	m.addTo(&m.routes, rt)
+	return rt
+}
+
+// addTo adds a route to those of m or of what is inside TLS.
+func (m *Mux) addTo(list *atomic.Pointer[[]*route], rt *route) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	routes := append([]*route(nil), *m.routes.Load()...)
-	routes = append(routes, rt)
-	m.routes.Store(&routes)
+	routes := append(slices.Clip(*list.Load()), rt)
+	list.Store(&routes)
 	if m.closed {
 		rt.Close()
 	}
-	return rt
+}
+
+// allRoutes yields the routes in order, those inside TLS behind the one that leads to them.
+func (m *Mux) allRoutes(yield func(*route) bool) {
+	for _, rt := range *m.routes.Load() {
+		if !yield(rt) {
+			return
+		}
+		if rt.secure == nil {
+			continue
+		}
+		for _, inner := range *rt.secure.routes.Load() {
+			if !yield(inner) {
+				return
+			}
+		}
+	}
 }
 
 // Serve accepts connections and hands them to the routes until the mux or the listener below is closed. It always
@@ -195,6 +223,13 @@ func (m *Mux) begin() error {
 	for _, s := range early {
 		if err := s.Valid(); err != nil {
 			return fmt.Errorf("oneport: EarlySettings: %v: %w", s, err)
+		}
+	}
+	for _, rt := range *m.routes.Load() {
+		if rt.secure != nil {
+			if err := rt.secure.check(); err != nil {
+				return err
+			}
 		}
 	}
 	m.mu.Lock()
@@ -330,9 +365,9 @@ func (m *Mux) closeRest() {
 		close(m.done)
 	}
 	for u := m.leaving.oldest; u != nil; u = u.newer {
-		u.conn.Close()
+		u.raw.Close()
 	}
-	for _, rt := range *m.routes.Load() {
+	for rt := range m.allRoutes {
 		rt.Close()
 	}
 }
@@ -386,7 +421,7 @@ func (m *Mux) sendAway(u *undecided) {
 	m.leaving.remove(u)
 	m.leaving.add(u)
 	if m.leaving.n > m.maxUndecided() {
-		m.leaving.oldest.conn.Close()
+		m.leaving.oldest.raw.Close()
 		m.leaving.remove(m.leaving.oldest)
 	}
 }
@@ -417,12 +452,10 @@ func (m *Mux) forget(u *undecided) {
 	m.leaving.remove(u)
 }
 
+func (m *Mux) logger() *slog.Logger { return cmp.Or(m.Logger, slog.Default()) }
+
 func (m *Mux) log(level slog.Level, msg string, attrs ...slog.Attr) {
-	logger := m.Logger
-	if logger == nil {
-		logger = slog.Default()
-	}
-	logger.LogAttrs(context.Background(), level, msg, attrs...)
+	m.logger().LogAttrs(context.Background(), level, msg, attrs...)
 }
 
 // logPanic reports what a user's code panicked with. It must be called where the stack is still that of the panic.

@@ -3,6 +3,7 @@ package oneport
 import (
 	"bytes"
 	"cmp"
+	"crypto/tls"
 	"io"
 	"net"
 	"net/http"
@@ -84,7 +85,10 @@ type facts struct {
 	hostVerdict Verdict
 
 	request *Request
+	hello   *ClientHello
 	readers map[*readerMatcher]*suspended
+
+	secured *tls.ConnectionState // of the TLS that was terminated on the connection
 }
 
 // Bytes returns what the client has sent so far, from its first byte on, up to [Mux.MaxPreviewBytes]. The matcher must
@@ -101,13 +105,56 @@ func (p *Preview) LocalAddr() net.Addr { return p.conn.LocalAddr() }
 // RemoteAddr returns the address of the client.
 func (p *Preview) RemoteAddr() net.Addr { return p.conn.RemoteAddr() }
 
-// Protocol returns the language of the bytes at hand, ProtocolUnknown as long as they can be in several.
+// TLS returns the state of the TLS that the mux has terminated on the connection, with the client's certificates, the
+// server name and the protocol of ALPN. It is nil if the mux has not. The matcher must not change it.
+func (p *Preview) TLS() *tls.ConnectionState { return p.secured }
+
+// alpn returns the protocol that ALPN has negotiated, if the mux has terminated TLS and there is one.
+func (p *Preview) alpn() string {
+	if p.secured == nil {
+		return ""
+	}
+	return p.secured.NegotiatedProtocol
+}
+
+// ClientHello is what the first message of a TLS client says that matters for routing. Values that clients send only to
+// keep servers tolerant (GREASE, RFC 8701) are left out.
+type ClientHello struct {
+	ServerName string   // the name of the server that the client wants (RFC 6066, 3), "" if it sends none; with ECH the public one
+	ALPN       []string // the protocols that the client speaks, in its order of preference (RFC 7301)
+	Versions   []uint16 // the versions of TLS that the client speaks, such as [tls.VersionTLS13]
+	ECH        bool     // it has an encrypted ClientHello, or pretends to (RFC 9849)
+}
+
+// ClientHello returns the ClientHello that the client's bytes are. It is Undecided while the message is not complete, and
+// NoMatch if the client speaks something else or the message is malformed.
+func (p *Preview) ClientHello() (*ClientHello, Verdict) {
+	if p.hello != nil {
+		return p.hello, Match
+	}
+	switch p.parseTLS() {
+	case clienthello.Complete:
+		hello := ClientHello(*p.tls.Hello())
+		p.hello = &hello
+		return p.hello, Match
+	case clienthello.Incomplete:
+		return nil, p.undecided()
+	}
+	return nil, NoMatch
+}
+
+// Protocol returns the language of the bytes at hand, ProtocolUnknown as long as they can be in several. Before the first
+// byte it is what ALPN has negotiated.
 func (p *Preview) Protocol() Protocol {
 	switch {
-	case len(p.data) == 0:
-	case p.isHTTP1() == Match:
+	case len(p.data) == 0 && p.alpn() == alpnHTTP1:
 		return ProtocolHTTP1
-	case p.isHTTP2() == Match:
+	case len(p.data) == 0 && p.alpn() == alpnHTTP2:
+		return ProtocolHTTP2
+	case len(p.data) == 0:
+	case p.startsHTTP1() == Match:
+		return ProtocolHTTP1
+	case p.startsHTTP2() == Match:
 		return ProtocolHTTP2
 	case p.isTLS() == Match:
 		return ProtocolTLS
@@ -226,8 +273,19 @@ func (p *Preview) showTLS(n int) clienthello.State {
 	return p.tlsState
 }
 
-// isHTTP1 decides with the request line.
+// isHTTP1 decides with ALPN, or with the request line.
 func (p *Preview) isHTTP1() Verdict {
+	switch p.alpn() {
+	case alpnHTTP1:
+		return Match
+	case alpnHTTP2:
+		return NoMatch
+	}
+	return p.startsHTTP1()
+}
+
+// startsHTTP1 decides with the request line.
+func (p *Preview) startsHTTP1() Verdict {
 	state := p.parseHTTP1()
 	if _, ok := p.http1.Version(); ok {
 		return Match
@@ -238,8 +296,19 @@ func (p *Preview) isHTTP1() Verdict {
 	return p.undecided()
 }
 
-// isHTTP2 decides with the client preface, and has no more parsed than that.
+// isHTTP2 decides with ALPN, or with the client preface.
 func (p *Preview) isHTTP2() Verdict {
+	switch p.alpn() {
+	case alpnHTTP2:
+		return Match
+	case alpnHTTP1:
+		return NoMatch
+	}
+	return p.startsHTTP2()
+}
+
+// startsHTTP2 decides with the client preface, and has no more parsed than that.
+func (p *Preview) startsHTTP2() Verdict {
 	state := p.showHTTP2(min(len(p.data), len(h2.Preface)))
 	if p.h2.PrefaceSeen() {
 		return Match
@@ -443,6 +512,12 @@ func (p *Preview) endReaders() (panicked *readerPanic) {
 		}
 	}
 	return panicked
+}
+
+// enterTLS makes p the preview of what is inside TLS.
+func (p *Preview) enterTLS(c net.Conn, state *tls.ConnectionState) {
+	p.reset()
+	p.conn, p.secured = c, state
 }
 
 // reset forgets the connection and keeps the parsers' memory.

@@ -1,7 +1,7 @@
 package oneport
 
 import (
-	"cmp"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -46,6 +46,9 @@ const (
 	ReasonPanic
 	// ReasonGone: the client closed the connection, or it broke, before it had a route.
 	ReasonGone
+	// ReasonHandshake: the TLS handshake failed, for instance because the client and the server have no ALPN protocol in
+	// common, or the certificate of one of them did not satisfy the other.
+	ReasonHandshake
 
 	reasons // how many there are
 )
@@ -75,24 +78,30 @@ func (r RefuseReason) String() string {
 		return "panic"
 	case ReasonGone:
 		return "gone"
+	case ReasonHandshake:
+		return "handshake"
 	}
 	return fmt.Sprintf("RefuseReason(%d)", uint8(r))
 }
 
 // A refusal is why and how a connection is refused.
 type refusal struct {
+	raw      net.Conn // as it was accepted
+	tls      *tls.ConnectionState
 	reason   RefuseReason
 	err      error
 	language Protocol // the one to answer in
 	mute     bool     // there is nobody to answer, or no language to do it in
+	said     bool     // the answer is given already: a TLS alert
 	early    bool     // early SETTINGS were sent
 	accepted time.Time
 
 	// What the answer says where it is not what the reason says in general.
 	status int           // of HTTP/1
+	header string        // lines that it has more
 	code   http2.ErrCode // of HTTP/2, if goAway is set
 	goAway bool
-	debug  string // what GOAWAY says beside the code, if not the sentence
+	text   string // what the client is told, if not what goes for the reason
 	stream uint32 // the last stream that the server will not take again, of HTTP/2
 	alert  uint8  // of TLS
 	noBody bool   // the answer of HTTP/1 has no content, since the request was HEAD (RFC 9110, 9.3.2)
@@ -100,16 +109,21 @@ type refusal struct {
 
 func (u *undecided) refusal(reason RefuseReason, err error) *refusal {
 	return &refusal{
+		raw:      u.raw,
+		tls:      u.preview.secured,
 		reason:   reason,
 		err:      err,
 		language: u.language,
-		mute:     len(u.preview.data) == 0,
+		mute:     len(u.preview.data) == 0 && u.seen == 0,
 		early:    u.early,
 		accepted: u.accepted,
 	}
 }
 
 func (u *undecided) timeout() *refusal {
+	if u.handshaking != nil {
+		return u.refusal(ReasonTimeout, fmt.Errorf("the TLS handshake was not complete in %v (TLSRoute.HandshakeTimeout)", u.limit()))
+	}
 	if u.idle() {
 		return u.refusal(ReasonIdle, fmt.Errorf("the client made no request in %v (Mux.IdleTimeout)", u.mux.idleTimeout()))
 	}
@@ -132,7 +146,7 @@ func (u *undecided) gone(err error) *refusal {
 	return r
 }
 
-// interruption is the refusal for which u was interrupted.
+// interruption is the refusal for which u was interrupted. The caller holds mux.mu, or knows that u was.
 func (u *undecided) interruption() *refusal {
 	if u.interrupted == ReasonTooMany {
 		return u.refusal(ReasonTooMany, errors.New("too many connections were without a route (Mux.MaxUndecided, or no files left), and this one for longest"))
@@ -153,6 +167,9 @@ func (u *undecided) unmatched() *refusal {
 	r := u.refusal(ReasonNoRoute, fmt.Errorf("no route takes it; its first bytes are %s: %.32q", describe(u.language), p.data))
 	switch u.language {
 	case ProtocolHTTP1:
+		if p.secured == nil && u.mux.tlsOnly(speaksHTTP1) {
+			r = u.plainHTTP()
+		}
 		method, ok := p.http1.Method()
 		r.noBody = ok && string(method.Of(p.data)) == http.MethodHead
 		if p.parseHTTP1() == http1.Invalid {
@@ -160,12 +177,15 @@ func (u *undecided) unmatched() *refusal {
 			r.err = fmt.Errorf("malformed HTTP/1 request: %s", p.http1.Err().Reason)
 		}
 	case ProtocolHTTP2:
+		if p.secured == nil && u.mux.tlsOnly(speaksHTTP2) {
+			r = u.plainHTTP()
+		}
 		switch p.parseHTTP2() {
 		case h2.Complete:
 			r.stream = p.h2.StreamID()
 		case h2.Error:
 			r.reason, r.err = ReasonProtocolError, p.h2.Err()
-			r.goAway, r.code, r.debug = true, p.h2.Err().Code, p.h2.Err().Reason
+			r.goAway, r.code, r.text = true, p.h2.Err().Code, p.h2.Err().Reason
 		}
 	case ProtocolTLS:
 		if p.parseTLS() == clienthello.Invalid {
@@ -193,9 +213,14 @@ func (m *Mux) refuse(c net.Conn, rt *route, r *refusal) {
 		name = rt.name
 	}
 	r.err = fmt.Errorf("oneport: refused %v on %v: %w", c.RemoteAddr(), c.LocalAddr(), r.err)
+	alpn := ""
+	if r.tls != nil {
+		alpn = r.tls.NegotiatedProtocol
+	}
 	if m.OnRefuse != nil {
 		m.callOnRefuse(Refused{
-			Conn:          c,
+			Conn:          r.raw,
+			TLS:           r.tls,
 			Route:         name,
 			Protocol:      r.language,
 			EarlySettings: r.early,
@@ -210,13 +235,17 @@ func (m *Mux) refuse(c net.Conn, rt *route, r *refusal) {
 	}
 	if skipped, ok := m.refusals.allow(r.reason, now); ok {
 		m.log(level, r.err.Error(), slog.String("reason", r.reason.String()), slog.String("route", name),
-			slog.Int("not_logged", skipped))
+			slog.String("alpn", alpn), slog.Int("not_logged", skipped))
 	}
 	if r.mute {
 		c.Close()
 		return
 	}
-	m.sendOff(c, r.answer(now))
+	var answer []byte
+	if !r.said {
+		answer = r.answer(now)
+	}
+	m.sendOff(c, answer)
 }
 
 func (m *Mux) callOnRefuse(r Refused) {
@@ -277,6 +306,9 @@ func (r *refusal) answer(now time.Time) []byte {
 
 // sentence is the reason as a client is told it.
 func (r *refusal) sentence() string {
+	if r.text != "" {
+		return r.text
+	}
 	switch r.reason {
 	case ReasonNoRoute:
 		return "No server on this port takes this request."
@@ -320,7 +352,7 @@ func (r *refusal) answerHTTP1(now time.Time) []byte {
 	content := r.sentence() + "\n"
 	b := fmt.Appendf(nil, "HTTP/1.1 %d %s\r\n", status, http.StatusText(status))
 	b = fmt.Appendf(b, "Date: %s\r\n", now.UTC().Format(http.TimeFormat)) // RFC 9110, 6.6.1
-	b = fmt.Appendf(b, "Content-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n", len(content))
+	b = fmt.Appendf(b, "%sContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n", r.header, len(content))
 	if r.noBody {
 		return b
 	}
@@ -349,7 +381,7 @@ func (r *refusal) answerHTTP2() []byte {
 	if !r.early {
 		b = h2.AppendSettings(b)
 	}
-	return h2.AppendGoAway(b, r.stream, code, cmp.Or(r.debug, r.sentence()))
+	return h2.AppendGoAway(b, r.stream, code, r.sentence())
 }
 
 // The alerts of RFC 8446, 6.2.

@@ -76,7 +76,7 @@ func TestACKDropped(t *testing.T) {
 				for i := range len(tt.in) + 1 {
 					for j := i; j <= len(tt.in); j++ {
 						var in inbound
-						in.init(&chunks{[][]byte{[]byte(tt.in[i:j]), []byte(tt.in[j:])}, io.EOF}, nil, []byte(tt.in[:i]), frameFilter{skip: len(h2.Preface), acks: 1})
+						in.init(&chunks{[][]byte{[]byte(tt.in[i:j]), []byte(tt.in[j:])}, io.EOF}, changes{replay: []byte(tt.in[:i]), fromClient: frameFilter{skip: len(h2.Preface), acks: 1}})
 						got, err := readAll(&in, size)
 						if err != nil || got != tt.want {
 							t.Fatalf("replayed %d, then read %d, by %d: got\n%q, %v, want\n%q", i, j-i, size, got, err, tt.want)
@@ -115,7 +115,7 @@ func TestACKAcrossTimeouts(t *testing.T) {
 	for split := range len(stream) + 1 {
 		var in inbound
 		src := &chunks{[][]byte{[]byte(stream[:split])}, os.ErrDeadlineExceeded}
-		in.init(src, nil, nil, frameFilter{skip: len(h2.Preface), acks: 1})
+		in.init(src, changes{fromClient: frameFilter{skip: len(h2.Preface), acks: 1}})
 		first, err := readAll(&in, 100)
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Fatalf("split %d: %v", split, err)
@@ -132,7 +132,7 @@ func TestACKAcrossTimeouts(t *testing.T) {
 func TestPassThrough(t *testing.T) {
 	var in inbound
 	src := &chunks{pieces: [][]byte{[]byte(h2.Preface + ackFrame), []byte("rest")}}
-	in.init(src, nil, nil, frameFilter{skip: len(h2.Preface), acks: 1})
+	in.init(src, changes{fromClient: frameFilter{skip: len(h2.Preface), acks: 1}})
 	buf := make([]byte, 100)
 	if n, err := in.Read(buf); n != len(h2.Preface) || err != nil {
 		t.Fatal(n, err)
@@ -157,7 +157,7 @@ func FuzzACKFilter(f *testing.F) {
 		}
 		want := withoutACK(stream)
 		var in inbound
-		in.init(&chunks{[][]byte{bytes.Clone(stream[i:j]), bytes.Clone(stream[j:])}, io.EOF}, nil, bytes.Clone(stream[:i]), frameFilter{skip: len(h2.Preface), acks: 1})
+		in.init(&chunks{[][]byte{bytes.Clone(stream[i:j]), bytes.Clone(stream[j:])}, io.EOF}, changes{replay: bytes.Clone(stream[:i]), fromClient: frameFilter{skip: len(h2.Preface), acks: 1}})
 		if got, err := readAll(&in, size); err != nil || got != string(want) {
 			t.Fatalf("got\n%q, %v, want\n%q", got, err, want)
 		}

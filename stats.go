@@ -1,6 +1,7 @@
 package oneport
 
 import (
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,12 +13,14 @@ type Stats struct {
 	Accepted      uint64                  // connections that the listener below has given
 	Matched       uint64                  // those that a route's server has accepted
 	Refused       map[RefuseReason]uint64 // those that were closed before that; only reasons that occurred
+	ALPN          map[string]uint64       // TLS handshakes that the mux has completed, by negotiated protocol, "" for none
+	BareHTTP2     uint64                  // connections that have spoken HTTP/2 inside TLS without ALPN
 	Undecided     int                     // those without a route at the moment
 	Leaving       int                     // those of Refused that are still being answered
 	Queued        int                     // those in the routes' queues at the moment
 	EarlySettings uint64                  // connections to which early SETTINGS were sent
 	AcceptErrors  uint64                  // errors of Accept that were waited out
-	Routes        []RouteStats            // in order
+	Routes        []RouteStats            // in order; in the place of a [TLSRoute] those inside it
 }
 
 // RouteStats are the counts of a route.
@@ -32,10 +35,14 @@ func (m *Mux) Stats() Stats {
 	s := Stats{
 		Accepted:      m.counters.accepted.Load(),
 		Refused:       make(map[RefuseReason]uint64),
+		BareHTTP2:     m.counters.bareHTTP2.Load(),
 		EarlySettings: m.counters.earlySettings.Load(),
 		AcceptErrors:  m.counters.acceptErrors.Load(),
 	}
-	for _, rt := range *m.routes.Load() {
+	for rt := range m.allRoutes {
+		if rt.secure != nil {
+			continue // counted inside
+		}
 		r := RouteStats{Name: rt.name, Matched: rt.matched.Load(), Queued: len(rt.queue)}
 		s.Matched += r.Matched
 		s.Queued += r.Queued
@@ -48,12 +55,14 @@ func (m *Mux) Stats() Stats {
 	}
 	m.mu.Lock()
 	s.Undecided, s.Leaving = m.waiting.n, m.leaving.n
+	s.ALPN = maps.Clone(m.alpn)
 	m.mu.Unlock()
 	return s
 }
 
 type counters struct {
 	accepted      atomic.Uint64
+	bareHTTP2     atomic.Uint64
 	earlySettings atomic.Uint64
 	acceptErrors  atomic.Uint64
 	refused       [reasons]atomic.Uint64

@@ -1,0 +1,65 @@
+package oneport
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/http"
+)
+
+// ConfigureHTTP prepares a server of net/http for the HTTP/2 connections that a [Mux] hands to it: those in the clear,
+// and those inside TLS whose first bytes had to be looked at. Call it before Serve.
+//
+// It sets Protocols, if they are nil, to HTTP/1, HTTP/2 and unencrypted HTTP/2. net/http speaks HTTP/2 on connections of
+// two kinds only, a *tls.Conn that has negotiated it, and one that does not seem to be encrypted; so a mux gives it one of
+// the second kind, and ConfigureHTTP has ConnContext and Handler, around those that are set, fill [http.Request.TLS].
+func ConfigureHTTP(s *http.Server) {
+	if s.Protocols == nil {
+		s.Protocols = new(http.Protocols)
+		s.Protocols.SetHTTP1(true)
+		s.Protocols.SetHTTP2(true)
+		s.Protocols.SetUnencryptedHTTP2(true)
+	}
+	connContext := s.ConnContext
+	s.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		if state := hiddenTLS(c); state != nil {
+			ctx = context.WithValue(ctx, tlsStateKey{}, state)
+		}
+		if connContext != nil {
+			ctx = connContext(ctx, c)
+		}
+		return ctx
+	}
+	handler := s.Handler
+	s.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if state, ok := r.Context().Value(tlsStateKey{}).(*tls.ConnectionState); ok && r.TLS == nil {
+			r.TLS = state
+		}
+		if handler == nil {
+			http.DefaultServeMux.ServeHTTP(w, r)
+			return
+		}
+		handler.ServeHTTP(w, r)
+	})
+}
+
+type tlsStateKey struct{}
+
+// hiddenTLS returns the state of the TLS below a connection that does not show it.
+func hiddenTLS(c net.Conn) *tls.ConnectionState {
+	if _, ok := c.(interface{ ConnectionState() tls.ConnectionState }); ok {
+		return nil
+	}
+	for c != nil {
+		if tc, ok := c.(*tls.Conn); ok {
+			state := tc.ConnectionState()
+			return &state
+		}
+		below, ok := c.(interface{ NetConn() net.Conn })
+		if !ok {
+			return nil
+		}
+		c = below.NetConn()
+	}
+	return nil
+}
