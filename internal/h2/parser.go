@@ -367,7 +367,11 @@ func (p *Parser) readPayload(data []byte, s span) (ended bool, err *ConnError) {
 			return false, nil
 		}
 		p.settingsFrames++
-		return false, p.applySettings(payload)
+		if err := CheckSettings(payload); err != nil {
+			return false, err
+		}
+		p.applySettings(payload)
+		return false, nil
 	case http2.FramePing:
 		if !p.frame.Flags.Has(http2.FlagPingAck) {
 			p.pings = append(p.pings, [8]byte(payload))
@@ -404,30 +408,45 @@ func (p *Parser) readPayload(data []byte, s span) (ended bool, err *ConnError) {
 	return p.frame.Flags.Has(http2.FlagHeadersEndHeaders), nil
 }
 
-// checkSettings checks the values in a SETTINGS frame.
-func (p *Parser) applySettings(payload []byte) *ConnError {
+// CheckSettings checks the payload of a SETTINGS frame: its length, and the
+// values of the settings that are defined.
+func CheckSettings(payload []byte) *ConnError {
+	if len(payload)%settingLen != 0 {
+		// RFC 9113 6.5.
+		return frameSizeError("SETTINGS frame with a partial setting")
+	}
 	for ; len(payload) > 0; payload = payload[settingLen:] {
-		id := http2.SettingID(binary.BigEndian.Uint16(payload))
-		val := binary.BigEndian.Uint32(payload[2:])
-		switch id {
+		s := firstSetting(payload)
+		switch s.ID {
 		case http2.SettingEnablePush, // RFC 9113 6.5.2.
 			http2.SettingEnableConnectProtocol, // RFC 8441 3.
 			http2.SettingNoRFC7540Priorities:   // RFC 9218 2.1.
-			if val > 1 {
-				return protocolError("SETTINGS_" + id.String() + " other than 0 or 1")
+			if s.Val > 1 {
+				return protocolError("SETTINGS_" + s.ID.String() + " other than 0 or 1")
 			}
 		case http2.SettingInitialWindowSize: // RFC 9113 6.5.2.
-			if val > maxWindow {
+			if s.Val > maxWindow {
 				return &ConnError{http2.ErrCodeFlowControl, "SETTINGS_INITIAL_WINDOW_SIZE too large"}
 			}
 		case http2.SettingMaxFrameSize: // RFC 9113 6.5.2.
-			if val < maxFrameSize || val > largestFrameSize {
+			if s.Val < maxFrameSize || s.Val > largestFrameSize {
 				return protocolError("SETTINGS_MAX_FRAME_SIZE out of range")
 			}
 		}
-		p.set(http2.Setting{ID: id, Val: val})
 	}
 	return nil
+}
+
+// firstSetting decodes the setting that b begins with (RFC 9113 6.5.1).
+func firstSetting(b []byte) http2.Setting {
+	return http2.Setting{ID: http2.SettingID(binary.BigEndian.Uint16(b)), Val: binary.BigEndian.Uint32(b[2:])}
+}
+
+// applySettings takes note of the settings in a payload that was checked.
+func (p *Parser) applySettings(payload []byte) {
+	for ; len(payload) > 0; payload = payload[settingLen:] {
+		p.set(firstSetting(payload))
+	}
 }
 
 // set takes note of a setting. A later value replaces an earlier one
