@@ -1,0 +1,146 @@
+package h2upgrade
+
+import (
+	"encoding/binary"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
+	"github.com/oneport-go/oneport/internal/h2"
+)
+
+// maxFrameSize is the length of payload that every peer accepts (RFC 9113 4.2).
+const maxFrameSize = 1 << 14
+
+// streamID is the stream of the request that was upgraded (RFC 7540 3.2).
+const streamID = 1
+
+// MaxLen returns the most bytes, from the first of the connection, that [Request.Parse] needs for its answer.
+func (r *Request) MaxLen() int {
+	return r.Len() + len(h2.Preface) + h2.FrameHeaderLen + maxFrameSize
+}
+
+// Parse goes on to the end of the client's first SETTINGS frame. The data starts at the first byte of the connection, that
+// is with the head of the request, and between calls it only grows, though it need not be in the same memory. Nothing
+// behind the frame is looked at.
+//
+// The state is Error, at the first byte that shows it, if a client connection preface with its SETTINGS (RFC 9113 3.4)
+// does not come. A client that is at fault before it can have seen [SwitchingProtocols], as one that pipelines its
+// requests is, had better not get it: the connection is HTTP/1.1 still.
+func (r *Request) Parse(data []byte) (h2.State, *h2.ConnError) {
+	if r.ending > 0 {
+		return h2.Complete, nil
+	}
+	if len(data) <= r.Len() {
+		return h2.Incomplete, nil
+	}
+	flight := data[r.Len():]
+	const frameAt = len(h2.Preface) + h2.FrameHeaderLen // where the payload of the first frame is
+	end := frameAt
+	if len(flight) >= frameAt {
+		end += frameLen(flight[len(h2.Preface):])
+	}
+	switch r.parser.Parse(flight[:min(len(flight), end)]) {
+	case h2.NotHTTP2:
+		return h2.Error, &h2.ConnError{Code: http2.ErrCodeProtocol, Reason: "no client preface after the upgrade"}
+	case h2.Error:
+		return h2.Error, r.parser.Err()
+	}
+	if r.parser.SettingsFrames() == 0 {
+		return h2.Incomplete, nil
+	}
+	if len(r.settings)+end-frameAt > maxFrameSize {
+		return h2.Error, &h2.ConnError{Code: http2.ErrCodeEnhanceYourCalm, Reason: "too many settings"}
+	}
+	r.ending = r.Len() + end
+	return h2.Complete, nil
+}
+
+// frameLen returns the length of payload in a frame header (RFC 9113 4.1).
+func frameLen(header []byte) int { return int(header[0])<<16 | int(header[1])<<8 | int(header[2]) }
+
+// Translate appends to dst what the server reads in place of data up to rest, once Parse has said Complete of data. From
+// rest on it reads what the client sends.
+//
+// The settings of HTTP2-Settings and those of the client's SETTINGS frame become one frame, in this order, so that the
+// server acknowledges once: RFC 7540 3.2.1 has the ones in force without acknowledgement, and the client waits for that of
+// its frame. The header block uses no dynamic table, whose state has to remain that which the client knows.
+func (r *Request) Translate(dst, data []byte) (first []byte, rest int) {
+	settings := data[r.Len()+len(h2.Preface)+h2.FrameHeaderLen : r.ending]
+	dst = append(dst, h2.Preface...)
+	dst = appendFrameHeader(dst, len(r.settings)+len(settings), http2.FrameSettings, 0, 0)
+	dst = append(dst, r.settings...)
+	dst = append(dst, settings...)
+	dst = r.appendHeaders(dst)
+	dst = appendData(dst, data[r.headLen:r.Len()])
+	return dst, r.ending
+}
+
+// appendHeaders appends the header block, in HEADERS and as many CONTINUATION frames as it takes (RFC 9113 6.2, 6.10).
+func (r *Request) appendHeaders(dst []byte) []byte {
+	var block []byte
+	for _, f := range r.fields {
+		block = appendField(block, f)
+	}
+	typ, flags := http2.FrameHeaders, http2.Flags(0)
+	if r.contentLen == 0 {
+		flags = http2.FlagHeadersEndStream
+	}
+	for {
+		n := min(len(block), maxFrameSize)
+		if n == len(block) {
+			flags |= http2.FlagHeadersEndHeaders // in CONTINUATION it is the same bit
+		}
+		dst = appendFrameHeader(dst, n, typ, flags, streamID)
+		dst = append(dst, block[:n]...)
+		if block = block[n:]; len(block) == 0 {
+			return dst
+		}
+		typ, flags = http2.FrameContinuation, 0
+	}
+}
+
+// appendData appends the content, if there is any (RFC 9113 6.1).
+func appendData(dst, content []byte) []byte {
+	for len(content) > 0 {
+		n := min(len(content), maxFrameSize)
+		flags := http2.Flags(0)
+		if n == len(content) {
+			flags = http2.FlagDataEndStream
+		}
+		dst = appendFrameHeader(dst, n, http2.FrameData, flags, streamID)
+		dst = append(dst, content[:n]...)
+		content = content[n:]
+	}
+	return dst
+}
+
+func appendFrameHeader(dst []byte, length int, typ http2.FrameType, flags http2.Flags, stream uint32) []byte {
+	dst = append(dst, byte(length>>16), byte(length>>8), byte(length), byte(typ), byte(flags))
+	return binary.BigEndian.AppendUint32(dst, stream)
+}
+
+// appendField appends a literal with a literal name, which is in no table and enters none (RFC 7541 6.2.2, 6.2.3).
+// [hpack.Encoder] has no way to leave its dynamic table alone but to tell the decoder to do without, which the client's
+// encoder has not agreed to.
+func appendField(dst []byte, f hpack.HeaderField) []byte {
+	first := byte(0)
+	if f.Sensitive {
+		first = 0x10 // never indexed
+	}
+	dst = append(dst, first)
+	dst = appendString(dst, f.Name)
+	return appendString(dst, f.Value)
+}
+
+// appendString appends a string without Huffman coding (RFC 7541 5.2), its length as an integer of a 7-bit prefix (5.1).
+func appendString(dst []byte, s string) []byte {
+	const prefix = 1<<7 - 1
+	n := len(s)
+	if n < prefix {
+		dst = append(dst, byte(n))
+	} else {
+		dst = binary.AppendUvarint(append(dst, prefix), uint64(n-prefix)) // which is that encoding
+	}
+	return append(dst, s...)
+}
