@@ -443,6 +443,9 @@ var errDecided = errors.New("oneport: the connection was decided without this ma
 func (m *readerMatcher) String() string { return "ReaderFunc" }
 
 func (m *readerMatcher) Match(p *Preview) Verdict {
+	if p.stream != nil {
+		return NoMatch // there are no bytes to read
+	}
 	s := p.readers[m]
 	if s == nil {
 		s = m.start(p)

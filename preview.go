@@ -67,6 +67,9 @@ type facts struct {
 	conn net.Conn
 	data []byte
 
+	// The header list of the one request that this is a preview of, or nil if it is one of a connection.
+	stream []hpack.HeaderField
+
 	ended  bool          // no more bytes will come
 	silent bool          // the client's silence is being judged
 	quiet  time.Duration // how long the client has been silent
@@ -147,6 +150,8 @@ func (p *Preview) ClientHello() (*ClientHello, Verdict) {
 // byte it is what ALPN has negotiated.
 func (p *Preview) Protocol() Protocol {
 	switch {
+	case p.stream != nil:
+		return ProtocolHTTP2
 	case len(p.data) == 0 && p.alpn() == alpnHTTP1:
 		return ProtocolHTTP1
 	case len(p.data) == 0 && p.alpn() == alpnHTTP2:
@@ -220,7 +225,7 @@ func (p *Preview) http1Request() *Request {
 func (p *Preview) http2Request() *Request {
 	host, _ := p.findHost()
 	r := &Request{Protocol: ProtocolHTTP2, Host: host.String(), Header: make(http.Header)}
-	for _, f := range p.h2.Fields() {
+	for _, f := range p.h2Fields() {
 		switch f.Name {
 		case ":method":
 			r.Method = f.Value
@@ -237,13 +242,16 @@ func (p *Preview) http2Request() *Request {
 
 // undecided is the verdict where the bytes at hand leave the question open.
 func (p *Preview) undecided() Verdict {
-	if p.ended || p.silent {
+	if p.ended || p.silent || p.stream != nil {
 		return NoMatch
 	}
 	return Undecided
 }
 
 func (p *Preview) parseHTTP1() http1.State {
+	if p.stream != nil {
+		return http1.Invalid
+	}
 	if p.http1Shown != len(p.data) {
 		p.http1Shown = len(p.data)
 		p.http1State = p.http1.Parse(p.data)
@@ -255,6 +263,9 @@ func (p *Preview) parseHTTP2() h2.State { return p.showHTTP2(len(p.data)) }
 
 // showHTTP2 shows the parser the first n bytes, if it has not seen as many yet.
 func (p *Preview) showHTTP2(n int) h2.State {
+	if p.stream != nil {
+		return h2.Complete
+	}
 	if p.h2Shown < n {
 		p.h2Shown = n
 		p.h2State = p.h2.Parse(p.data[:n])
@@ -262,10 +273,21 @@ func (p *Preview) showHTTP2(n int) h2.State {
 	return p.h2State
 }
 
+// h2Fields returns the header list of the request, if it is one of HTTP/2 and complete.
+func (p *Preview) h2Fields() []hpack.HeaderField {
+	if p.stream != nil {
+		return p.stream
+	}
+	return p.h2.Fields()
+}
+
 func (p *Preview) parseTLS() clienthello.State { return p.showTLS(len(p.data)) }
 
 // showTLS shows the parser the first n bytes, if it has not seen as many yet.
 func (p *Preview) showTLS(n int) clienthello.State {
+	if p.stream != nil {
+		return clienthello.NotTLS
+	}
 	if p.tlsShown < n {
 		p.tlsShown = n
 		p.tlsState = p.tls.Parse(p.data[:n])
@@ -310,7 +332,7 @@ func (p *Preview) isHTTP2() Verdict {
 // startsHTTP2 decides with the client preface, and has no more parsed than that.
 func (p *Preview) startsHTTP2() Verdict {
 	state := p.showHTTP2(min(len(p.data), len(h2.Preface)))
-	if p.h2.PrefaceSeen() {
+	if p.stream != nil || p.h2.PrefaceSeen() {
 		return Match
 	}
 	if state == h2.NotHTTP2 {
@@ -381,7 +403,7 @@ func (p *Preview) field(name string, test func(fieldValue) bool) Verdict {
 	}
 	switch p.parseHTTP2() {
 	case h2.Complete:
-		for _, f := range p.h2.Fields() {
+		for _, f := range p.h2Fields() {
 			if strings.EqualFold(f.Name, name) && test(fieldValue{str: f.Value}) {
 				return Match
 			}
@@ -438,7 +460,7 @@ func (p *Preview) findHost() (fieldValue, Verdict) {
 	}
 	switch p.parseHTTP2() {
 	case h2.Complete:
-		return pick(p.h2.Fields(), ":authority", "host")
+		return pick(p.h2Fields(), ":authority", "host")
 	case h2.Incomplete:
 		return fieldValue{}, Undecided
 	}
@@ -458,7 +480,7 @@ func (p *Preview) path() (fieldValue, Verdict) {
 	}
 	switch p.parseHTTP2() {
 	case h2.Complete:
-		v, verdict := pick(p.h2.Fields(), ":path")
+		v, verdict := pick(p.h2Fields(), ":path")
 		v.str, _, _ = strings.Cut(v.str, "?")
 		return v, verdict
 	case h2.Incomplete:

@@ -1,0 +1,87 @@
+package oneport
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/net/http2/hpack"
+)
+
+func TestStreamPreview(t *testing.T) {
+	t.Parallel()
+	grpc := []hpack.HeaderField{
+		{Name: ":method", Value: "POST"},
+		{Name: ":scheme", Value: "http"},
+		{Name: ":path", Value: "/helloworld.Greeter/SayHello?x=1"},
+		{Name: ":authority", Value: "API.example.com:8080"},
+		{Name: "content-type", Value: "application/grpc+proto"},
+		{Name: "x-tenant", Value: "a"},
+		{Name: "x-tenant", Value: "b"},
+	}
+	client, server := net.Pipe()
+	defer client.Close()
+	defer server.Close()
+
+	for _, tt := range []struct {
+		name string
+		m    Matcher
+		want Verdict
+	}{
+		{"GRPC", GRPC(), Match},
+		{"GRPCWeb", GRPCWeb(), NoMatch},
+		{"HTTP2", HTTP2(), Match},
+		{"HTTP1", HTTP1(), NoMatch},
+		{"TLS", TLS(), NoMatch},
+		{"SSH", SSH(), NoMatch},
+		{"Any", Any(), Match},
+		{"Header", Header("X-Tenant", "b"), Match},
+		{"Header with another value", Header("x-tenant", "c"), NoMatch},
+		{"HeaderPrefix", HeaderPrefix(":path", "/helloworld."), Match},
+		{"Host", Host("api.example.com"), Match},
+		{"Host with another port", Host("api.example.com:80"), NoMatch},
+		{"Path", Path("/helloworld.Greeter/"), Match},
+		{"Path of another service", Path("/other/"), NoMatch},
+		{"Prefix", Prefix("PRI"), NoMatch},
+		{"Silence", Silence(time.Second), NoMatch},
+		{"ReaderFunc", ReaderFunc(func(r io.Reader) bool { io.ReadAll(r); return true }), NoMatch},
+		{"Not", Not(GRPC()), NoMatch},
+		{"MatcherFunc", MatcherFunc(func(p *Preview) Verdict {
+			r, v := p.Request()
+			if v == Match && r.Header.Get("x-tenant") != "a" {
+				return NoMatch
+			}
+			return v
+		}), Match},
+		{"undecided MatcherFunc", MatcherFunc(func(*Preview) Verdict { return Undecided }), NoMatch},
+	} {
+		if got := tt.m.Match(NewStreamPreview(server, grpc)); got != tt.want {
+			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
+		}
+	}
+
+	p := NewStreamPreview(server, grpc)
+	if p.Protocol() != ProtocolHTTP2 || len(p.Bytes()) != 0 || p.Ended() || p.RemoteAddr() != server.RemoteAddr() {
+		t.Errorf("Protocol %v, Bytes %q, Ended %v, RemoteAddr %v", p.Protocol(), p.Bytes(), p.Ended(), p.RemoteAddr())
+	}
+	got, verdict := p.Request()
+	want := &Request{
+		Protocol: ProtocolHTTP2,
+		Method:   "POST",
+		Target:   "/helloworld.Greeter/SayHello?x=1",
+		Path:     "/helloworld.Greeter/SayHello",
+		Host:     "API.example.com:8080",
+		Header:   http.Header{"Content-Type": {"application/grpc+proto"}, "X-Tenant": {"a", "b"}},
+	}
+	if diff := cmp.Diff(want, got); diff != "" || verdict != Match {
+		t.Errorf("Request: %v, -want +got:\n%s", verdict, diff)
+	}
+
+	empty := NewStreamPreview(server, nil)
+	if v := GRPC().Match(empty); v != NoMatch || empty.Protocol() != ProtocolHTTP2 {
+		t.Errorf("without fields: GRPC %v, Protocol %v", v, empty.Protocol())
+	}
+}
