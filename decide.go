@@ -44,6 +44,7 @@ type transit struct {
 
 	peeking     bool
 	consumed    []byte  // what was taken out of the connection, if not peeking
+	first       []byte  // what the server reads before that, in place of an upgrade
 	handshaking *Secure // TLS is being terminated for its routes
 
 	// The following is guarded by mux.mu.
@@ -89,6 +90,9 @@ func (u *undecided) decide() (rt *route, refused *refusal) {
 			rt, refused = u.find()
 		}
 	}
+	if refused == nil && u.preview.upgrading {
+		refused = u.switchToHTTP2()
+	}
 	if refused == nil {
 		refused = u.settle()
 	}
@@ -103,13 +107,17 @@ func (u *undecided) decide() (rt *route, refused *refusal) {
 func (u *undecided) matched(rt *route) {
 	m, p := u.mux, &u.preview
 	u.protocol, u.language = p.Protocol(), p.language()
+	if p.upgrading {
+		u.protocol, u.language = ProtocolHTTP2, ProtocolHTTP2
+		m.counters.upgraded.Add(1)
+	}
 	if p.secured != nil && u.protocol == ProtocolHTTP2 && p.alpn() == "" {
 		m.counters.bareHTTP2.Add(1)
 	}
 	if logger := m.logger(); logger.Enabled(context.Background(), slog.LevelDebug) {
 		logger.LogAttrs(context.Background(), slog.LevelDebug, "oneport: matched",
 			slog.Any("remote", u.raw.RemoteAddr()), slog.String("route", rt.name), slog.String("protocol", u.protocol.String()),
-			slog.Bool("tls", p.secured != nil), slog.String("alpn", p.alpn()), slog.Bool("early_settings", u.early))
+			slog.Bool("tls", p.secured != nil), slog.String("alpn", p.alpn()), slog.Bool("upgraded", p.upgrading), slog.Bool("early_settings", u.early))
 	}
 	if m.OnMatch != nil {
 		m.OnMatch(Matched{
@@ -117,6 +125,7 @@ func (u *undecided) matched(rt *route) {
 			TLS:           p.secured,
 			Route:         rt.name,
 			Protocol:      u.protocol,
+			Upgraded:      p.upgrading,
 			EarlySettings: u.early,
 			Waited:        time.Since(u.accepted),
 		})
@@ -210,12 +219,11 @@ func (u *undecided) look(wait bool) (data []byte, ended bool, err error) {
 	if !wait {
 		return nil, false, nil
 	}
-	return u.read()
+	return u.read(u.mux.maxPreviewBytes())
 }
 
-// read is look where the bytes have to be taken out of the connection.
-func (u *undecided) read() (data []byte, ended bool, err error) {
-	limit := u.mux.maxPreviewBytes()
+// read is look where the bytes, up to a limit, have to be taken out of the connection.
+func (u *undecided) read(limit int) (data []byte, ended bool, err error) {
 	for len(u.consumed) <= u.seen && !ended {
 		if n := len(u.consumed); n == cap(u.consumed) {
 			grown := make([]byte, n, min(max(2*n, 512), limit))
@@ -388,7 +396,7 @@ func (u *undecided) panicked(v any) *refusal {
 		name = "the matchers, the hook or the TLS configuration of route " + u.routes[u.asking].name
 	}
 	u.mux.logPanic(name, u.raw, v)
-	if u.handshaking == nil {
+	if u.handshaking == nil && !u.preview.upgrading {
 		u.language = u.preview.language()
 	}
 	return u.refusal(ReasonPanic, fmt.Errorf("%s panicked: %v", name, v))

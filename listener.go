@@ -25,6 +25,15 @@ type Route struct {
 	// Matchers are the route's matchers: it takes what one of them matches.
 	Matchers []Matcher
 
+	// Upgrade has the route take HTTP/1.1 requests with "Upgrade: h2c" (RFC 7540, 3.2) as the HTTP/2 requests that they ask
+	// to be, if its matchers match them as such: the mux answers 101, and the server gets a connection that seems to have
+	// begun with prior knowledge. The content of such a request can have 65,535 bytes at most, and must have a
+	// Content-Length. All other requests, correct or not, stay requests of HTTP/1.
+	//
+	// It is off by default: where a proxy that knows nothing of h2c passes the fields on, the client goes past the proxy's
+	// rules from then on.
+	Upgrade bool
+
 	// SettingsACK says what becomes of a client's acknowledgement of an early SETTINGS frame. The zero value finds out
 	// what the server needs.
 	SettingsACK ACKPolicy
@@ -61,6 +70,7 @@ type route struct {
 	mux      *Mux
 	name     string
 	matchers []Matcher
+	upgrade  bool
 	secure   *Secure // if not nil, the route leads to routes inside TLS and has no queue
 
 	queue  chan arrival
@@ -80,6 +90,7 @@ type arrival struct {
 	raw      net.Conn // as it was accepted
 	conn     net.Conn // raw, or a *tls.Conn above it
 	tls      *tls.ConnectionState
+	first    []byte // what the server reads in place of an upgrade
 	consumed []byte // to be replayed
 	early    bool   // the stream contains the acknowledgement of an early SETTINGS frame
 	stoodIn  stoodIn
@@ -95,6 +106,7 @@ func newRoute(m *Mux, r Route) *route {
 		matchers: slices.Clone(r.Matchers),
 		queue:    make(chan arrival, m.queueLength()),
 		closed:   make(chan struct{}),
+		upgrade:  r.Upgrade,
 		ack:      r.SettingsACK,
 	}
 }
@@ -115,8 +127,18 @@ func routeName(name string, matchers []Matcher) string {
 	return strings.Join(names, " or ")
 }
 
-// match asks the route's matchers, as AnyOf does.
+// match asks the route's matchers.
 func (rt *route) match(p *Preview) Verdict {
+	if rt.upgrade {
+		if verdict := rt.matchUpgraded(p); verdict != NoMatch {
+			return verdict
+		}
+	}
+	return rt.matchPlain(p)
+}
+
+// matchPlain asks the route's matchers, as AnyOf does.
+func (rt *route) matchPlain(p *Preview) Verdict {
 	verdict := NoMatch
 	for _, m := range rt.matchers {
 		switch m.Match(p) {
@@ -150,7 +172,7 @@ func (rt *route) Accept() (net.Conn, error) {
 func (rt *route) open(a arrival) net.Conn {
 	rt.matched.Add(1)
 	rt.mux.pending.Done()
-	ch := changes{replay: a.consumed, hideTLS: a.protocol == ProtocolHTTP2 && rt.netHTTP.Load()}
+	ch := changes{first: a.first, replay: a.consumed, hideTLS: a.protocol == ProtocolHTTP2 && rt.netHTTP.Load()}
 	if a.stoodIn.acks > 0 {
 		ch.first, ch.fromClient, ch.toClient = a.stoodIn.handOver(a.settings)
 	} else if a.early && !rt.keepACK.Load() {
@@ -234,6 +256,7 @@ func (rt *route) deliver(u *undecided) *refusal {
 		raw:      u.raw,
 		conn:     u.conn,
 		tls:      u.preview.secured,
+		first:    u.first,
 		consumed: u.consumed,
 		early:    u.early,
 		stoodIn:  u.stoodIn,

@@ -122,6 +122,7 @@ type Matched struct {
 	TLS           *tls.ConnectionState // of the TLS that the mux has terminated, with the protocol of ALPN; nil without
 	Route         string               // the route's name
 	Protocol      Protocol
+	Upgraded      bool          // by Upgrade: h2c
 	EarlySettings bool          // an early SETTINGS frame was sent: the request was not there when the mux looked
 	Waited        time.Duration // since the connection was accepted
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/oneport-go/oneport/internal/clienthello"
 	"github.com/oneport-go/oneport/internal/h2"
+	"github.com/oneport-go/oneport/internal/h2upgrade"
 	"github.com/oneport-go/oneport/internal/http1"
 )
 
@@ -92,6 +93,11 @@ type facts struct {
 	readers map[*readerMatcher]*suspended
 
 	secured *tls.ConnectionState // of the TLS that was terminated on the connection
+
+	upgradeRequest *h2upgrade.Request
+	upgradeVerdict Verdict  // of there being such a request
+	upgraded       *Preview // of that request as one of HTTP/2
+	upgrading      bool     // a route takes the connection so
 }
 
 // Bytes returns what the client has sent so far, from its first byte on, up to [Mux.MaxPreviewBytes]. The matcher must
@@ -570,7 +576,7 @@ func (s *suspended) Read(b []byte) (int, error) {
 		return 0, nil
 	}
 	for s.off == len(s.preview.data) {
-		if s.preview.ended {
+		if s.preview.ended || s.preview.stream != nil {
 			return 0, io.EOF
 		}
 		if !s.yield(struct{}{}) {

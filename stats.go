@@ -18,6 +18,7 @@ type Stats struct {
 	Undecided     int                     // those without a route at the moment
 	Leaving       int                     // those of Refused that are still being answered
 	Queued        int                     // those in the routes' queues at the moment
+	Upgraded      uint64                  // connections that have become HTTP/2 by Upgrade: h2c
 	EarlySettings uint64                  // connections to which early SETTINGS were sent
 	AcceptErrors  uint64                  // errors of Accept that were waited out
 	Routes        []RouteStats            // in order; in the place of a [TLSRoute] those inside it
@@ -36,6 +37,7 @@ func (m *Mux) Stats() Stats {
 		Accepted:      m.counters.accepted.Load(),
 		Refused:       make(map[RefuseReason]uint64),
 		BareHTTP2:     m.counters.bareHTTP2.Load(),
+		Upgraded:      m.counters.upgraded.Load(),
 		EarlySettings: m.counters.earlySettings.Load(),
 		AcceptErrors:  m.counters.acceptErrors.Load(),
 	}
@@ -63,6 +65,7 @@ func (m *Mux) Stats() Stats {
 type counters struct {
 	accepted      atomic.Uint64
 	bareHTTP2     atomic.Uint64
+	upgraded      atomic.Uint64
 	earlySettings atomic.Uint64
 	acceptErrors  atomic.Uint64
 	refused       [reasons]atomic.Uint64
