@@ -60,10 +60,10 @@ func Check(data []byte, p *http1.Parser) (*Request, error) {
 		return nil, errors.New("the method is CONNECT")
 	case !hasToken(head.connection, "upgrade"):
 		// RFC 9110 7.8: without it the field may come from beyond a proxy that does not know it.
-		return nil, errors.New("Connection does not name Upgrade")
+		return nil, errors.New("the field Connection does not name Upgrade")
 	case !hasToken(head.connection, "http2-settings"):
 		// RFC 7540 3.2.1, likewise.
-		return nil, errors.New("Connection does not name HTTP2-Settings")
+		return nil, errors.New("the field Connection does not name HTTP2-Settings")
 	case head.expects:
 		// RFC 9110 7.8 has 100 sent before 101, and whether it is sent is the server's choice.
 		return nil, errors.New("the request has Expect")

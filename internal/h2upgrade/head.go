@@ -63,11 +63,11 @@ func sensitive(name string) bool {
 func (h *head) splitTarget() (authority, path string, err error) {
 	if len(h.host) != 1 {
 		// RFC 9112 3.2 has the request answered with 400.
-		return "", "", errors.New("Host is not there exactly once")
+		return "", "", errors.New("the field Host is not there exactly once")
 	}
 	authority, path = h.host[0], h.target
 	if !validAuthority(authority) {
-		return "", "", errors.New("Host is malformed")
+		return "", "", errors.New("the field Host is malformed")
 	}
 	if path[0] != '/' && path != "*" {
 		// In absolute-form the target counts, not Host (RFC 9112 3.2.2).

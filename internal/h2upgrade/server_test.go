@@ -17,7 +17,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// TestServer has the HTTP/2 server of golang.org/x/net read the translations, and read the original with net/http.
+// TestServer has net/http's server read the translations as HTTP/2, and net/http read the originals as HTTP/1.1.
 func TestServer(t *testing.T) {
 	t.Parallel()
 	type request struct {
@@ -51,16 +51,33 @@ func TestServer(t *testing.T) {
 			}
 			first, _ := r.Translate(nil, data)
 
-			client, server := net.Pipe()
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
 			got := make(chan request, 1)
+			server := http.Server{
+				Handler:   http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { got <- note(r) }),
+				Protocols: new(http.Protocols),
+			}
+			server.Protocols.SetUnencryptedHTTP2(true)
 			done := make(chan struct{})
 			go func() {
 				defer close(done)
-				new(http2.Server).ServeConn(server, &http2.ServeConnOpts{
-					Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { got <- note(r) }),
-				})
+				server.Serve(l)
 			}()
-			go client.Write(first)
+			t.Cleanup(func() {
+				server.Close()
+				<-done
+			})
+			client, err := net.Dial("tcp", l.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer client.Close()
+			if _, err := client.Write(first); err != nil {
+				t.Fatal(err)
+			}
 			fr := http2.NewFramer(client, client)
 			acks := 0
 			for ended := false; !ended || acks == 0; {
@@ -82,8 +99,6 @@ func TestServer(t *testing.T) {
 					t.Fatal(f)
 				}
 			}
-			client.Close()
-			<-done
 			if acks != 1 {
 				t.Errorf("%d acknowledgements, want 1", acks)
 			}
