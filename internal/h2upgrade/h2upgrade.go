@@ -12,8 +12,8 @@
 //	what follows                           what follows, as it is
 //
 // [Check] says whether a request asks for the upgrade as it should; [Request.Parse] follows the client up to its first
-// SETTINGS frame; [Request.Translate] makes the server's bytes of that. Like the other recognisers this package looks at
-// bytes and does nothing else.
+// SETTINGS frame; [Request.Translate] makes the server's bytes of that; a [WindowFilter] has the two ends agree on the
+// flow-control window. Like the other recognisers this package looks at bytes and does nothing else.
 package h2upgrade
 
 import (
