@@ -1,0 +1,17 @@
+//go:build !linux
+
+package oneport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+)
+
+func (lc *ListenConfig) listenTCP(ctx context.Context, network, address string) (net.Listener, error) {
+	if lc.ReusePort {
+		return nil, fmt.Errorf("oneport: listening on %s %s: ReusePort: %w", network, address, errors.ErrUnsupported)
+	}
+	return lc.ListenConfig.Listen(ctx, network, address)
+}
