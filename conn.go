@@ -97,19 +97,30 @@ type closeWriter interface{ CloseWrite() error }
 
 // changes are how the stream that a server gets differs from what its connection delivers.
 type changes struct {
-	first, replay        []byte      // to be read first, and then
-	fromClient, toClient frameFilter // what is taken out of replay and what follows it, and of what is written
-	hideTLS              bool        // the connection must not show that it is encrypted
+	first, replay []byte       // to be read first, and then
+	fromClient    frameFilter  // what is taken out of replay and what follows it
+	toClient      streamFilter // what is taken out of what is written; nil for nothing
+	hideTLS       bool         // the connection must not show that it is encrypted
 }
 
 func (ch *changes) none() bool {
-	return len(ch.first) == 0 && len(ch.replay) == 0 && ch.fromClient.done() && ch.toClient.done()
+	return len(ch.first) == 0 && len(ch.replay) == 0 && ch.fromClient.Done() && ch.toClient == nil
+}
+
+// A streamFilter takes something out of a stream.
+type streamFilter interface {
+	// Filter goes over the next bytes of the stream behind what is held. It returns how many to deliver.
+	Filter(b []byte) int
+	// Held returns what Filter has kept back, to be put in front of the bytes that follow.
+	Held() []byte
+	// Done reports whether the rest of the stream is to pass as it is.
+	Done() bool
 }
 
 // newConn makes the connection that a server gets in place of c. It keeps the bytes in ch.
 func newConn(c net.Conn, ch changes) net.Conn {
 	// Nothing that is written to a TCPConn can be changed: net.Buffers and ReadFrom go past its Write.
-	if tc, ok := c.(*net.TCPConn); ok && ch.toClient.done() {
+	if tc, ok := c.(*net.TCPConn); ok && ch.toClient == nil {
 		w := &TCPConn{TCPConn: tc}
 		w.in.init(tc, ch)
 		return w
@@ -142,8 +153,8 @@ type inbound struct {
 func (in *inbound) init(src io.Reader, ch changes) {
 	in.src, in.filter = src, ch.fromClient
 	in.ready = ch.replay
-	if !in.filter.done() {
-		in.ready = in.ready[:in.filter.filter(in.ready)]
+	if !in.filter.Done() {
+		in.ready = in.ready[:in.filter.Filter(in.ready)]
 	}
 	if len(ch.first) > 0 {
 		in.ready = append(ch.first, in.ready...)
@@ -153,7 +164,7 @@ func (in *inbound) init(src io.Reader, ch changes) {
 
 // settle notes when src has become the stream.
 func (in *inbound) settle() {
-	if len(in.ready) == 0 && in.filter.done() {
+	if len(in.ready) == 0 && in.filter.Done() {
 		in.ready = nil // a replay buffer is not kept once it is empty
 		in.plain.Store(true)
 	}
@@ -171,7 +182,7 @@ func (in *inbound) Read(p []byte) (int, error) {
 		in.ready = in.ready[n:]
 		return n, nil
 	}
-	for !in.filter.done() {
+	for !in.filter.Done() {
 		if n, err := in.readFiltered(p); n > 0 || err != nil {
 			return n, err
 		}
@@ -185,12 +196,12 @@ func (in *inbound) readFiltered(p []byte) (int, error) {
 	if least := 2 * frameHeaderLen; len(buf) < least {
 		buf = make([]byte, least) // a part of a frame header that was held back takes room before what is read now
 	}
-	held := copy(buf, in.filter.held())
+	held := copy(buf, in.filter.Held())
 	n, err := in.src.Read(buf[held:])
-	out := buf[:in.filter.filter(buf[:held+n])]
+	out := buf[:in.filter.Filter(buf[:held+n])]
 	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 		// The rest of a frame header that is held back will not come: the server sees the part that did.
-		out = append(out, in.filter.held()...)
+		out = append(out, in.filter.Held()...)
 		in.filter = frameFilter{}
 	}
 	n = copy(p, out)
@@ -228,12 +239,12 @@ type outbound struct {
 	plain atomic.Bool // nothing is left to take out
 
 	mu     sync.Mutex // guards what follows, and keeps writes in order
-	filter frameFilter
+	filter streamFilter
 }
 
-func (out *outbound) init(dst io.Writer, filter frameFilter) {
+func (out *outbound) init(dst io.Writer, filter streamFilter) {
 	out.dst, out.filter = dst, filter
-	out.plain.Store(filter.done())
+	out.plain.Store(filter == nil)
 }
 
 func (out *outbound) Write(p []byte) (int, error) {
@@ -242,13 +253,13 @@ func (out *outbound) Write(p []byte) (int, error) {
 	}
 	out.mu.Lock()
 	defer out.mu.Unlock()
-	b := append(append(make([]byte, 0, len(out.filter.held())+len(p)), out.filter.held()...), p...)
-	b = b[:out.filter.filter(b)]
+	b := append(append(make([]byte, 0, len(out.filter.Held())+len(p)), out.filter.Held()...), p...)
+	b = b[:out.filter.Filter(b)]
 	if len(b) > 0 {
 		if _, err := out.dst.Write(b); err != nil {
 			return 0, err // part of a frame may be gone, so the connection cannot be used any more
 		}
 	}
-	out.plain.Store(out.filter.done())
+	out.plain.Store(out.filter.Done())
 	return len(p), nil
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/oneport-go/oneport/internal/h2"
+	"github.com/oneport-go/oneport/internal/h2upgrade"
 )
 
 // undecided is a connection on its way from Accept to its route.
@@ -43,8 +44,9 @@ type transit struct {
 	seen     int
 
 	peeking     bool
-	consumed    []byte  // what was taken out of the connection, if not peeking
-	first       []byte  // what the server reads before that, in place of an upgrade
+	consumed    []byte // what was taken out of the connection, if not peeking
+	first       []byte // what the server reads before that, in place of an upgrade
+	window      *h2upgrade.WindowFilter
 	handshaking *Secure // TLS is being terminated for its routes
 
 	// The following is guarded by mux.mu.

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/oneport-go/oneport/internal/h2"
+	"github.com/oneport-go/oneport/internal/h2upgrade"
 )
 
 // A Route is a way out of a [Mux]: which connections take it, and what the server behind it is.
@@ -90,9 +91,10 @@ type arrival struct {
 	raw      net.Conn // as it was accepted
 	conn     net.Conn // raw, or a *tls.Conn above it
 	tls      *tls.ConnectionState
-	first    []byte // what the server reads in place of an upgrade
-	consumed []byte // to be replayed
-	early    bool   // the stream contains the acknowledgement of an early SETTINGS frame
+	first    []byte                  // what the server reads in place of an upgrade
+	window   *h2upgrade.WindowFilter // for what the server writes then, if it matters
+	consumed []byte                  // to be replayed
+	early    bool                    // the stream contains the acknowledgement of an early SETTINGS frame
 	stoodIn  stoodIn
 	settings []http2.Setting // of the client, if the mux stood in
 	protocol Protocol
@@ -173,6 +175,9 @@ func (rt *route) open(a arrival) net.Conn {
 	rt.matched.Add(1)
 	rt.mux.pending.Done()
 	ch := changes{first: a.first, replay: a.consumed, hideTLS: a.protocol == ProtocolHTTP2 && rt.netHTTP.Load()}
+	if a.window != nil {
+		ch.toClient = a.window
+	}
 	if a.stoodIn.acks > 0 {
 		ch.first, ch.fromClient, ch.toClient = a.stoodIn.handOver(a.settings)
 	} else if a.early && !rt.keepACK.Load() {
@@ -257,6 +262,7 @@ func (rt *route) deliver(u *undecided) *refusal {
 		conn:     u.conn,
 		tls:      u.preview.secured,
 		first:    u.first,
+		window:   u.window,
 		consumed: u.consumed,
 		early:    u.early,
 		stoodIn:  u.stoodIn,

@@ -44,18 +44,18 @@ type frameFilter struct {
 	n          int // bytes in part
 }
 
-// done reports whether the rest of the stream is to pass as it is.
-func (f *frameFilter) done() bool {
+// Done reports whether the rest of the stream is to pass as it is.
+func (f *frameFilter) Done() bool {
 	return f.settings == 0 && f.acks == 0 && f.pings == 0 && f.drop == 0
 }
 
-// held returns the beginning of a frame header that filter kept back, to be put in front of the bytes that follow.
-func (f *frameFilter) held() []byte { return f.part[:f.n] }
+// Held returns the beginning of a frame header that Filter kept back, to be put in front of the bytes that follow.
+func (f *frameFilter) Held() []byte { return f.part[:f.n] }
 
-// filter goes over b, the next bytes of the stream behind what is held, and takes the frames out in place. It returns how
+// Filter goes over b, the next bytes of the stream behind what is held, and takes the frames out in place. It returns how
 // many bytes of b to deliver. An incomplete frame header at the end of b is held back, which delays nothing: nobody can
 // act on part of one.
-func (f *frameFilter) filter(b []byte) (n int) {
+func (f *frameFilter) Filter(b []byte) (n int) {
 	f.n = 0
 	for i := 0; i < len(b); {
 		rest := b[i:]
@@ -67,7 +67,7 @@ func (f *frameFilter) filter(b []byte) (n int) {
 		case f.drop > 0:
 			k := min(f.drop, len(rest))
 			i, f.drop = i+k, f.drop-k
-		case f.done():
+		case f.Done():
 			return n + copy(b[n:], rest)
 		case len(rest) < frameHeaderLen:
 			f.n = copy(f.part[:], rest)

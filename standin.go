@@ -27,9 +27,9 @@ type stoodIn struct {
 // of the SETTINGS frames that were acknowledged, and what is taken out of either stream. The SETTINGS frames are made one,
 // so that it is known what to take out of what the server writes: a server may acknowledge several at once, as
 // net/http does.
-func (s stoodIn) handOver(settings []http2.Setting) (first []byte, fromClient, toClient frameFilter) {
+func (s stoodIn) handOver(settings []http2.Setting) (first []byte, fromClient frameFilter, toClient streamFilter) {
 	first = h2.AppendSettings([]byte(h2.Preface), settings...)
-	return first, frameFilter{drop: len(h2.Preface), settings: s.acks, acks: 1, pings: s.pings}, frameFilter{acks: 1}
+	return first, frameFilter{drop: len(h2.Preface), settings: s.acks, acks: 1, pings: s.pings}, &frameFilter{acks: 1}
 }
 
 // restTime is how long an HTTP/2 client that is ready has to go on to its first request before its SETTINGS are

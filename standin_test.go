@@ -231,10 +231,10 @@ func TestFrameFilter(t *testing.T) {
 				f := frameFilter{acks: tt.acks, pings: tt.pings}
 				var got []byte
 				for _, piece := range []string{in[:i], in[i:j], in[j:]} {
-					b := append(bytes.Clone(f.held()), piece...)
-					got = append(got, b[:f.filter(b)]...)
+					b := append(bytes.Clone(f.Held()), piece...)
+					got = append(got, b[:f.Filter(b)]...)
 				}
-				if got = append(got, f.held()...); string(got) != tt.want || f.done() != tt.done {
+				if got = append(got, f.Held()...); string(got) != tt.want || f.Done() != tt.done {
 					t.Fatalf("%d acknowledgements, %d PINGs, split at %d and %d: got\n%q, want\n%q", tt.acks, tt.pings, i, j, got, tt.want)
 				}
 			}

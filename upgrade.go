@@ -74,6 +74,9 @@ func (u *undecided) switchToHTTP2() *refusal {
 			var rest int
 			u.first, rest = req.Translate(nil, u.consumed)
 			u.consumed = u.consumed[rest:]
+			if window := req.WindowFilter(); !window.Done() {
+				u.window = &window
+			}
 			return nil
 		}
 		if refused := u.arm(); refused != nil {

@@ -217,6 +217,70 @@ func TestUpgradeNetHTTP(t *testing.T) {
 	}
 }
 
+// TestUpgradeWindow has a client use up the connection's window after an upgrade with content. The two ends must agree on
+// how large it is.
+func TestUpgradeWindow(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/held" {
+			<-release
+		}
+		io.Copy(io.Discard, r.Body)
+	})}
+	ConfigureHTTP(server)
+	server.HTTP2 = &http.HTTP2Config{MaxReceiveBufferPerConnection: 1 << 17, MaxReceiveBufferPerStream: 1 << 18}
+	root := listen(t, "tcp")
+	m := newMux(root)
+	go server.Serve(m.Route(Route{Matchers: []Matcher{HTTP2()}, Upgrade: true}))
+	t.Cleanup(func() { server.Close() })
+	serve(t, m)
+	c := upgradeConn(t, root, "POST", "/", strings.Repeat("x", 60_000))
+	window := 1<<16 - 1
+	await := func(done func(http2.Frame) bool) { // and count the credit that comes meanwhile
+		for {
+			f, err := c.ReadFrame()
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch f := f.(type) {
+			case *http2.WindowUpdateFrame:
+				if f.StreamID == 0 {
+					window += int(f.Increment)
+				}
+			case *http2.GoAwayFrame:
+				t.Fatalf("%v, %s", f, f.DebugData())
+			}
+			if done(f) {
+				return
+			}
+		}
+	}
+	await(func(f http2.Frame) bool { h, ok := f.(*http2.MetaHeadersFrame); return ok && h.StreamEnded() })
+	c.WriteSettingsAck()
+	c.WritePing(false, [8]byte{1})
+	await(func(f http2.Frame) bool { _, ok := f.(*http2.PingFrame); return ok })
+	if window < 1<<16 {
+		t.Fatalf("the window is %d", window)
+	}
+	c.block.Reset()
+	for _, f := range [][2]string{{":method", "POST"}, {":scheme", "http"}, {":authority", "a"}, {":path", "/held"}} {
+		c.encoder.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]})
+	}
+	c.WriteHeaders(http2.HeadersFrameParam{StreamID: 3, BlockFragment: c.block.Bytes(), EndHeaders: true})
+	for window > 0 {
+		n := min(window, 1<<14)
+		if err := c.WriteData(3, window == n, make([]byte, n)); err != nil {
+			t.Fatal(err)
+		}
+		window -= n
+	}
+	c.WritePing(false, [8]byte{2})
+	await(func(f http2.Frame) bool { _, ok := f.(*http2.PingFrame); return ok })
+	close(release)
+	await(func(f http2.Frame) bool { h, ok := f.(*http2.MetaHeadersFrame); return ok && h.StreamID == 3 })
+}
+
 // TestNotUpgraded checks that a request that is not a correct one for an upgrade, or that no route takes as one, is served
 // as the HTTP/1.1 request that it is.
 func TestNotUpgraded(t *testing.T) {
