@@ -173,14 +173,20 @@ func get(t *testing.T, client *http.Client, url string) string {
 
 // http2Client speaks HTTP/2 on connections over TLS, whatever ALPN says.
 func http2Client(t *testing.T, config *tls.Config) *http.Client {
-	tr := &http2.Transport{TLSClientConfig: config, DialTLSContext: func(ctx context.Context, network, addr string, config *tls.Config) (net.Conn, error) {
-		config = config.Clone()
-		config.NextProtos = nil
-		return (&tls.Dialer{Config: config}).DialContext(ctx, network, addr)
-	}}
-	t.Cleanup(tr.CloseIdleConnections)
-	return &http.Client{Transport: tr, Timeout: 10 * time.Second}
+	client := httpClient(t, nil, func(p *http.Protocols) { p.SetUnencryptedHTTP2(true) })
+	tr := client.Transport.(*http.Transport)
+	tr.DialContext = (&tls.Dialer{Config: config}).DialContext // the Transport takes it for one in the clear
+	client.Transport = roundTripper(func(r *http.Request) (*http.Response, error) {
+		r = r.Clone(r.Context())
+		r.URL.Scheme = "http"
+		return tr.RoundTrip(r)
+	})
+	return client
 }
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // TestTermination serves clients over TLS that the mux terminates, with net/http behind it, by ALPN and without, where that
 // decides alone and where the request has to be looked at as well.
