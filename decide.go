@@ -250,7 +250,7 @@ func (u *undecided) ask() (rt *route, open bool) {
 	p.wake = 0
 	first := -1
 	for i := u.next; i < len(u.routes); i++ {
-		u.asking = i
+		u.asking, p.behind = i, first >= 0
 		switch u.routes[i].match(p) {
 		case Match:
 			if first < 0 {
@@ -386,6 +386,9 @@ func (u *undecided) timeUp() (*route, *refusal) {
 		u.ask() // for the next silence to wait for
 	}
 	if elapsed >= u.limit() {
+		if u.mux.WhenTimeUp == TimeUpAsk && !u.idle() {
+			return u.askLast()
+		}
 		return nil, u.timeout()
 	}
 	return nil, nil

@@ -426,9 +426,10 @@ func Not(m Matcher) Matcher {
 }
 
 // ReaderFunc makes a matcher of a function that reads the client's bytes, which is the form that matchers have in
-// github.com/soheilhy/cmux. The function is called once for a connection. Its reads block until there is more, and fail
-// with [io.EOF] at the end of what the client sends, or with another error when the connection was decided without it;
-// it must then return.
+// github.com/soheilhy/cmux. The function is called once for a connection, when the routes above have said NoMatch. Its
+// reads block until there is more, and fail with [io.EOF] at the end of what the client sends, with
+// [os.ErrDeadlineExceeded] if its time is up (see [TimeUpAsk]), or with another error when the connection was decided
+// without it; it must then return.
 //
 // While it waits for bytes that the client does not send, the routes below wait too, so a [MatcherFunc], which can
 // answer NoMatch early, is better where there is a choice.
@@ -448,9 +449,12 @@ func (m *readerMatcher) Match(p *Preview) Verdict {
 	}
 	s := p.readers[m]
 	if s == nil {
+		if p.behind {
+			return p.undecided()
+		}
 		s = m.start(p)
 	}
-	if !s.done && (s.off < len(p.data) || p.ended || !s.begun) {
+	if !s.done && (s.off < len(p.data) || p.ended || p.timeUp || !s.begun) {
 		s.begun = true
 		s.resume()
 	}

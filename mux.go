@@ -51,6 +51,9 @@ type Mux struct {
 	// needs to (GOAWAY with NO_ERROR). Zero means 5 minutes; a value below DecideTimeout means that.
 	IdleTimeout time.Duration
 
+	// WhenTimeUp says what happens to a connection whose DecideTimeout is up. The zero value refuses it.
+	WhenTimeUp TimeUpPolicy
+
 	// MaxPreviewBytes is how many of a connection's first bytes are looked at. A connection for which they do not suffice
 	// is refused; the matchers wait for no more, and no route below takes it instead. Zero means 16 KiB.
 	MaxPreviewBytes int

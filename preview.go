@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"time"
 
@@ -73,6 +74,8 @@ type facts struct {
 
 	ended  bool          // no more bytes will come
 	silent bool          // the client's silence is being judged
+	timeUp bool          // the connection's time is up, and the routes are asked for the last time
+	behind bool          // a route above the one that is being asked has not decided
 	quiet  time.Duration // how long the client has been silent
 	wake   time.Duration // the least longer silence that a matcher waits for, 0 if none does
 
@@ -578,6 +581,9 @@ func (s *suspended) Read(b []byte) (int, error) {
 	for s.off == len(s.preview.data) {
 		if s.preview.ended || s.preview.stream != nil {
 			return 0, io.EOF
+		}
+		if s.preview.timeUp {
+			return 0, os.ErrDeadlineExceeded
 		}
 		if !s.yield(struct{}{}) {
 			return 0, errDecided
