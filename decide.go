@@ -36,7 +36,8 @@ type transit struct {
 	asking int  // the route that is being asked
 	early  bool // early SETTINGS are sent
 	stoodIn
-	rest time.Time // when the mux is to stand in for an idle client
+	spoken <-chan error // if not nil, something is being written, and this tells the result
+	rest   time.Time    // when the mux is to stand in for an idle client
 
 	// What was known when the waiting began, since the buffer of peeker is not kept then.
 	protocol Protocol
@@ -85,6 +86,7 @@ func (u *undecided) decide() (rt *route, refused *refusal) {
 		}
 		u.endReaders()
 		u.peeker.release()
+		u.hearOut()
 	}()
 	rt, refused = u.find()
 	if refused == nil && rt.secure != nil {
@@ -96,6 +98,7 @@ func (u *undecided) decide() (rt *route, refused *refusal) {
 		refused = u.switchToHTTP2()
 	}
 	if refused == nil {
+		u.hear() // if that failed, the server will see it
 		refused = u.settle()
 	}
 	if refused != nil {
@@ -160,7 +163,7 @@ func (u *undecided) find() (*route, *refusal) {
 			return nil, refused
 		}
 		if b := u.say(); len(b) > 0 {
-			if _, err := u.conn.Write(b); err != nil {
+			if err := u.speak(b); err != nil {
 				if rt, refused := u.failed(err); rt != nil || refused != nil {
 					return rt, refused
 				}
@@ -362,7 +365,8 @@ func (u *undecided) settle() *refusal {
 		}
 		return nil
 	}
-	if err := u.conn.SetDeadline(time.Time{}); err != nil {
+	// A pipe whose other end is closed takes no deadlines, and there is still what the client sent before for the server.
+	if err := u.conn.SetDeadline(time.Time{}); err != nil && !errors.Is(err, io.ErrClosedPipe) {
 		return u.gone(err)
 	}
 	return nil
