@@ -66,6 +66,7 @@ func (u *undecided) start(m *Mux, c net.Conn) {
 	u.preview.conn = c
 	u.preview.h2.MaxFrames = orDefault(m.MaxFramesBeforeHeaders, DefaultMaxFramesBeforeHeaders)
 	u.preview.h2.MaxHeaderListSize = orDefault(m.MaxHeaderListBytes, DefaultMaxHeaderListBytes)
+	u.preview.h2.SettingsOptional = m.AllowMissingSettings
 	u.peeking = u.peeker.init(c, &m.buffers)
 }
 
@@ -215,7 +216,7 @@ func (u *undecided) failed(err error) (*route, *refusal) {
 // look returns what the client has sent so far. With wait, it waits until that is more than there was.
 func (u *undecided) look(wait bool) (data []byte, ended bool, err error) {
 	if u.peeking {
-		if !wait || u.seen == 0 || canAwaitMore && !u.peeker.nearlyFull(u.seen) {
+		if !wait || u.seen == 0 || canAwaitMore && u.seen < u.mux.buffers.size && !u.peeker.nearlyFull(u.seen) {
 			return u.peeker.peek(u.seen, wait)
 		}
 		u.peeking = false

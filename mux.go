@@ -63,6 +63,10 @@ type Mux struct {
 	// the header block; HTTP2 alone does not. Zero means 100.
 	MaxFramesBeforeHeaders int
 
+	// AllowMissingSettings lets HTTP/2 clients leave out the SETTINGS frame that has to be the first one of a client. RFC
+	// 9113, 3.4 makes that a connection error, for which they are refused otherwise; with it, that is left to the server.
+	AllowMissingSettings bool
+
 	// MaxHeaderListBytes bounds the first header block of an HTTP/2 connection once it is decompressed, as RFC 9113,
 	// 6.5.2 counts: 32 bytes for each field beside its name and value. Zero means 64 KiB.
 	MaxHeaderListBytes int
@@ -248,7 +252,7 @@ func (m *Mux) begin() error {
 	}
 	m.serving = true
 	m.early = h2.AppendSettings(nil, early...)
-	m.buffers.size = m.maxPreviewBytes()
+	m.buffers.size = min(m.maxPreviewBytes(), DefaultMaxPreviewBytes) // for more than that, the bytes are taken out
 	m.pending.Add(1)
 	return nil
 }

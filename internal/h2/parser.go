@@ -102,6 +102,9 @@ type Parser struct {
 	// means DefaultMaxHeaderListSize.
 	MaxHeaderListSize int
 
+	// SettingsOptional accepts a client whose first frame is not SETTINGS.
+	SettingsOptional bool
+
 	state State
 	err   *ConnError
 
@@ -147,6 +150,7 @@ func (p *Parser) Reset() {
 	*p = Parser{
 		MaxFrames:         p.MaxFrames,
 		MaxHeaderListSize: p.MaxHeaderListSize,
+		SettingsOptional:  p.SettingsOptional,
 		fragments:         p.fragments[:0],
 		settings:          p.settings[:0],
 		pings:             p.pings[:0],
@@ -267,7 +271,7 @@ func (p *Parser) checkFrameHeader() *ConnError {
 		// RFC 9113 10.5: all these frames have their use, and in number they
 		// are an attack.
 		return &ConnError{http2.ErrCodeEnhanceYourCalm, "too many frames before the end of the first header block"}
-	case p.frames == 1 && (f.Type != http2.FrameSettings || ack):
+	case p.frames == 1 && !p.SettingsOptional && (f.Type != http2.FrameSettings || ack):
 		// RFC 9113 3.4.
 		return protocolError("client preface without SETTINGS")
 	case len(p.fragments) > 0 && (f.Type != http2.FrameContinuation || f.StreamID != p.streamID):
