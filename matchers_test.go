@@ -82,6 +82,8 @@ func TestMatchers(t *testing.T) {
 		{Header("X-Tag", "One"), get, NoMatch, -1},
 		{Header("X-Folded", "a b"), get, Match, len(get) - 1},
 		{Header("X", "one"), get, NoMatch, -1},
+		{Header("x-tag", ""), get, NoMatch, -1},
+		{Header("x", ""), "GET / HTTP/1.1\r\nx: \r\n\r\n", Match, 22},
 		{Header("x", "y"), "GET / HTTP/1.1\r\nx y\r\n", NoMatch, at("GET / HTTP/1.1\r\nx y", "x ")},
 		{Header("x", "y"), file("openssl-tls13.1"), NoMatch, 1},
 		{Header("User-Agent", "curl/7.88.1"), curl, Match, -1},

@@ -377,7 +377,10 @@ func http1Value(raw []byte) fieldValue {
 }
 
 func (v fieldValue) equal(s string) bool {
-	return v.str == s || v.raw != nil && string(v.raw) == s
+	if v.raw != nil {
+		return string(v.raw) == s
+	}
+	return v.str == s
 }
 
 func (v fieldValue) hasPrefix(prefix string) bool {
