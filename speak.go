@@ -11,7 +11,7 @@ import (
 // what is written to a net.Pipe waits for the client to read, while the client may want to finish its own writing first.
 // There a goroutine writes, the mux goes on looking, and the error comes with the next call of speak or hear.
 func (u *undecided) speak(b []byte) error {
-	switch u.conn.(type) {
+	switch u.raw.(type) {
 	case *net.TCPConn, *net.UnixConn:
 		_, err := u.conn.Write(b)
 		return err

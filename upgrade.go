@@ -3,7 +3,6 @@ package oneport
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 
 	"github.com/oneport-go/oneport/internal/h2"
@@ -85,7 +84,7 @@ func (u *undecided) switchToHTTP2() *refusal {
 		var err error
 		if !switched && len(u.consumed) >= req.Len() {
 			switched, u.language = true, ProtocolHTTP2
-			_, err = io.WriteString(u.conn, h2upgrade.SwitchingProtocols)
+			err = u.speak([]byte(h2upgrade.SwitchingProtocols))
 		} else {
 			var ended bool
 			u.seen = len(u.consumed)
