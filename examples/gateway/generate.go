@@ -1,0 +1,5 @@
+package main
+
+// The package greeterpb is generated from proto/. All programs for it are built from source in the versions that are named
+// here and in buf.gen.yaml; protoc is not needed. What is in third_party/ is of googleapis, for the annotations.
+//go:generate go run github.com/bufbuild/buf/cmd/buf@v1.75.0 generate

@@ -1,0 +1,60 @@
+// Gateway serves a gRPC service, and its REST form by grpc-gateway, on one port.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/oneport-go/oneport"
+)
+
+// shutdownTimeout is what running requests have to come to an end.
+const shutdownTimeout = 10 * time.Second
+
+func main() {
+	addr := flag.String("addr", "127.0.0.1:8080", "serve on this `address`")
+	flag.Parse()
+	if err := run(*addr); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run(addr string) error {
+	l, err := oneport.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	s, err := newServer(l, greeter{pause: func() <-chan time.Time { return time.After(time.Second) }})
+	if err != nil {
+		l.Close()
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	served := make(chan error, 1)
+	go func() { served <- s.serve() }()
+	fmt.Printf("Serving on http://%s/ (Ctrl-C ends it). Try:\n\n", l.Addr())
+	fmt.Printf("curl http://%s/v1/hello/World\n", l.Addr())
+	fmt.Printf("curl -d '{\"name\":\"World\"}' http://%s/v1/hello\n", l.Addr())
+	fmt.Printf("curl -N 'http://%s/v1/hello/World/again?times=3'\n\n", l.Addr())
+	fmt.Println("README.md has the command for a gRPC call.")
+
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+	}
+	stop() // from here on a signal ends the process at once
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
+	defer cancel()
+	if err := s.shutdown(ctx); err != nil {
+		return fmt.Errorf("shutting down: %w", err)
+	}
+	return <-served
+}

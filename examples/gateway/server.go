@@ -1,0 +1,113 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/test/bufconn"
+
+	"github.com/oneport-go/oneport"
+	"github.com/oneport-go/oneport/examples/gateway/greeterpb"
+)
+
+// server is everything that is on the port.
+//
+//	gRPC ----> mux ----> grpc.Server <-- in memory -- gateway
+//	REST ----> mux ----> http.Server ---------------> gateway
+type server struct {
+	mux  *oneport.Mux
+	grpc *grpc.Server
+	http *http.Server
+
+	grpcListener net.Listener
+	httpListener net.Listener
+	inMemory     *bufconn.Listener // from the gateway to the gRPC server
+	gateway      *grpc.ClientConn  // its other end
+}
+
+func newServer(l net.Listener, greeter greeter) (*server, error) {
+	s := &server{
+		mux:      oneport.New(l),
+		grpc:     grpc.NewServer(),
+		inMemory: bufconn.Listen(64 << 10),
+	}
+	greeterpb.RegisterGreeterServer(s.grpc, greeter)
+
+	// The gateway is a gRPC client of the server, so what interceptors do holds for REST too. It could connect to the port
+	// like any other, and the mux would not mind; but a connection in memory is there when the port is closed, for the
+	// REST requests that are still running then.
+	var err error
+	s.gateway, err = grpc.NewClient("passthrough:in-memory",
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return s.inMemory.DialContext(ctx) }),
+		grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, err
+	}
+	rest := runtime.NewServeMux()
+	if err := greeterpb.RegisterGreeterHandler(context.Background(), rest, s.gateway); err != nil {
+		s.gateway.Close()
+		return nil, err
+	}
+	s.http = &http.Server{
+		Handler:           rest,
+		Protocols:         new(http.Protocols),
+		ReadHeaderTimeout: 5 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+	}
+	s.http.Protocols.SetHTTP1(true)
+	s.http.Protocols.SetUnencryptedHTTP2(true)
+
+	// A gRPC call is HTTP/2 too, so its route comes first.
+	s.grpcListener = s.mux.Match(oneport.GRPC())
+	s.httpListener = s.mux.Match(oneport.HTTP1(), oneport.HTTP2())
+	return s, nil
+}
+
+// serve serves until shutdown is called, which it takes for no error, or accepting fails.
+func (s *server) serve() error {
+	var errs [4]error
+	var all sync.WaitGroup
+	all.Go(func() { errs[0] = s.grpc.Serve(s.grpcListener) })
+	all.Go(func() { errs[1] = s.grpc.Serve(s.inMemory) })
+	all.Go(func() { errs[2] = s.http.Serve(s.httpListener) })
+	all.Go(func() {
+		if errs[3] = s.mux.Serve(); !errors.Is(errs[3], net.ErrClosed) {
+			// The mux has closed the routes. The way in memory is no use without them.
+			s.inMemory.Close()
+		}
+	})
+	all.Wait()
+	for i, err := range errs {
+		if errors.Is(err, net.ErrClosed) || errors.Is(err, http.ErrServerClosed) || errors.Is(err, grpc.ErrServerStopped) {
+			errs[i] = nil
+		}
+	}
+	return cmp.Or(errs[3], errs[0], errs[1], errs[2])
+}
+
+// shutdown stops the server as soon as the requests that it has taken are answered. When ctx ends before that, it cuts
+// them off and returns the context's error.
+func (s *server) shutdown(ctx context.Context) error {
+	// First no new connections; then no new REST requests; when the last has its answer, the gateway's connection is free;
+	// and then the gRPC server, which tells its own clients to leave, has nobody else to wait for.
+	muxErr := s.mux.Shutdown(ctx)
+	httpErr := s.http.Shutdown(ctx)
+	if httpErr != nil {
+		s.http.Close()
+	}
+	s.gateway.Close()
+	cutOff := context.AfterFunc(ctx, s.grpc.Stop)
+	s.grpc.GracefulStop()
+	if !cutOff() {
+		return ctx.Err()
+	}
+	return cmp.Or(muxErr, httpErr)
+}
