@@ -14,7 +14,8 @@ const windowUpdateLen = 4
 // A WindowFilter keeps the two ends at one about the connection's flow-control window. The server counts the content of
 // the request, which it gets as DATA, against the window, and gives the credit back as it reads. The client, which sent
 // the content before there was a window, counts nothing: each byte that is given back to it would let it send one more
-// than the server takes, and the server would end the connection with FLOW_CONTROL_ERROR (RFC 9113 6.9.1).
+// than the server takes, and the server would end a later request, or the connection, with FLOW_CONTROL_ERROR
+// (RFC 9113 6.9.1).
 //
 // So as much credit as there is content is taken out of the WINDOW_UPDATE frames that the server writes for the
 // connection. Stream 1 needs no such care: the client is done with it.
