@@ -109,6 +109,25 @@ func (u *undecided) decide() (rt *route, refused *refusal) {
 	return rt, nil
 }
 
+// glance finds the route of a connection whose bytes at hand suffice for that, if there is nothing else to be done than to
+// hand it over. It waits for nothing. If it finds none, decide starts anew.
+func (u *undecided) glance() *route {
+	defer u.peeker.release()
+	p := &u.preview
+	data, ended, err := u.peeker.peek(0, false)
+	if err != nil || len(data) == 0 {
+		return nil
+	}
+	p.data, p.ended = data, ended
+	rt, _ := u.judge()
+	if rt != nil && (rt.secure != nil || p.upgrading) {
+		rt = nil
+	}
+	u.protocol, u.language = p.Protocol(), p.language()
+	p.data = nil
+	return rt
+}
+
 // matched counts and reports a connection that has found its route.
 func (u *undecided) matched(rt *route) {
 	m, p := u.mux, &u.preview

@@ -71,6 +71,7 @@ type route struct {
 	mux      *Mux
 	name     string
 	matchers []Matcher
+	foreign  bool // one of matchers runs code that is not of this package
 	upgrade  bool
 	secure   *Secure // if not nil, the route leads to routes inside TLS and has no queue
 
@@ -106,6 +107,7 @@ func newRoute(m *Mux, r Route) *route {
 		mux:      m,
 		name:     routeName(r.Name, r.Matchers),
 		matchers: slices.Clone(r.Matchers),
+		foreign:  slices.ContainsFunc(r.Matchers, isForeign),
 		queue:    make(chan arrival, m.queueLength()),
 		closed:   make(chan struct{}),
 		upgrade:  r.Upgrade,
@@ -254,9 +256,35 @@ var errRouteClosed = errors.New("the server of its route has stopped accepting")
 
 // deliver puts a connection that was decided for rt in its queue. If that is impossible, it says why.
 func (rt *route) deliver(u *undecided) *refusal {
-	if rt.isClosed() {
+	switch {
+	case rt.deliverNow(u):
+		return nil
+	case rt.isClosed():
 		return u.refusal(ReasonRouteClosed, errRouteClosed)
 	}
+	return rt.awaitRoom(u)
+}
+
+// deliverNow is deliver if it need not wait.
+func (rt *route) deliverNow(u *undecided) bool {
+	if rt.isClosed() {
+		return false
+	}
+	rt.mux.pending.Add(1)
+	select {
+	case rt.queue <- u.arrival():
+	default:
+		rt.mux.pending.Done()
+		return false
+	}
+	if rt.isClosed() {
+		rt.refuseQueued()
+	}
+	return true
+}
+
+// arrival is u as it goes into the queue of its route.
+func (u *undecided) arrival() arrival {
 	a := arrival{
 		raw:      u.raw,
 		conn:     u.conn,
@@ -272,23 +300,11 @@ func (rt *route) deliver(u *undecided) *refusal {
 	if u.acks > 0 {
 		a.settings = slices.Clone(u.preview.h2.Settings())
 	}
-	rt.mux.pending.Add(1)
-	select {
-	case rt.queue <- a:
-	default:
-		if refused := rt.awaitRoom(u, a); refused != nil {
-			rt.mux.pending.Done()
-			return refused
-		}
-	}
-	if rt.isClosed() {
-		rt.refuseQueued()
-	}
-	return nil
+	return a
 }
 
 // awaitRoom is deliver for a full queue. While the connection waits it counts as undecided.
-func (rt *route) awaitRoom(u *undecided, a arrival) *refusal {
+func (rt *route) awaitRoom(u *undecided) *refusal {
 	m := rt.mux
 	if m.WhenQueueFull == QueueRefuse {
 		return u.refusal(ReasonQueueFull, errQueueFull)
@@ -299,17 +315,24 @@ func (rt *route) awaitRoom(u *undecided, a arrival) *refusal {
 	u.wake = make(chan struct{})
 	m.waiting.add(u)
 	m.mu.Unlock()
+	m.pending.Add(1)
+	var refused *refusal
 	select {
-	case rt.queue <- a:
+	case rt.queue <- u.arrival():
 		m.forget(u)
+		if rt.isClosed() {
+			rt.refuseQueued()
+		}
 		return nil
 	case <-rt.closed:
-		return u.refusal(ReasonRouteClosed, errRouteClosed)
+		refused = u.refusal(ReasonRouteClosed, errRouteClosed)
 	case <-u.wake:
-		return u.interruption()
+		refused = u.interruption()
 	case <-timer.C:
-		return u.refusal(ReasonQueueFull, errQueueFull)
+		refused = u.refusal(ReasonQueueFull, errQueueFull)
 	}
+	m.pending.Done()
+	return refused
 }
 
 var errQueueFull = errors.New("its server does not accept fast enough, the queue of its route is full (Mux.QueueLength)")

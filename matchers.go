@@ -67,10 +67,11 @@ func (f MatcherFunc) String() string { return "MatcherFunc" }
 
 // builtin is a matcher of this package.
 type builtin struct {
-	name  string
-	args  []any
-	takes taken
-	f     func(*Preview) Verdict
+	name    string
+	args    []any
+	takes   taken
+	foreign bool // it calls code that is not of this package
+	f       func(*Preview) Verdict
 }
 
 func (m *builtin) Match(p *Preview) Verdict { return m.f(p) }
@@ -86,6 +87,12 @@ func (m *builtin) String() string {
 		}
 	}
 	return m.name + "(" + strings.Join(args, ", ") + ")"
+}
+
+// isForeign reports whether a matcher is, or calls, code that is not of this package.
+func isForeign(m Matcher) bool {
+	b, ok := m.(*builtin)
+	return !ok || b.foreign
 }
 
 func anys[T any](list []T) []any {
@@ -209,7 +216,7 @@ func Header(name, value string) Matcher {
 	return fieldMatcher("Header", []any{name, value}, name, test)
 }
 
-func fieldMatcher(matcher string, args []any, name string, test func(fieldValue) bool) Matcher {
+func fieldMatcher(matcher string, args []any, name string, test func(fieldValue) bool) *builtin {
 	return &builtin{name: matcher, args: args, takes: takes(speaksHTTP), f: func(p *Preview) Verdict { return p.field(name, test) }}
 }
 
@@ -222,7 +229,9 @@ func HeaderPrefix(name, prefix string) Matcher {
 // HeaderFunc is [Header] for values that f accepts.
 func HeaderFunc(name string, f func(value string) bool) Matcher {
 	test := func(v fieldValue) bool { return f(v.String()) }
-	return fieldMatcher("HeaderFunc", []any{name}, name, test)
+	m := fieldMatcher("HeaderFunc", []any{name}, name, test)
+	m.foreign = true
+	return m
 }
 
 // Host matches a connection, HTTP/1 or HTTP/2, whose first request is for one of the hosts: by the authority of its
@@ -381,7 +390,7 @@ func Silence(d time.Duration) Matcher {
 // All matches what every one of the matchers matches. Without any it matches everything.
 func All(matchers ...Matcher) Matcher {
 	matchers = slices.Clone(matchers)
-	return &builtin{name: "All", args: anys(matchers), takes: takenByAll(matchers), f: func(p *Preview) Verdict {
+	return &builtin{name: "All", args: anys(matchers), takes: takenByAll(matchers), foreign: slices.ContainsFunc(matchers, isForeign), f: func(p *Preview) Verdict {
 		verdict := Match
 		for _, m := range matchers {
 			switch m.Match(p) {
@@ -398,7 +407,7 @@ func All(matchers ...Matcher) Matcher {
 // AnyOf matches what at least one of the matchers matches. Without any it matches nothing.
 func AnyOf(matchers ...Matcher) Matcher {
 	matchers = slices.Clone(matchers)
-	return &builtin{name: "AnyOf", args: anys(matchers), takes: takenByAny(matchers), f: func(p *Preview) Verdict {
+	return &builtin{name: "AnyOf", args: anys(matchers), takes: takenByAny(matchers), foreign: slices.ContainsFunc(matchers, isForeign), f: func(p *Preview) Verdict {
 		verdict := NoMatch
 		for _, m := range matchers {
 			switch m.Match(p) {
@@ -414,7 +423,7 @@ func AnyOf(matchers ...Matcher) Matcher {
 
 // Not matches what m does not match.
 func Not(m Matcher) Matcher {
-	return &builtin{name: "Not", args: []any{m}, takes: takes(speaksAnything), f: func(p *Preview) Verdict {
+	return &builtin{name: "Not", args: []any{m}, takes: takes(speaksAnything), foreign: isForeign(m), f: func(p *Preview) Verdict {
 		switch m.Match(p) {
 		case Match:
 			return NoMatch

@@ -394,9 +394,12 @@ func (m *Mux) accepted(c net.Conn) {
 		u = new(undecided)
 	}
 	u.start(m, c)
+	m.pending.Add(1) // while Serve is pending itself, so that it cannot come after a Wait that has seen zero
+	if m.handOverNow(u) {
+		return
+	}
 
 	m.mu.Lock()
-	m.pending.Add(1) // under mu, so that it cannot come after a Wait that has seen zero
 	m.waiting.add(u)
 	if m.stopping {
 		m.interrupt(u, ReasonShutdown)
@@ -405,6 +408,26 @@ func (m *Mux) accepted(c net.Conn) {
 	}
 	m.mu.Unlock()
 	go m.handle(u)
+}
+
+// handOverNow brings a connection whose first bytes are there already to its route, where that takes no time: on the way
+// through a goroutine of its own the server would get it later, and at a higher cost. Users' code must not run here, since
+// it could hold up all other connections.
+func (m *Mux) handOverNow(u *undecided) bool {
+	const few = 32 // routes, for more of which the looking itself takes time
+	if !u.peeking || len(u.routes) > few || m.OnMatch != nil || m.logger().Enabled(context.Background(), slog.LevelDebug) {
+		return false
+	}
+	for _, rt := range u.routes {
+		if rt.foreign {
+			return false
+		}
+	}
+	if rt := u.glance(); rt == nil || !rt.deliverNow(u) {
+		return false
+	}
+	m.finish(u)
+	return true
 }
 
 // refuseOldest refuses the connection that has been without a route for longest.
@@ -447,6 +470,11 @@ func (m *Mux) handle(u *undecided) {
 		m.refuse(u.conn, rt, refused)
 		m.forget(u)
 	}
+	m.finish(u)
+}
+
+// finish is the end of u's way.
+func (m *Mux) finish(u *undecided) {
 	u.reset()
 	m.spare.Put(u)
 	m.pending.Done()
