@@ -8,7 +8,6 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
@@ -28,6 +27,7 @@ import (
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
+	"google.golang.org/grpc"
 )
 
 // patience is how long the test waits for what has to happen. etcd itself takes up to 7 seconds to end requests.
@@ -45,22 +45,11 @@ func test(t *testing.T, pki *pki) {
 		start = time.Now()
 	}
 	client := freeURL(t, pki != nil)
-	cfg := embed.NewConfig()
-	cfg.Dir = t.TempDir()
-	cfg.LogLevel = "error"
-	cfg.LogOutputs = []string{filepath.Join(t.TempDir(), "log")}
-	cfg.UnsafeNoFsync = true
-	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
-	cfg.ListenPeerUrls = []url.URL{freeURL(t, false)}
 	var tlsConfig *tls.Config
 	if pki != nil {
-		cfg.ClientTLSInfo = transport.TLSInfo{
-			CertFile: pki.cert, KeyFile: pki.key, TrustedCAFile: pki.ca, ClientCertAuth: true,
-			ClientCertFile: pki.cert, ClientKeyFile: pki.key, // of the gateway, which is a client as well
-		}
 		tlsConfig = pki.client
 	}
-	e, err := embed.StartEtcd(cfg)
+	e, err := embed.StartEtcd(config(t, client, pki))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,10 +92,31 @@ func test(t *testing.T, pki *pki) {
 	lap("stop")
 }
 
+// config is for a small etcd that serves clients at the URL.
+func config(t *testing.T, client url.URL, pki *pki) *embed.Config {
+	t.Helper()
+	cfg := embed.NewConfig()
+	cfg.Dir = t.TempDir()
+	cfg.LogLevel = "error"
+	cfg.LogOutputs = []string{filepath.Join(t.TempDir(), "log")}
+	cfg.UnsafeNoFsync = true
+	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
+	cfg.ListenPeerUrls = []url.URL{freeURL(t, false)}
+	if pki != nil {
+		cfg.ClientTLSInfo = transport.TLSInfo{
+			CertFile: pki.cert, KeyFile: pki.key, TrustedCAFile: pki.ca, ClientCertAuth: true,
+			ClientCertFile: pki.cert, ClientKeyFile: pki.key, // of the gateway, which is a client as well
+		}
+	}
+	return cfg
+}
+
 // useGRPC makes calls of each kind.
 func useGRPC(t *testing.T, ctx context.Context, endpoint string, tlsConfig *tls.Config) {
 	t.Helper()
-	c, err := clientv3.New(clientv3.Config{Endpoints: []string{endpoint}, TLS: tlsConfig, DialTimeout: patience})
+	c, err := clientv3.New(clientv3.Config{Endpoints: []string{endpoint}, TLS: tlsConfig, DialTimeout: patience,
+		//lint:ignore SA1019 a server that has just been started may not listen yet
+		DialOptions: []grpc.DialOption{grpc.WithBlock()}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -224,7 +234,6 @@ func newPKI(t *testing.T) *pki {
 	check(err)
 	template := &x509.Certificate{
 		SerialNumber:          big.NewInt(1),
-		Subject:               pkix.Name{CommonName: "test"},
 		IPAddresses:           []net.IP{net.IPv4(127, 0, 0, 1)},
 		NotBefore:             time.Now().Add(-time.Hour),
 		NotAfter:              time.Now().Add(time.Hour),
