@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
 	"time"
 
 	"github.com/soheilhy/cmux"
@@ -37,6 +38,7 @@ var same = map[string]func(*testing.T){
 	"MuxConn":                 muxConn,
 	"MuxConnOverTLS":          muxConnOverTLS,
 	"AcceptAfterServe":        acceptAfterServe,
+	"IdleForADay":             idleForADay,
 }
 
 func TestSame(t *testing.T) {
@@ -501,6 +503,48 @@ func muxConnOverTLS(t *testing.T) {
 	}
 	conn.Close()
 	<-done
+}
+
+// pipeListener accepts what is put into it.
+type pipeListener struct {
+	net.Listener
+	conns chan net.Conn
+}
+
+func (l pipeListener) Accept() (net.Conn, error) {
+	if c, ok := <-l.conns; ok {
+		return c, nil
+	}
+	return nil, net.ErrClosed
+}
+
+// idleForADay has a client that connects ahead, and one that has begun to say something.
+func idleForADay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := pipeListener{conns: make(chan net.Conn)}
+		m := cmux.New(l)
+		http := m.Match(cmux.HTTP1Fast())
+		done := make(chan error, 1)
+		go func() { done <- m.Serve() }()
+		for _, first := range []string{"", "G"} {
+			client, server := net.Pipe()
+			l.conns <- server
+			io.WriteString(client, first)
+			time.Sleep(24 * time.Hour)
+			go io.WriteString(client, "GET /.........."[len(first):])
+			c, err := http.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			wantReadPlain(t, c, "GET /..........")
+			c.Close()
+			client.Close()
+		}
+		close(l.conns)
+		if err := <-done; err != net.ErrClosed {
+			t.Errorf("Serve returned %v", err)
+		}
+	})
 }
 
 func acceptAfterServe(t *testing.T) {
