@@ -6,8 +6,8 @@ import (
 )
 
 // MatchReader asks m about what r delivers, without a [Mux]: it reads until m has decided, r ends or fails, or
-// [DefaultMaxPreviewBytes] did not suffice, and reports whether m matches. It takes no more from r than that needs, up to
-// the size of a read. To m the connection has no addresses.
+// [DefaultMaxPreviewBytes] did not suffice, and reports whether m matches. It takes no more from r than that needs, up
+// to the size of a read. To m the connection has no addresses.
 //
 // It is for tests of matchers, and for programs that look at a stream of their own.
 func MatchReader(m Matcher, r io.Reader) bool {

@@ -7,9 +7,9 @@ import (
 
 // speak writes b to the client, behind what was written before.
 //
-// The few bytes that a mux has to say fit into the send buffer of a socket. Other connections may have no buffer at all:
-// what is written to a net.Pipe waits for the client to read, while the client may want to finish its own writing first.
-// There a goroutine writes, the mux goes on looking, and the error comes with the next call of speak or hear.
+// The few bytes that a mux has to say fit into the send buffer of a socket. Other connections may have no buffer at
+// all: what is written to a net.Pipe waits for the client to read, while the client may want to finish its own writing
+// first. There a goroutine writes, the mux goes on looking, and the error comes with the next call of speak or hear.
 func (u *undecided) speak(b []byte) error {
 	switch u.raw.(type) {
 	case *net.TCPConn, *net.UnixConn:

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// TestSpeakToWriter checks that a client without a buffer on its way that writes all it has before it reads does not wait
-// for the mux while the mux waits for it.
+// TestSpeakToWriter checks that a client without a buffer on its way that writes all it has before it reads does not
+// wait for the mux while the mux waits for it.
 func TestSpeakToWriter(t *testing.T) {
 	t.Parallel()
 	first, second := capture(t, "grpc-go.1"), capture(t, "grpc-go.2")

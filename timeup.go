@@ -12,9 +12,9 @@ type TimeUpPolicy uint8
 const (
 	// TimeUpRefuse refuses it.
 	TimeUpRefuse TimeUpPolicy = iota
-	// TimeUpAsk asks the routes once more, with what the client has sent. An Undecided counts as NoMatch then, as at the end
-	// of the stream, so that a route with [Any] takes what the routes above it are still waiting for. What no route takes is
-	// refused. It does not apply to an HTTP/2 client that is idle, for which there is [Mux.IdleTimeout].
+	// TimeUpAsk asks the routes once more, with what the client has sent. An Undecided counts as NoMatch then, as at
+	// the end of the stream, so that a route with [Any] takes what the routes above it are still waiting for. What no
+	// route takes is refused. It does not apply to an HTTP/2 client that is idle, for which there is [Mux.IdleTimeout].
 	TimeUpAsk
 )
 

@@ -19,10 +19,10 @@ import (
 // Matcher matches a connection by what the client sends, which it reads from the [io.Reader]. The server gets the same
 // bytes.
 //
-// It is called once for a connection, when all matchers before it have returned false. While it waits for bytes that the
-// client does not send, the ones after it wait too. Its reads fail with [io.EOF] at the end of what the client sends, with
-// [os.ErrDeadlineExceeded] when the time is up that SetReadTimeout has set, and with another error when the connection is
-// closed; it must return then.
+// It is called once for a connection, when all matchers before it have returned false. While it waits for bytes that
+// the client does not send, the ones after it wait too. Its reads fail with [io.EOF] at the end of what the client
+// sends, with [os.ErrDeadlineExceeded] when the time is up that SetReadTimeout has set, and with another error when the
+// connection is closed; it must return then.
 type Matcher func(io.Reader) bool
 
 // MatchWriter is a [Matcher] that can also write to the client. The [io.Writer] is the accepted connection.
@@ -32,8 +32,8 @@ type MatchWriter func(io.Writer, io.Reader) bool
 // reports whether to go on. It can be called by several goroutines at once.
 type ErrorHandler func(error) bool
 
-// ErrNotMatched is what an [ErrorHandler] gets for a connection that no matcher has matched. The connection is closed. If
-// its client speaks HTTP/1, HTTP/2 or TLS it is told so in that language.
+// ErrNotMatched is what an [ErrorHandler] gets for a connection that no matcher has matched. The connection is closed.
+// If its client speaks HTTP/1, HTTP/2 or TLS it is told so in that language.
 type ErrNotMatched struct {
 	c      net.Conn
 	reason error
@@ -71,31 +71,31 @@ var ErrServerClosed = errors.New("mux: server closed")
 // CMux is a multiplexer for network connections. Its methods can be called by several goroutines at once.
 type CMux interface {
 	// Match returns a listener for the connections that at least one of the matchers matches. Matchers are asked in the
-	// order of the calls and of their arguments, those of this package ahead of where they stand among the arguments of one
-	// call.
+	// order of the calls and of their arguments, those of this package ahead of where they stand among the arguments of
+	// one call.
 	//
 	// Closing the listener closes the one below, and with that ends Serve and all other listeners.
 	Match(...Matcher) net.Listener
 	// MatchWithWriters is Match for matchers that can write to the client.
 	MatchWithWriters(...MatchWriter) net.Listener
-	// Serve accepts connections and hands them to the listeners until the listener below fails for good, and returns its
-	// error. Connections that have not reached a server by then are closed. It must be called once.
+	// Serve accepts connections and hands them to the listeners until the listener below fails for good, and returns
+	// its error. Connections that have not reached a server by then are closed. It must be called once.
 	Serve() error
 	// Close closes the connections that have no listener yet or are waiting for one to accept them, makes the listeners
-	// return ErrServerClosed, and has the connections that come later closed. The listener below stays open, and Serve goes
-	// on until it is closed.
+	// return ErrServerClosed, and has the connections that come later closed. The listener below stays open, and Serve
+	// goes on until it is closed.
 	Close()
 	// HandleError registers a handler for errors. Without one, temporary errors of the listener below, and connections
 	// that no matcher matches, are passed over.
 	HandleError(ErrorHandler)
-	// SetReadTimeout limits the time that a client has, from when it connects, to send what the matchers need. After that
-	// they see the end of what it has sent, so that it goes to a listener with Any, if there is one. The default is no
-	// limit. It has to be called before Serve.
+	// SetReadTimeout limits the time that a client has, from when it connects, to send what the matchers need. After
+	// that they see the end of what it has sent, so that it goes to a listener with Any, if there is one. The default
+	// is no limit. It has to be called before Serve.
 	SetReadTimeout(time.Duration)
 }
 
-// The bounds on what a client can make the multiplexer hold. The original has none, so they are where a client that means
-// well does not come near: net/http takes no larger head of a request either.
+// The bounds on what a client can make the multiplexer hold. The original has none, so they are where a client that
+// means well does not come near: net/http takes no larger head of a request either.
 const (
 	maxPreviewBytes    = http.DefaultMaxHeaderBytes + 4096
 	maxHeaderListBytes = http.DefaultMaxHeaderBytes
@@ -215,8 +215,8 @@ func (m *cMux) refused(r oneport.Refused) {
 	}
 }
 
-// A gate is the listener below as the mux gets it: one that ends it with the first error that does not pass, and that it
-// cannot close.
+// A gate is the listener below as the mux gets it: one that ends it with the first error that does not pass, and that
+// it cannot close.
 type gate struct{ *cMux }
 
 func (g gate) Accept() (net.Conn, error) {
@@ -235,8 +235,8 @@ func (g gate) Close() error { return nil }
 // Addr is for the mux's own errors, which nobody gets to see. Some listeners, in tests for instance, do not have one.
 func (g gate) Addr() net.Addr { return &net.TCPAddr{} }
 
-// panics logs what a matcher has panicked with, as that is a fault of the program. What there is to say of clients goes to
-// the ErrorHandler.
+// panics logs what a matcher has panicked with, as that is a fault of the program. What there is to say of clients goes
+// to the ErrorHandler.
 type panics struct{}
 
 func (panics) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelError }

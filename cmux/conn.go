@@ -9,8 +9,8 @@ import (
 	"github.com/oneport-go/oneport"
 )
 
-// MuxConn is a connection that a matched listener has accepted. The embedded Conn is the one that the listener below has
-// accepted; what the matchers have read is missing from its stream, if it was not a socket at which they could look
+// MuxConn is a connection that a matched listener has accepted. The embedded Conn is the one that the listener below
+// has accepted; what the matchers have read is missing from its stream, if it was not a socket at which they could look
 // without reading.
 type MuxConn struct {
 	net.Conn

@@ -144,8 +144,8 @@ func HTTP1Fast(extMethods ...string) Matcher {
 }
 
 // TLS returns a matcher for connections that start with a TLS handshake record of one of the versions, SSL 3.0 to TLS
-// 1.2 if none is given. That is the version of the record, which says nothing of the version that the client offers (RFC
-// 8446, 5.1): clients of TLS 1.3 send that of TLS 1.0 or 1.2.
+// 1.2 if none is given. That is the version of the record, which says nothing of the version that the client offers
+// (RFC 8446, 5.1): clients of TLS 1.3 send that of TLS 1.0 or 1.2.
 func TLS(versions ...int) Matcher {
 	if len(versions) == 0 {
 		versions = []int{tls.VersionSSL30, tls.VersionTLS10, tls.VersionTLS11, tls.VersionTLS12} //lint:ignore SA1019 as a number
@@ -212,8 +212,8 @@ func HTTP2HeaderFieldPrefix(name, valuePrefix string) Matcher {
 	return http2Field(oneport.HeaderPrefix(name, valuePrefix)).match
 }
 
-// HTTP2MatchHeaderFieldSendSettings is [HTTP2HeaderField]. The client gets SETTINGS if it waits for them, whichever is used
-// and however many of them there are.
+// HTTP2MatchHeaderFieldSendSettings is [HTTP2HeaderField]. The client gets SETTINGS if it waits for them, whichever is
+// used and however many of them there are.
 func HTTP2MatchHeaderFieldSendSettings(name, value string) MatchWriter {
 	return http2Field(oneport.Header(name, value)).matchWriter
 }

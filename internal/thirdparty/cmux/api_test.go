@@ -40,7 +40,7 @@ func load(t *testing.T, flags ...string) *types.Package {
 	t.Helper()
 	pkgs, err := packages.Load(&packages.Config{
 		Context:    t.Context(),
-		Mode:       packages.NeedName | packages.NeedTypes | packages.NeedImports | packages.NeedDeps | packages.NeedTypesInfo | packages.NeedSyntax,
+		Mode:       packages.LoadTypes,
 		BuildFlags: flags,
 	}, "github.com/soheilhy/cmux")
 	if err != nil {

@@ -136,7 +136,8 @@ func certificate(t *testing.T) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
 }
 
-// grpcOnNetHTTP has a matcher for gRPC in front of net/http, which does not bear an acknowledgement of SETTINGS too many.
+// grpcOnNetHTTP has a matcher for gRPC in front of net/http, which does not bear an acknowledgement of SETTINGS too
+// many.
 func grpcOnNetHTTP(t *testing.T) {
 	s := grpc.NewServer()
 	healthpb.RegisterHealthServer(s, health.NewServer())
@@ -312,8 +313,8 @@ func closeEndsSilentClients(t *testing.T) {
 	wantEnd(t, silent)
 }
 
-// gracefulStop stops a gRPC server gracefully while a silent client hangs on, and waits for Serve to return, as programs do
-// that want to end cleanly.
+// gracefulStop stops a gRPC server gracefully while a silent client hangs on, and waits for Serve to return, as
+// programs do that want to end cleanly.
 func gracefulStop(t *testing.T) {
 	l := listen(t)
 	m := cmux.New(l)

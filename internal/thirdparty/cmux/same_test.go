@@ -150,8 +150,8 @@ func matchersInOwnFunction(t *testing.T) {
 	wantRead(t, mustAccept(t, matched), request)
 }
 
-// prefaceIsTaken checks that HTTP2, called by a program, takes the preface from the reader and no more, so that the program
-// can go on with the frames.
+// prefaceIsTaken checks that HTTP2, called by a program, takes the preface from the reader and no more, so that the
+// program can go on with the frames.
 func prefaceIsTaken(t *testing.T) {
 	r := strings.NewReader(request)
 	if !cmux.HTTP2()(r) {
@@ -208,20 +208,30 @@ func readTimeout(t *testing.T) {
 }
 
 func readTimeoutIsCleared(t *testing.T) {
-	l := listen(t)
-	m := cmux.New(l)
-	const timeout = 100 * time.Millisecond
-	m.SetReadTimeout(timeout)
-	http := m.Match(cmux.HTTP1Fast())
-	serve(t, m, l)
-	c := dial(t, l, "G")
-	if _, err := io.WriteString(c, "ET /........"); err != nil {
-		t.Fatal(err)
-	}
-	a := mustAccept(t, http)
-	wantRead(t, a, "GET /........")
-	time.AfterFunc(2*timeout, func() { io.WriteString(c, "x") })
-	wantReadPlain(t, a, "x")
+	synctest.Test(t, func(t *testing.T) {
+		l := pipeListener{conns: make(chan net.Conn)}
+		m := cmux.New(l)
+		m.SetReadTimeout(time.Second)
+		http := m.Match(cmux.HTTP1Fast())
+		done := make(chan error, 1)
+		go func() { done <- m.Serve() }()
+		client, server := net.Pipe()
+		defer client.Close()
+		l.conns <- server
+		go func() {
+			io.WriteString(client, "GET /..........")
+			time.Sleep(time.Minute)
+			io.WriteString(client, "x")
+		}()
+		c, err := http.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		wantReadPlain(t, c, "GET /..........x")
+		close(l.conns)
+		<-done
+	})
 }
 
 // wantReadPlain is wantRead without a deadline of its own.
@@ -233,8 +243,8 @@ func wantReadPlain(t *testing.T, c net.Conn, want string) {
 	}
 }
 
-// ownMatchers checks that a program's functions are called once, in order, each only when all before it have said no, and
-// that each sees everything from the first byte on.
+// ownMatchers checks that a program's functions are called once, in order, each only when all before it have said no,
+// and that each sees everything from the first byte on.
 func ownMatchers(t *testing.T) {
 	l := listen(t)
 	m := cmux.New(l)

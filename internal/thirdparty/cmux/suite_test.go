@@ -11,9 +11,9 @@ import (
 	"testing"
 )
 
-// The suite of cmux v0.1.5 has one test whose outcome is a matter of luck, for the original as well: when a client has read
-// what a server wrote, it closes the listener, and the server of another listener must not notice before the first one has
-// noted that it is done.
+// The suite of cmux v0.1.5 has one test whose outcome is a matter of luck, for the original as well: when a client has
+// read what a server wrote, it closes the listener, and the server of another listener must not notice before the first
+// one has noted that it is done.
 const (
 	luckyTest    = "TestTimeout"
 	luckyFailure = "any rule did not match"
