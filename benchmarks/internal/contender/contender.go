@@ -1,0 +1,195 @@
+// Package contender has the servers that are compared, each run in a process of its own, and what it takes to start one,
+// to ask it what it has used, and to stop it.
+package contender
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/soheilhy/cmux"
+
+	"github.com/oneport-go/oneport"
+)
+
+// A Need is what a scenario wants of a server.
+type Need string
+
+const (
+	HTTP1  Need = "HTTP/1"
+	GRPC   Need = "gRPC"
+	H2C    Need = "HTTP/2 in the clear with net/http"
+	TLS    Need = "TLS"
+	Mixed  Need = "gRPC and REST on one connection"
+	Routes Need = "routes"
+	Ports  Need = "several listeners on one port"
+	Bodies Need = "the harness's own services"
+	Memory Need = "the memory of the server process"
+)
+
+// A Contender is a way to serve gRPC and HTTP.
+type Contender struct {
+	Name  string
+	About string          // in a few words
+	Lacks map[Need]string // what it cannot do, and why
+	serve func(*setup) error
+}
+
+// Table has all contenders, the one that the others are measured against first.
+var Table = []Contender{
+	{
+		Name:  "plain",
+		About: "no mux: net/http and grpc-go, each on a port of its own",
+		Lacks: map[Need]string{
+			Mixed: "two ports",
+		},
+		serve: servePlain,
+	},
+	{
+		Name:  "oneport",
+		About: "oneport.Mux on a listener of net.Listen, above tls.NewListener for TLS",
+		Lacks: map[Need]string{
+			Mixed: "one decision per connection",
+		},
+		serve: serveOneport,
+	},
+	{
+		Name:  "cmux",
+		About: "soheilhy/cmux with its SendSettings matcher for gRPC, above tls.NewListener for TLS",
+		Lacks: map[Need]string{
+			H2C:   "with the SendSettings matcher net/http ends an HTTP/2 connection with PROTOCOL_ERROR",
+			Mixed: "one decision per connection",
+		},
+		serve: serveCmux,
+	},
+	{
+		Name:  "servehttp",
+		About: "grpc.Server.ServeHTTP as a handler of net/http",
+		Lacks: map[Need]string{
+			Routes: "no mux",
+		},
+		serve: serveHTTPHandler,
+	},
+}
+
+// Find returns the contender of the name.
+func Find(name string) (Contender, bool) {
+	for _, c := range Table {
+		if c.Name == name {
+			return c, true
+		}
+	}
+	return Contender{}, false
+}
+
+// servePlain is what the others are compared with.
+func servePlain(s *setup) error {
+	httpPort, err := s.listen()
+	if err != nil {
+		return err
+	}
+	grpcPort, err := s.listen()
+	if err != nil {
+		return err
+	}
+	s.addresses = Addresses{HTTP: httpPort.address, GRPC: grpcPort.address}
+	httpServer, grpcServer := newHTTP(newHandler()), s.newGRPC(s.config.TLS)
+	for _, l := range httpPort.listeners {
+		if s.config.TLS {
+			httpServer.TLSConfig = s.tls
+			s.run(func() error { return httpServer.ServeTLS(l, "", "") })
+		} else {
+			s.run(func() error { return httpServer.Serve(l) })
+		}
+	}
+	for _, l := range grpcPort.listeners {
+		s.run(func() error { return grpcServer.Serve(l) })
+	}
+	return nil
+}
+
+func serveOneport(s *setup) error {
+	port, err := s.listen()
+	if err != nil {
+		return err
+	}
+	s.addresses = Addresses{HTTP: port.address, GRPC: port.address}
+	httpServer, grpcServer := newHTTP(newHandler()), s.newGRPC(false)
+	for _, l := range port.listeners {
+		if s.config.TLS {
+			l = tls.NewListener(l, s.tls)
+		}
+		mux := oneport.New(l)
+		for i := range s.config.Routes {
+			mux.Match(oneport.Host(unusedHost(i)))
+		}
+		grpcL := mux.Match(oneport.GRPC())
+		httpL := mux.Match(oneport.HTTP1(), oneport.HTTP2())
+		s.run(func() error { return grpcServer.Serve(grpcL) })
+		s.run(func() error { return httpServer.Serve(httpL) })
+		s.run(mux.Serve)
+	}
+	return nil
+}
+
+func serveCmux(s *setup) error {
+	port, err := s.listen()
+	if err != nil {
+		return err
+	}
+	s.addresses = Addresses{HTTP: port.address, GRPC: port.address}
+	httpServer, grpcServer := newHTTP(newHandler()), s.newGRPC(false)
+	for _, l := range port.listeners {
+		if s.config.TLS {
+			l = tls.NewListener(l, s.tls)
+		}
+		mux := cmux.New(l)
+		for i := range s.config.Routes {
+			mux.Match(cmux.HTTP1HeaderField("Host", unusedHost(i)))
+		}
+		grpcL := mux.MatchWithWriters(cmux.HTTP2MatchHeaderFieldSendSettings("content-type", "application/grpc"))
+		httpL := mux.Match(cmux.HTTP1Fast())
+		s.run(func() error { return grpcServer.Serve(grpcL) })
+		s.run(func() error { return httpServer.Serve(httpL) })
+		s.run(mux.Serve)
+	}
+	return nil
+}
+
+func serveHTTPHandler(s *setup) error {
+	port, err := s.listen()
+	if err != nil {
+		return err
+	}
+	s.addresses = Addresses{HTTP: port.address, GRPC: port.address}
+	grpcServer, rest := s.newGRPC(false), newHandler()
+	httpServer := newHTTP(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
+			grpcServer.ServeHTTP(w, r)
+			return
+		}
+		rest.ServeHTTP(w, r)
+	}))
+	for _, l := range port.listeners {
+		if s.config.TLS {
+			httpServer.TLSConfig = s.tls
+			s.run(func() error { return httpServer.ServeTLS(l, "", "") })
+		} else {
+			s.run(func() error { return httpServer.Serve(l) })
+		}
+	}
+	return nil
+}
+
+// unusedHost is a host that no request is for.
+func unusedHost(i int) string { return fmt.Sprintf("host%d.example.com", i) }
+
+// newHTTP makes the HTTP server of every contender.
+func newHTTP(h http.Handler) *http.Server {
+	s := &http.Server{Handler: h, Protocols: new(http.Protocols)}
+	s.Protocols.SetHTTP1(true)
+	s.Protocols.SetHTTP2(true)
+	s.Protocols.SetUnencryptedHTTP2(true)
+	return s
+}

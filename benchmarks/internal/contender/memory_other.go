@@ -1,0 +1,5 @@
+//go:build !linux
+
+package contender
+
+func memory() (resident, peak uint64) { return 0, 0 }

@@ -1,0 +1,137 @@
+package load
+
+import (
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/oneport-go/oneport/benchmarks/internal/contender"
+)
+
+// inParallel calls f for 0 to n-1, several at once.
+func inParallel(n int, f func(i int) error) error {
+	const several = 32
+	errs := make([]error, several)
+	var running sync.WaitGroup
+	for first := range several {
+		running.Go(func() {
+			for i := first; i < n && errs[first] == nil; i += several {
+				errs[first] = f(i)
+			}
+		})
+	}
+	running.Wait()
+	return joinFew(errs)
+}
+
+// bounded is n, or as many connections as the load may have.
+func (e *Env) bounded(n int) (int, string) {
+	if e.Most > 0 && n > e.Most {
+		return e.Most, fmt.Sprintf("%d connections instead of %d", e.Most, n)
+	}
+	return n, ""
+}
+
+// idle has n clients make a request each and then keep their connections, and looks at the memory that they take. After
+// that each has to be answered once more.
+func idle(n int, newWorker makeWorker) func(*Env) (*Measurement, error) {
+	return func(e *Env) (*Measurement, error) {
+		n, note := e.bounded(n)
+		// The first connections have the server make what it needs once.
+		if _, err := useMany(e, min(n, 100), newWorker, nil); err != nil {
+			return nil, err
+		}
+		m := &Measurement{Ops: n, Connections: n, Note: note}
+		var err error
+		if m.Before, err = e.Server.Usage(contender.Trimmed); err != nil {
+			return nil, err
+		}
+		rec, err := useMany(e, n, newWorker, func() error {
+			m.After, err = e.Server.Usage(contender.Trimmed)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		m.Latency = rec.hist
+		m.Idle, err = e.Server.Usage(contender.Trimmed)
+		return m, err
+	}
+}
+
+// useMany opens n connections, makes a request on each, calls whileIdle, makes another request on each, and closes them.
+func useMany(e *Env, n int, newWorker makeWorker, whileIdle func() error) (*recorder, error) {
+	workers := make([]worker, n)
+	defer func() {
+		for _, w := range workers {
+			if w != nil {
+				w.close()
+			}
+		}
+	}()
+	rec := newRecorder()
+	err := inParallel(n, func(i int) (err error) {
+		if workers[i], err = newWorker(e, i); err != nil {
+			return err
+		}
+		return workers[i].run(time.Now(), rec) // one operation
+	})
+	if err != nil {
+		return nil, fmt.Errorf("opening %d connections: %w", n, err)
+	}
+	if whileIdle == nil {
+		return rec, nil
+	}
+	if err := whileIdle(); err != nil {
+		return nil, err
+	}
+	if err := inParallel(n, func(i int) error { return workers[i].run(time.Now(), rec) }); err != nil {
+		return nil, fmt.Errorf("using a connection that was idle: %w", err)
+	}
+	return rec, nil
+}
+
+// The steady load beside silent clients.
+const (
+	steadyClients = 8
+	steadyEvery   = 25 * time.Millisecond // for each client
+)
+
+// silent has n clients connect and say nothing, half of them where gRPC is and half where HTTP is, beside a steady load.
+func silent(n int) func(*Env) (*Measurement, error) {
+	return func(e *Env) (*Measurement, error) {
+		n, note := e.bounded(n)
+		conns := make([]net.Conn, n)
+		defer func() {
+			for _, c := range conns {
+				if c != nil {
+					c.Close()
+				}
+			}
+		}()
+		err := inParallel(n, func(i int) (err error) {
+			conns[i], err = e.Server.Dial([]string{e.Addresses.HTTP, e.Addresses.GRPC}[i%2])
+			return err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("opening %d silent connections: %w", n, err)
+		}
+		m, err := clients(steadyClients, func(e *Env, i int) (worker, error) {
+			w, err := newEitherConnection(e, i)
+			if err != nil {
+				return nil, err
+			}
+			return &paced{
+				op:     w.(*closedLoop).op,
+				every:  steadyEvery,
+				offset: steadyEvery * time.Duration(i) / steadyClients,
+			}, nil
+		})(e)
+		if err != nil {
+			return nil, err
+		}
+		m.Note = note
+		return m, nil
+	}
+}

@@ -1,0 +1,360 @@
+package load
+
+import (
+	"fmt"
+	"net"
+	"runtime"
+	"slices"
+	"time"
+
+	"github.com/oneport-go/oneport/benchmarks/internal/contender"
+)
+
+// A Scenario is a load, and a way to serve.
+type Scenario struct {
+	Name  string
+	Title string
+	Needs []contender.Need
+
+	// Server is how the contender is to serve, but for its name.
+	Server contender.Config
+
+	// Baseline is the contender that the others are compared with.
+	Baseline string
+
+	// Scenarios of a series differ in one number, X.
+	Series string
+	X      float64
+
+	// MaxRounds bounds the rounds of what takes long and varies little; 0 is no bound.
+	MaxRounds int
+
+	// Takes is about how long it takes, in addition to the warm-up and the duration.
+	Takes time.Duration
+
+	// Paced is set where the number of operations in a second is given.
+	Paced bool
+
+	measure func(*Env) (*Measurement, error)
+}
+
+// Measure plays the scenario.
+func (s *Scenario) Measure(e *Env) (*Measurement, error) { return s.measure(e) }
+
+// Missing returns the first need that the contender cannot meet, and why.
+func (s *Scenario) Missing(c contender.Contender) (need contender.Need, why string) {
+	for _, n := range s.Needs {
+		if why := c.Lacks[n]; why != "" {
+			return n, why
+		}
+	}
+	return "", ""
+}
+
+const baseline = "plain"
+
+// How many clients the load has. They are few, so that what is measured is not the waiting for a processor.
+const (
+	newClients  = 8 // that make new connections
+	openClients = 4 // on open connections
+	inFlight    = 32
+)
+
+// manyConnections is what "many" idle or silent connections are.
+const manyConnections = 10_000
+
+// Table returns all scenarios for a machine with that many processors.
+func Table(processors int) []Scenario {
+	tls := contender.Config{TLS: true}
+	table := []Scenario{
+		{
+			Name: "new-http1", Title: "New connection, one HTTP/1 request",
+			Needs:   []contender.Need{contender.HTTP1},
+			measure: clients(newClients, newHTTP1Connection),
+		}, {
+			Name: "new-grpc", Title: "New strict gRPC connection, one RPC",
+			Needs:   []contender.Need{contender.GRPC},
+			measure: clients(newClients, newGRPCConnection),
+		}, {
+			Name: "new-h2c", Title: "New HTTP/2 connection with prior knowledge, one request to net/http",
+			Needs:   []contender.Need{contender.H2C},
+			measure: clients(newClients, newH2CConnection),
+		}, {
+			Name: "new-tls-http1", Title: "New TLS connection, one HTTP/1 request",
+			Needs:  []contender.Need{contender.TLS, contender.HTTP1},
+			Server: tls, measure: clients(newClients, newHTTP1Connection),
+		}, {
+			Name: "new-tls-grpc", Title: "New TLS connection, one RPC",
+			Needs:  []contender.Need{contender.TLS, contender.GRPC},
+			Server: tls, measure: clients(newClients, newGRPCConnection),
+		},
+	}
+	for _, n := range []int{10, 100, 1000} {
+		table = append(table, Scenario{
+			Name: fmt.Sprintf("churn-%d", n), Title: fmt.Sprintf("New connections of %d clients at once, gRPC and HTTP/1 by turns", n),
+			Needs:  []contender.Need{contender.GRPC, contender.HTTP1},
+			Series: "clients", X: float64(n), measure: clients(n, newEitherConnection),
+		})
+	}
+	table = append(table,
+		Scenario{
+			Name: "rpc-1", Title: fmt.Sprintf("RPCs on %d open connections, 1 in flight on each", openClients),
+			Needs:   []contender.Need{contender.GRPC},
+			measure: clients(openClients, openGRPC(1)),
+		}, Scenario{
+			Name: "rpc-32", Title: fmt.Sprintf("RPCs on %d open connections, %d in flight on each", openClients, inFlight),
+			Needs:   []contender.Need{contender.GRPC},
+			measure: clients(openClients, openGRPC(inFlight)),
+		}, Scenario{
+			Name: "http1-keepalive", Title: fmt.Sprintf("HTTP/1 requests on %d open connections", openClients),
+			Needs:   []contender.Need{contender.HTTP1},
+			measure: clients(openClients, openHTTP1),
+		}, Scenario{
+			Name: "mixed", Title: fmt.Sprintf("gRPC and REST by turns on %d open HTTP/2 connections, %d in flight on each", openClients, inFlight),
+			Needs:    []contender.Need{contender.Mixed},
+			Baseline: "servehttp", measure: clients(openClients, openMixed),
+		}, Scenario{
+			Name: "body-64k-http1", Title: "64 KiB there and back by HTTP/1, on open connections",
+			Needs:   []contender.Need{contender.HTTP1, contender.Bodies},
+			measure: clients(openClients, bodiesHTTP1(echo())),
+		}, Scenario{
+			Name: "body-64k-grpc", Title: "64 KiB there and back by gRPC, on open connections",
+			Needs:   []contender.Need{contender.GRPC, contender.Bodies},
+			measure: clients(openClients, bodiesGRPC(grpcEcho())),
+		}, Scenario{
+			Name: "body-100m-http1", Title: "100 MB there, then back, by HTTP/1",
+			Needs: []contender.Need{contender.HTTP1, contender.Bodies},
+			Takes: time.Second, measure: clients(1, bodiesHTTP1(upload(), download())),
+		}, Scenario{
+			Name: "body-100m-grpc", Title: "100 MB there, then back, by gRPC",
+			Needs: []contender.Need{contender.GRPC, contender.Bodies},
+			Takes: time.Second, measure: clients(1, bodiesGRPC(grpcUpload(), grpcDownload())),
+		})
+	for _, n := range []int{1, 10, 100, 1000} {
+		table = append(table, Scenario{
+			Name: fmt.Sprintf("routes-%d", n), Title: fmt.Sprintf("New connections, gRPC and HTTP/1 by turns, with %d other routes ahead", n),
+			Needs:  []contender.Need{contender.Routes, contender.GRPC, contender.HTTP1},
+			Server: contender.Config{Routes: n},
+			Series: "routes", X: float64(n), measure: clients(newClients, newEitherConnection),
+		})
+	}
+	table = append(table,
+		Scenario{
+			Name: "idle-http1", Title: "10,000 idle HTTP/1 connections, each with one request behind it",
+			Needs:     []contender.Need{contender.HTTP1, contender.Memory},
+			MaxRounds: 6, Takes: 2 * time.Second, measure: idle(manyConnections, openHTTP1),
+		}, Scenario{
+			Name: "idle-grpc", Title: "10,000 idle gRPC connections, each with one RPC behind it",
+			Needs:     []contender.Need{contender.GRPC, contender.Memory},
+			MaxRounds: 6, Takes: 4 * time.Second, measure: idle(manyConnections, openGRPC(1)),
+		})
+	for _, n := range []int{10, 100, 1000, manyConnections} {
+		table = append(table, Scenario{
+			Name: fmt.Sprintf("silent-%d", n), Title: fmt.Sprintf("A steady load of new connections beside %d silent clients", n),
+			Needs:  []contender.Need{contender.GRPC, contender.HTTP1},
+			Series: "silent", X: float64(n), Paced: true,
+			Takes: time.Duration(n) * 100 * time.Microsecond, measure: silent(n),
+		})
+	}
+	for _, rtt := range []time.Duration{0, 10 * time.Millisecond, 50 * time.Millisecond} {
+		for _, withTLS := range []bool{false, true} {
+			s := Scenario{
+				Name:  fmt.Sprintf("rtt-%d", rtt.Milliseconds()),
+				Title: fmt.Sprintf("First RPC of a strict client at a round-trip time of %v", rtt),
+				Needs: []contender.Need{contender.GRPC}, Server: contender.Config{RTT: rtt},
+				Paced: true, MaxRounds: 6, Takes: 8 * rtt, measure: clients(openClients, newGRPCConnection),
+			}
+			if withTLS {
+				s.Name = fmt.Sprintf("rtt-tls-%d", rtt.Milliseconds())
+				s.Title += ", with TLS"
+				s.Needs = append(s.Needs, contender.TLS)
+				s.Server.TLS = true
+			}
+			table = append(table, s)
+		}
+	}
+	for _, n := range coreCounts(processors) {
+		table = append(table, Scenario{
+			Name: fmt.Sprintf("cores-%d", n), Title: fmt.Sprintf("New connections, gRPC and HTTP/1 by turns, with GOMAXPROCS=%d and as many listeners on the port", n),
+			Needs:  []contender.Need{contender.Ports, contender.GRPC, contender.HTTP1},
+			Server: contender.Config{Procs: n, Listeners: n},
+			Series: "cores", X: float64(n), measure: clients(max(newClients, 4*n), newEitherConnection),
+		})
+	}
+	for i := range table {
+		if table[i].Baseline == "" {
+			table[i].Baseline = baseline
+		}
+	}
+	return table
+}
+
+// coreCounts are the powers of two below the number of processors, and that number.
+func coreCounts(processors int) []int {
+	var counts []int
+	for n := 1; n < processors; n *= 2 {
+		counts = append(counts, n)
+	}
+	return append(counts, processors)
+}
+
+// Processors is the number of processors here.
+func Processors() int { return runtime.NumCPU() }
+
+// ForTarget reports whether the scenario can be played with a server of which only the addresses are known.
+func (s *Scenario) ForTarget() bool {
+	for _, need := range []contender.Need{contender.Bodies, contender.Memory, contender.Routes, contender.Ports, contender.TLS} {
+		if slices.Contains(s.Needs, need) {
+			return false
+		}
+	}
+	return s.Server.RTT == 0
+}
+
+// A makeWorker makes the i-th client.
+type makeWorker func(e *Env, i int) (worker, error)
+
+// clients is a load of n clients.
+func clients(n int, make makeWorker) func(*Env) (*Measurement, error) {
+	return func(e *Env) (*Measurement, error) {
+		return withWorkers(e, func() ([]worker, error) {
+			var workers []worker
+			for i := range n {
+				w, err := make(e, i)
+				if err != nil {
+					return workers, err
+				}
+				workers = append(workers, w)
+			}
+			return workers, nil
+		})
+	}
+}
+
+func newHTTP1Connection(e *Env, _ int) (worker, error) {
+	req, _ := e.small()
+	client := newHTTP1(e.Addresses.HTTP, req)
+	return &closedLoop{op: perConnection(
+		func() (net.Conn, error) { return e.dial(e.Addresses.HTTP, "http/1.1") },
+		func(c net.Conn) error {
+			client.open(c)
+			return client.roundTrip()
+		},
+	)}, nil
+}
+
+func newGRPCConnection(e *Env, _ int) (worker, error) {
+	_, req := e.small()
+	return newHTTP2Connection(e, e.Addresses.GRPC, req, true), nil
+}
+
+func newH2CConnection(e *Env, _ int) (worker, error) {
+	req, _ := e.small()
+	return newHTTP2Connection(e, e.Addresses.HTTP, req, false), nil
+}
+
+func newHTTP2Connection(e *Env, address string, req *request, strict bool) worker {
+	client := newHTTP2(newScript(e.scheme(), address, req), strict)
+	return &closedLoop{op: perConnection(
+		func() (net.Conn, error) { return e.dial(address, "h2") },
+		func(c net.Conn) error {
+			if err := client.open(c); err != nil {
+				return err
+			}
+			return client.roundTrip()
+		},
+	)}
+}
+
+// newEitherConnection makes a client that is one of gRPC and of HTTP/1 by turns, so that every run has as many of both.
+func newEitherConnection(e *Env, i int) (worker, error) {
+	http1, err := newHTTP1Connection(e, i)
+	if err != nil {
+		return nil, err
+	}
+	grpc, err := newGRPCConnection(e, i)
+	if err != nil {
+		return nil, err
+	}
+	ops := []func() error{http1.(*closedLoop).op, grpc.(*closedLoop).op}
+	turn := i
+	return &closedLoop{op: func() error {
+		turn++
+		return ops[turn%2]()
+	}}, nil
+}
+
+func openHTTP1(e *Env, i int) (worker, error) {
+	req, _ := e.small()
+	return bodiesHTTP1(req)(e, i)
+}
+
+func openGRPC(n int) makeWorker {
+	return func(e *Env, i int) (worker, error) {
+		_, req := e.small()
+		if n == 1 {
+			return bodiesGRPC(req)(e, i)
+		}
+		return openPipelined(e, e.Addresses.GRPC, n, true, req)
+	}
+}
+
+func openMixed(e *Env, _ int) (worker, error) {
+	http, grpc := e.small()
+	return openPipelined(e, e.Addresses.GRPC, inFlight, false, grpc, http)
+}
+
+func openPipelined(e *Env, address string, n int, strict bool, requests ...*request) (worker, error) {
+	client, err := openHTTP2(e, address, strict, requests...)
+	if err != nil {
+		return nil, err
+	}
+	return &pipelined{client: client, n: n}, nil
+}
+
+func openHTTP2(e *Env, address string, strict bool, requests ...*request) (*http2Client, error) {
+	c, err := e.dial(address, "h2")
+	if err != nil {
+		return nil, err
+	}
+	client := newHTTP2(newScript(e.scheme(), address, requests...), strict)
+	if err := client.open(c); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return client, nil
+}
+
+// bodiesHTTP1 makes a client for which the requests, one after the other on an open connection, are one operation.
+func bodiesHTTP1(requests ...*request) makeWorker {
+	return func(e *Env, _ int) (worker, error) {
+		c, err := e.dial(e.Addresses.HTTP, "http/1.1")
+		if err != nil {
+			return nil, err
+		}
+		client := newHTTP1(e.Addresses.HTTP, requests...)
+		client.open(c)
+		return &closedLoop{conn: c, op: times(len(requests), client.roundTrip)}, nil
+	}
+}
+
+func bodiesGRPC(requests ...*request) makeWorker {
+	return func(e *Env, _ int) (worker, error) {
+		client, err := openHTTP2(e, e.Addresses.GRPC, true, requests...)
+		if err != nil {
+			return nil, err
+		}
+		return &closedLoop{conn: client.conn, op: times(len(requests), client.roundTrip)}, nil
+	}
+}
+
+func times(n int, f func() error) func() error {
+	return func() error {
+		for range n {
+			if err := f(); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}

@@ -1,0 +1,318 @@
+package results
+
+import (
+	"fmt"
+	"image/color"
+	"math"
+	"path/filepath"
+	"slices"
+
+	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
+)
+
+// figure is a plot in a file. It belongs to a scenario, or to none.
+type figure struct{ file, title, scenario string }
+
+// palette can be told apart by readers who do not see all colours (Okabe and Ito).
+var palette = []color.RGBA{
+	{0, 0, 0, 255},
+	{0, 114, 178, 255},
+	{213, 94, 0, 255},
+	{0, 158, 115, 255},
+	{204, 121, 167, 255},
+	{230, 159, 0, 255},
+	{86, 180, 233, 255},
+}
+
+var shapes = []draw.GlyphDrawer{
+	draw.CircleGlyph{}, draw.SquareGlyph{}, draw.PyramidGlyph{}, draw.CrossGlyph{}, draw.PlusGlyph{}, draw.RingGlyph{}, draw.BoxGlyph{},
+}
+
+// style is that of the i-th contender in all plots.
+func style(i int) (draw.LineStyle, draw.GlyphStyle) {
+	c := palette[i%len(palette)]
+	return draw.LineStyle{Color: c, Width: vg.Points(1.2)},
+		draw.GlyphStyle{Color: c, Radius: vg.Points(3), Shape: shapes[i%len(shapes)]}
+}
+
+// plot draws everything that there are numbers for.
+func (r *Results) plot(sum *Summary, dir string) ([]figure, error) {
+	var figures []figure
+	save := func(p *plot.Plot, f figure, width, height vg.Length) error {
+		p.Title.Text = f.title
+		p.BackgroundColor = color.White
+		if err := p.Save(width, height, filepath.Join(dir, f.file)); err != nil {
+			return fmt.Errorf("drawing %s: %w", f.file, err)
+		}
+		figures = append(figures, f)
+		return nil
+	}
+	for _, metric := range r.measured(sum, overviewMetrics) {
+		m := FindMetric(metric)
+		p, rows, err := r.ratioPlot(sum, m)
+		if err != nil {
+			return nil, err
+		}
+		if rows > 0 {
+			f := figure{file: "ratio-" + m.Key + ".svg", title: "Ratio of " + m.Title + " to the baseline"}
+			if err := save(p, f, 18*vg.Centimeter, vg.Length(rows)*0.8*vg.Centimeter+3*vg.Centimeter); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for _, s := range seriesPlots {
+		p, drawn, err := r.seriesPlot(sum, s)
+		if err != nil {
+			return nil, err
+		}
+		if drawn {
+			m := FindMetric(s.metric)
+			f := figure{file: s.series + "-" + s.metric + ".svg", title: fmt.Sprintf("%s, %s, by number of %s", m.Title, m.Unit, s.what)}
+			if err := save(p, f, 16*vg.Centimeter, 9*vg.Centimeter); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if p, drawn, err := r.memoryPlot(sum); err != nil {
+		return nil, err
+	} else if drawn {
+		if err := save(p, figure{file: "memory.svg", title: "Resident memory per idle connection, KiB"}, 14*vg.Centimeter, 9*vg.Centimeter); err != nil {
+			return nil, err
+		}
+	}
+	for _, s := range r.Scenarios {
+		p, drawn, err := r.latencyPlot(s)
+		if err != nil {
+			return nil, err
+		}
+		if drawn {
+			f := figure{file: "latency-" + s.Name + ".svg", title: "Latency, " + s.Name, scenario: s.Name}
+			if err := save(p, f, 16*vg.Centimeter, 9*vg.Centimeter); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return figures, nil
+}
+
+// errorBars are points with their intervals.
+type errorBars struct {
+	plotter.XYs
+	low, high []float64
+}
+
+func (b errorBars) XError(i int) (float64, float64) { return b.low[i], b.high[i] }
+func (b errorBars) YError(i int) (float64, float64) { return b.low[i], b.high[i] }
+
+// add adds a point at which the estimate is drawn. Without an interval there is no bar.
+func (b *errorBars) add(xy plotter.XY, e Estimate, scale float64) {
+	b.XYs = append(b.XYs, xy)
+	low, high := 0.0, 0.0
+	if e.Bounded() {
+		low, high = (e.Median-e.Low)*scale, (e.High-e.Median)*scale
+	}
+	b.low, b.high = append(b.low, low), append(b.high, high)
+}
+
+// ratioPlot has a row for each scenario, the first at the top, and in it a point for each contender.
+func (r *Results) ratioPlot(sum *Summary, m Metric) (*plot.Plot, int, error) {
+	p := plot.New()
+	p.X.Label.Text = m.Title + " in relation to the baseline"
+	p.Legend.Top = true
+	var rows []string
+	for _, s := range r.Scenarios {
+		for _, c := range r.Contenders {
+			if _, ok := sum.Ratio(s.Name, c.Name, m.Key); ok && c.Name != s.Baseline {
+				rows = append(rows, s.Name)
+				break
+			}
+		}
+	}
+	slices.Reverse(rows)
+	one, err := plotter.NewLine(plotter.XYs{{X: 1, Y: -0.5}, {X: 1, Y: float64(len(rows)) - 0.5}})
+	if err != nil {
+		return nil, 0, err
+	}
+	one.Color = color.Gray{128}
+	p.Add(plotter.NewGrid(), one)
+	for i, c := range r.Contenders {
+		var points errorBars
+		for y, name := range rows {
+			if e, ok := sum.Ratio(name, c.Name, m.Key); ok && !r.isBaseline(name, c.Name) {
+				offset := (float64(i) - float64(len(r.Contenders)-1)/2) * -0.7 / float64(len(r.Contenders))
+				points.add(plotter.XY{X: e.Median, Y: float64(y) + offset}, e, 1)
+			}
+		}
+		if len(points.XYs) == 0 {
+			continue
+		}
+		scatter, err := plotter.NewScatter(points.XYs)
+		if err != nil {
+			return nil, 0, err
+		}
+		bars, err := plotter.NewXErrorBars(points)
+		if err != nil {
+			return nil, 0, err
+		}
+		bars.LineStyle, scatter.GlyphStyle = style(i)
+		p.Add(bars, scatter)
+		p.Legend.Add(c.Name, scatter)
+	}
+	if len(rows) > 0 {
+		p.NominalY(rows...)
+	}
+	return p, len(rows), nil
+}
+
+func (r *Results) isBaseline(scenario, contender string) bool {
+	return slices.ContainsFunc(r.Scenarios, func(s Scenario) bool { return s.Name == scenario && s.Baseline == contender })
+}
+
+// seriesPlots show what a cost depends on.
+var seriesPlots = []struct{ series, what, metric string }{
+	{"routes", "other routes", "cpu"},
+	{"clients", "concurrent clients", "cpu"},
+	{"clients", "concurrent clients", "p99"},
+	{"silent", "silent clients", "cpu"},
+	{"silent", "silent clients", "p99"},
+	{"cores", "cores", "throughput"},
+	{"cores", "cores", "cpu"},
+}
+
+func (r *Results) seriesPlot(sum *Summary, sp struct{ series, what, metric string }) (p *plot.Plot, drawn bool, err error) {
+	p = plot.New()
+	p.X.Label.Text = sp.what
+	p.Y.Label.Text = FindMetric(sp.metric).Unit
+	p.Y.Min = 0
+	p.Legend.Top = true
+	p.Add(plotter.NewGrid())
+	var ticks []plot.Tick
+	for _, s := range r.Scenarios {
+		if s.Series == sp.series {
+			ticks = append(ticks, plot.Tick{Value: s.X, Label: grouped(int64(s.X))})
+		}
+	}
+	if len(ticks) < 2 {
+		return p, false, nil
+	}
+	p.X.Scale = plot.LogScale{}
+	p.X.Tick.Marker = plot.ConstantTicks(ticks)
+	for i, c := range r.Contenders {
+		var points errorBars
+		for _, s := range r.Scenarios {
+			if e, ok := sum.Absolute(s.Name, c.Name, sp.metric); ok && s.Series == sp.series {
+				points.add(plotter.XY{X: s.X, Y: e.Median}, e, 1)
+			}
+		}
+		if len(points.XYs) == 0 {
+			continue
+		}
+		drawn = true
+		line, scatter, err := plotter.NewLinePoints(points.XYs)
+		if err != nil {
+			return nil, false, err
+		}
+		bars, err := plotter.NewYErrorBars(points)
+		if err != nil {
+			return nil, false, err
+		}
+		line.LineStyle, scatter.GlyphStyle = style(i)
+		bars.LineStyle = line.LineStyle
+		p.Add(line, scatter, bars)
+		p.Legend.Add(c.Name, line, scatter)
+	}
+	return p, drawn, nil
+}
+
+// memoryPlot has a group of points for each scenario with idle connections.
+func (r *Results) memoryPlot(sum *Summary) (p *plot.Plot, drawn bool, err error) {
+	p = plot.New()
+	p.Y.Label.Text = "KiB"
+	p.Y.Min = 0
+	p.Legend.Top = true
+	p.Add(plotter.NewGrid())
+	var names []string
+	for _, s := range r.Scenarios {
+		for _, c := range r.Contenders {
+			if _, ok := sum.Absolute(s.Name, c.Name, "memory"); ok {
+				names = append(names, s.Name)
+				break
+			}
+		}
+	}
+	if len(names) == 0 {
+		return p, false, nil
+	}
+	for i, c := range r.Contenders {
+		var points errorBars
+		for x, name := range names {
+			if e, ok := sum.Absolute(name, c.Name, "memory"); ok {
+				offset := (float64(i) - float64(len(r.Contenders)-1)/2) * 0.5 / float64(len(r.Contenders))
+				points.add(plotter.XY{X: float64(x) + offset, Y: e.Median / 1024}, e, 1.0/1024)
+			}
+		}
+		if len(points.XYs) == 0 {
+			continue
+		}
+		scatter, err := plotter.NewScatter(points.XYs)
+		if err != nil {
+			return nil, false, err
+		}
+		bars, err := plotter.NewYErrorBars(points)
+		if err != nil {
+			return nil, false, err
+		}
+		bars.LineStyle, scatter.GlyphStyle = style(i)
+		p.Add(bars, scatter)
+		p.Legend.Add(c.Name, scatter)
+	}
+	p.NominalX(names...)
+	p.X.Min, p.X.Max = -0.5, float64(len(names))-0.5
+	return p, true, nil
+}
+
+// latencyPlot shows the distributions, with as much room for each further nine of the quantile.
+func (r *Results) latencyPlot(s Scenario) (p *plot.Plot, drawn bool, err error) {
+	p = plot.New()
+	p.X.Label.Text = "part of the operations"
+	p.Y.Label.Text = "µs"
+	p.Y.Scale = plot.LogScale{}
+	p.Y.Tick.Marker = plot.LogTicks{Prec: -1}
+	p.X.Tick.Marker = plot.ConstantTicks([]plot.Tick{
+		{Value: 0, Label: "0 %"}, {Value: nines(0.5), Label: "50 %"}, {Value: 1, Label: "90 %"},
+		{Value: 2, Label: "99 %"}, {Value: 3, Label: "99.9 %"}, {Value: 4, Label: "99.99 %"}, {Value: 5, Label: "99.999 %"},
+	})
+	p.Legend.Top, p.Legend.Left = true, true
+	p.Add(plotter.NewGrid())
+	for i, c := range r.Contenders {
+		for _, l := range r.Latencies {
+			if l.Scenario != s.Name || l.Contender != c.Name || r.failed(s.Name, c.Name) {
+				continue
+			}
+			var points plotter.XYs
+			for _, q := range l.Points {
+				if q.Quantile < 1 && q.Microseconds > 0 {
+					points = append(points, plotter.XY{X: nines(q.Quantile), Y: q.Microseconds})
+				}
+			}
+			if len(points) < 2 {
+				continue
+			}
+			drawn = true
+			line, err := plotter.NewLine(points)
+			if err != nil {
+				return nil, false, err
+			}
+			line.LineStyle, _ = style(i)
+			p.Add(line)
+			p.Legend.Add(c.Name, line)
+		}
+	}
+	return p, drawn, nil
+}
+
+// nines is 0 for 0 %, 1 for 90 %, 2 for 99 %.
+func nines(quantile float64) float64 { return -math.Log10(1 - quantile) }

@@ -1,0 +1,56 @@
+// Benchmarks compares oneport with a plain listener and with other ways to serve gRPC and HTTP on one port, on the
+// machine on which it runs. README.md says what is measured and how to read it.
+//
+//	go run . -quick
+//	go run .
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/oneport-go/oneport/benchmarks/internal/contender"
+)
+
+func main() {
+	if contender.IsServer() {
+		if err := contender.Serve(os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := command(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "benchmarks:", err)
+		os.Exit(1)
+	}
+}
+
+// command is the program, but for the server processes that it starts.
+func command(ctx context.Context, args []string, out, errOut io.Writer) error {
+	o, err := parse(args, errOut)
+	if err != nil {
+		return err
+	}
+	switch {
+	case o.list:
+		return list(o, out)
+	case o.report != "":
+		return rewrite(o.report, out)
+	case o.compare != "":
+		return compare(o.compare, o.with, out)
+	}
+	r, err := run(ctx, o, errOut)
+	if r == nil {
+		return err
+	}
+	return errors.Join(write(r, o.out, out), err)
+}
