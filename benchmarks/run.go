@@ -120,7 +120,7 @@ func (r *runner) roundTrips() {
 	if !needed {
 		return
 	}
-	p, err := contender.Start(contender.Config{Contender: contender.Table[0].Name, RTT: time.Millisecond})
+	p, err := contender.Start(contender.Config{Contender: contender.Table[0].Name, Namespace: true, RTT: time.Millisecond})
 	if err == nil {
 		err = p.Stop()
 	}
@@ -130,7 +130,7 @@ func (r *runner) roundTrips() {
 	}
 	r.proxied = true
 	r.results.Run.RoundTrips = "a delaying proxy in the load's process"
-	r.note("Round-trip times are those of a proxy, since a network namespace with netem cannot be had: " + err.Error())
+	r.note("Round-trip times are those of a proxy, since a network namespace with netem cannot be had: " + err.Error() + ".")
 }
 
 // note notes what a reader of the report has to know, once.
@@ -157,9 +157,7 @@ func (r *runner) step(s step) (err error) {
 	} else {
 		config := s.scenario.Server
 		config.Contender = s.contender.Name
-		if r.proxied {
-			config.RTT = 0
-		}
+		config.Namespace = rtt > 0 && !r.proxied
 		p, err := contender.Start(config)
 		if err != nil {
 			return err
@@ -197,6 +195,9 @@ func (r *runner) add(s step, m *load.Measurement) {
 		Values: values(s.scenario, m),
 	})
 	at := cell{s.scenario.Name, s.contender.Name}
+	if m.Latency == nil {
+		return
+	}
 	if all := r.latencies[at]; all != nil {
 		all.Merge(m.Latency)
 	} else {
@@ -212,8 +213,10 @@ func values(s *load.Scenario, m *load.Measurement) map[string]float64 {
 	if !s.Paced && m.Elapsed > 0 {
 		v["throughput"] = ops / m.Elapsed.Seconds()
 	}
-	for metric, quantile := range map[string]float64{"p50": 50, "p90": 90, "p99": 99, "p999": 99.9} {
-		v[metric] = microseconds(m.Latency.ValueAtQuantile(quantile))
+	if m.Latency != nil {
+		for metric, quantile := range map[string]float64{"p50": 50, "p90": 90, "p99": 99, "p999": 99.9} {
+			v[metric] = microseconds(m.Latency.ValueAtQuantile(quantile))
+		}
 	}
 	before, after := m.Before, m.After
 	if m.Connections > 0 {

@@ -48,7 +48,7 @@ var Table = []Contender{
 	},
 	{
 		Name:  "oneport",
-		About: "oneport.Mux on a listener of net.Listen, above tls.NewListener for TLS",
+		About: "oneport.Mux on a listener of net.Listen, which terminates TLS where there is any",
 		Lacks: map[Need]string{
 			Mixed: "one decision per connection",
 		},
@@ -116,16 +116,18 @@ func serveOneport(s *setup) error {
 	}
 	s.addresses = Addresses{HTTP: port.address, GRPC: port.address}
 	httpServer, grpcServer := newHTTP(newHandler()), s.newGRPC(false)
+	oneport.ConfigureHTTP(httpServer)
 	for _, l := range port.listeners {
-		if s.config.TLS {
-			l = tls.NewListener(l, s.tls)
-		}
 		mux := oneport.New(l)
-		for i := range s.config.Routes {
-			mux.Match(oneport.Host(unusedHost(i)))
+		match := mux.Match
+		if s.config.TLS {
+			match = mux.TLS(s.tls).Match
 		}
-		grpcL := mux.Match(oneport.GRPC())
-		httpL := mux.Match(oneport.HTTP1(), oneport.HTTP2())
+		for i := range s.config.Routes {
+			match(oneport.Host(unusedHost(i)))
+		}
+		grpcL := match(oneport.GRPC())
+		httpL := match(oneport.HTTP1(), oneport.HTTP2())
 		s.run(func() error { return grpcServer.Serve(grpcL) })
 		s.run(func() error { return httpServer.Serve(httpL) })
 		s.run(mux.Serve)

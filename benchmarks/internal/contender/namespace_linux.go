@@ -19,15 +19,18 @@ func inNamespace(cmd *exec.Cmd) error {
 	return nil
 }
 
-// slowLoopback makes the loopback of the process's namespace as slow as a network with the round-trip time. A packet on
-// its way passes netem once.
-func slowLoopback(rtt time.Duration) error {
+// prepareLoopback sets the loopback of the process's namespace up, and makes it as slow as a network with the round-trip
+// time. A packet on its way passes netem once.
+func prepareLoopback(rtt time.Duration) error {
 	loopback, err := netlink.LinkByName("lo")
 	if err != nil {
 		return err
 	}
 	if err := netlink.LinkSetUp(loopback); err != nil {
 		return fmt.Errorf("setting the loopback up: %w", err)
+	}
+	if rtt == 0 {
+		return nil
 	}
 	attributes := netlink.QdiscAttrs{
 		LinkIndex: loopback.Attrs().Index,

@@ -14,7 +14,7 @@ var errNoNamespaces = fmt.Errorf("network namespaces: %w", errors.ErrUnsupported
 
 func inNamespace(*exec.Cmd) error { return errNoNamespaces }
 
-func slowLoopback(time.Duration) error { return errNoNamespaces }
+func prepareLoopback(time.Duration) error { return errNoNamespaces }
 
 type namespace struct{}
 

@@ -34,7 +34,7 @@ func Start(config Config) (*Process, error) {
 	p := &Process{cmd: exec.Command(self)}
 	p.cmd.Env = append(os.Environ(), serverVariable+"=1")
 	p.cmd.Stderr = &p.said
-	if config.RTT > 0 {
+	if config.Namespace {
 		if err := inNamespace(p.cmd); err != nil {
 			return nil, err
 		}
@@ -54,11 +54,12 @@ func Start(config Config) (*Process, error) {
 	if err == nil && r.Addresses == nil {
 		err = errors.New("it has not said where it serves")
 	}
-	if err == nil && config.RTT > 0 {
+	if err == nil && config.Namespace {
 		p.namespace, err = namespaceOf(p.cmd.Process.Pid)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("starting %s: %w", config.Contender, err), p.Stop())
+		p.Stop() // what is wrong is known
+		return nil, fmt.Errorf("starting %s: %w", config.Contender, err)
 	}
 	p.Addresses = *r.Addresses
 	return p, nil

@@ -74,8 +74,8 @@ func start(config Config) (*setup, error) {
 	if config.Procs > 0 {
 		runtime.GOMAXPROCS(config.Procs)
 	}
-	if config.RTT > 0 {
-		if err := slowLoopback(config.RTT); err != nil {
+	if config.Namespace {
+		if err := prepareLoopback(config.RTT); err != nil {
 			return nil, err
 		}
 	}

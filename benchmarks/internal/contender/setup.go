@@ -27,8 +27,10 @@ type Config struct {
 	Listeners int // on each port, with SO_REUSEPORT; 0 means one without it
 	Procs     int // GOMAXPROCS, 0 for Go's default
 
-	// RTT has the server listen on the loopback of a network namespace of its own, with this round-trip time.
-	RTT time.Duration
+	// Namespace has the server listen on the loopback of a network namespace of its own, and RTT gives that a round-trip
+	// time.
+	Namespace bool
+	RTT       time.Duration
 }
 
 // Addresses are where a contender serves.

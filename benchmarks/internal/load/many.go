@@ -39,7 +39,7 @@ func idle(n int, newWorker makeWorker) func(*Env) (*Measurement, error) {
 	return func(e *Env) (*Measurement, error) {
 		n, note := e.bounded(n)
 		// The first connections have the server make what it needs once.
-		if _, err := useMany(e, min(n, 100), newWorker, nil); err != nil {
+		if err := useMany(e, min(n, 100), newWorker, nil); err != nil {
 			return nil, err
 		}
 		m := &Measurement{Ops: n, Connections: n, Note: note}
@@ -47,21 +47,19 @@ func idle(n int, newWorker makeWorker) func(*Env) (*Measurement, error) {
 		if m.Before, err = e.Server.Usage(contender.Trimmed); err != nil {
 			return nil, err
 		}
-		rec, err := useMany(e, n, newWorker, func() error {
+		if err := useMany(e, n, newWorker, func() error {
 			m.After, err = e.Server.Usage(contender.Trimmed)
 			return err
-		})
-		if err != nil {
+		}); err != nil {
 			return nil, err
 		}
-		m.Latency = rec.hist
 		m.Idle, err = e.Server.Usage(contender.Trimmed)
 		return m, err
 	}
 }
 
 // useMany opens n connections, makes a request on each, calls whileIdle, makes another request on each, and closes them.
-func useMany(e *Env, n int, newWorker makeWorker, whileIdle func() error) (*recorder, error) {
+func useMany(e *Env, n int, newWorker makeWorker, whileIdle func() error) error {
 	workers := make([]worker, n)
 	defer func() {
 		for _, w := range workers {
@@ -70,7 +68,7 @@ func useMany(e *Env, n int, newWorker makeWorker, whileIdle func() error) (*reco
 			}
 		}
 	}()
-	rec := newRecorder()
+	rec := newRecorder() // for the workers; how long it takes where nothing else happens is measured elsewhere
 	err := inParallel(n, func(i int) (err error) {
 		if workers[i], err = newWorker(e, i); err != nil {
 			return err
@@ -78,18 +76,18 @@ func useMany(e *Env, n int, newWorker makeWorker, whileIdle func() error) (*reco
 		return workers[i].run(time.Now(), rec) // one operation
 	})
 	if err != nil {
-		return nil, fmt.Errorf("opening %d connections: %w", n, err)
+		return fmt.Errorf("opening %d connections: %w", n, err)
 	}
 	if whileIdle == nil {
-		return rec, nil
+		return nil
 	}
 	if err := whileIdle(); err != nil {
-		return nil, err
+		return err
 	}
 	if err := inParallel(n, func(i int) error { return workers[i].run(time.Now(), rec) }); err != nil {
-		return nil, fmt.Errorf("using a connection that was idle: %w", err)
+		return fmt.Errorf("using a connection that was idle: %w", err)
 	}
-	return rec, nil
+	return nil
 }
 
 // The steady load beside silent clients.

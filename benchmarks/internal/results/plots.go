@@ -6,6 +6,7 @@ import (
 	"math"
 	"path/filepath"
 	"slices"
+	"strconv"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
@@ -121,7 +122,7 @@ func (b *errorBars) add(xy plotter.XY, e Estimate, scale float64) {
 func (r *Results) ratioPlot(sum *Summary, m Metric) (*plot.Plot, int, error) {
 	p := plot.New()
 	p.X.Label.Text = m.Title + " in relation to the baseline"
-	p.Legend.Top = true
+	setLegend(p, false)
 	var rows []string
 	for _, s := range r.Scenarios {
 		for _, c := range r.Contenders {
@@ -163,8 +164,40 @@ func (r *Results) ratioPlot(sum *Summary, m Metric) (*plot.Plot, int, error) {
 	}
 	if len(rows) > 0 {
 		p.NominalY(rows...)
+		p.Y.Min, p.Y.Max = -0.5, float64(len(rows))+float64(len(r.Contenders))/2 // with room for the legend
 	}
+	p.X.Scale = plot.LogScale{}
+	p.X.Min, p.X.Max = p.X.Min/1.03, p.X.Max*1.03
+	p.X.Tick.Marker = ratioTicks{}
 	return p, len(rows), nil
+}
+
+// ratioTicks are those of a logarithmic axis of ratios, close to each other where it is short.
+type ratioTicks struct{}
+
+func (ratioTicks) Ticks(low, high float64) []plot.Tick {
+	at := []float64{0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100}
+	switch {
+	case high/low < 1.5:
+		at = []float64{0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1, 1.05, 1.1, 1.15, 1.2, 1.25, 1.3, 1.35, 1.4}
+	case high/low < 4:
+		at = []float64{0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.4, 1.6, 1.8, 2, 2.5, 3}
+	}
+	var ticks []plot.Tick
+	for _, v := range at {
+		if low <= v && v <= high {
+			ticks = append(ticks, plot.Tick{Value: v, Label: strconv.FormatFloat(v, 'g', -1, 64)})
+		}
+	}
+	return ticks
+}
+
+// setLegend sets the legend at the top.
+func setLegend(p *plot.Plot, left bool) {
+	p.Legend.Top, p.Legend.Left = true, left
+	p.Legend.TextStyle.Font.Size = vg.Points(9)
+	p.Legend.ThumbnailWidth = vg.Points(16)
+	p.Legend.Padding = vg.Points(3)
 }
 
 func (r *Results) isBaseline(scenario, contender string) bool {
@@ -187,7 +220,7 @@ func (r *Results) seriesPlot(sum *Summary, sp struct{ series, what, metric strin
 	p.X.Label.Text = sp.what
 	p.Y.Label.Text = FindMetric(sp.metric).Unit
 	p.Y.Min = 0
-	p.Legend.Top = true
+	setLegend(p, true)
 	p.Add(plotter.NewGrid())
 	var ticks []plot.Tick
 	for _, s := range r.Scenarios {
@@ -224,15 +257,20 @@ func (r *Results) seriesPlot(sum *Summary, sp struct{ series, what, metric strin
 		p.Add(line, scatter, bars)
 		p.Legend.Add(c.Name, line, scatter)
 	}
+	p.Y.Max *= headroom
+	p.X.Max *= 1.1
 	return p, drawn, nil
 }
+
+// headroom is what an axis is longer by for the legend.
+const headroom = 1.35
 
 // memoryPlot has a group of points for each scenario with idle connections.
 func (r *Results) memoryPlot(sum *Summary) (p *plot.Plot, drawn bool, err error) {
 	p = plot.New()
 	p.Y.Label.Text = "KiB"
 	p.Y.Min = 0
-	p.Legend.Top = true
+	setLegend(p, true)
 	p.Add(plotter.NewGrid())
 	var names []string
 	for _, s := range r.Scenarios {
@@ -271,6 +309,7 @@ func (r *Results) memoryPlot(sum *Summary) (p *plot.Plot, drawn bool, err error)
 	}
 	p.NominalX(names...)
 	p.X.Min, p.X.Max = -0.5, float64(len(names))-0.5
+	p.Y.Max *= headroom
 	return p, true, nil
 }
 
@@ -285,7 +324,7 @@ func (r *Results) latencyPlot(s Scenario) (p *plot.Plot, drawn bool, err error) 
 		{Value: 0, Label: "0 %"}, {Value: nines(0.5), Label: "50 %"}, {Value: 1, Label: "90 %"},
 		{Value: 2, Label: "99 %"}, {Value: 3, Label: "99.9 %"}, {Value: 4, Label: "99.99 %"}, {Value: 5, Label: "99.999 %"},
 	})
-	p.Legend.Top, p.Legend.Left = true, true
+	setLegend(p, true)
 	p.Add(plotter.NewGrid())
 	for i, c := range r.Contenders {
 		for _, l := range r.Latencies {
