@@ -170,7 +170,7 @@ func (c *http2Client) finish() error {
 	for len(c.streams) > 0 {
 		// What there is to say waits for the answers that have come already.
 		if c.in.Buffered() == 0 {
-			if err := c.flush(); err != nil {
+			if err := c.sendAll(); err != nil {
 				return err
 			}
 		}
@@ -227,18 +227,18 @@ func (c *http2Client) send(s *stream) {
 	}
 }
 
-// sendAll goes on with the bodies that wait for a window, until none can.
+// sendAll sends what is in out, and as much of the bodies as the windows allow.
 func (c *http2Client) sendAll() error {
 	for {
 		before := c.window
 		for _, s := range c.streams {
 			c.send(s)
 		}
-		if c.window == before {
-			return nil
-		}
 		if err := c.flush(); err != nil {
 			return err
+		}
+		if c.window == before {
+			return nil
 		}
 	}
 }
@@ -274,7 +274,6 @@ func (c *http2Client) readFrame() error {
 		} else if s := c.find(f.StreamID); s != nil {
 			s.window += int64(f.Increment)
 		}
-		return c.sendAll()
 	case *http2.DataFrame:
 		return c.data(f)
 	case *http2.HeadersFrame:
@@ -315,8 +314,7 @@ func (c *http2Client) settings(f *http2.SettingsFrame) error {
 	}); err != nil {
 		return err
 	}
-	c.framer.WriteSettingsAck()
-	return c.sendAll()
+	return c.framer.WriteSettingsAck()
 }
 
 func (c *http2Client) data(f *http2.DataFrame) error {

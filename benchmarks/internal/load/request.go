@@ -115,17 +115,17 @@ func echo() *request {
 	return &request{method: "POST", path: contender.PathEcho, chunk: make([]byte, bodySize), repeat: 1, want: bodySize}
 }
 
-// upload and download are the two halves of a large body's way there and back.
-func upload() *request {
-	const size = bodySize * largePieces
+// upload and download are the two halves of a large body's way there and back. It has so many pieces.
+func upload(pieces int) *request {
+	size := bodySize * pieces
 	return &request{
 		method: "POST", path: contender.PathUpload,
-		chunk: make([]byte, bodySize), repeat: largePieces, want: len(strconv.Itoa(size)),
+		chunk: make([]byte, bodySize), repeat: pieces, want: len(strconv.Itoa(size)),
 	}
 }
 
-func download() *request {
-	const size = bodySize * largePieces
+func download(pieces int) *request {
+	size := bodySize * pieces
 	return get(contender.PathBytes+"?n="+strconv.Itoa(size), size)
 }
 
@@ -139,22 +139,22 @@ func grpcEcho() *request {
 	}
 }
 
-func grpcUpload() *request {
+func grpcUpload(pieces int) *request {
 	return &request{
 		method: "POST", path: streamingInputCall, grpc: true,
-		chunk: message(&grpc_testing.StreamingInputCallRequest{Payload: payload()}), repeat: largePieces,
-		want: len(message(&grpc_testing.StreamingInputCallResponse{AggregatedPayloadSize: bodySize * largePieces})),
+		chunk: message(&grpc_testing.StreamingInputCallRequest{Payload: payload()}), repeat: pieces,
+		want: len(message(&grpc_testing.StreamingInputCallResponse{AggregatedPayloadSize: int32(bodySize * pieces)})),
 	}
 }
 
-func grpcDownload() *request {
+func grpcDownload(pieces int) *request {
 	ask := &grpc_testing.StreamingOutputCallRequest{}
-	for range largePieces {
+	for range pieces {
 		ask.ResponseParameters = append(ask.ResponseParameters, &grpc_testing.ResponseParameters{Size: bodySize})
 	}
 	return &request{
 		method: "POST", path: streamingOutputCall, grpc: true,
 		chunk: message(ask), repeat: 1,
-		want: largePieces * len(message(&grpc_testing.StreamingOutputCallResponse{Payload: payload()})),
+		want: pieces * len(message(&grpc_testing.StreamingOutputCallResponse{Payload: payload()})),
 	}
 }

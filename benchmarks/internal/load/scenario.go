@@ -124,15 +124,15 @@ func Table(processors int) []Scenario {
 		}, Scenario{
 			Name: "body-100m-http1", Title: "100 MB there, then back, by HTTP/1",
 			Needs: []contender.Need{contender.HTTP1, contender.Bodies},
-			Takes: time.Second, measure: clients(1, bodiesHTTP1(upload(), download())),
+			Takes: time.Second, measure: clients(1, bodiesHTTP1(upload(largePieces), download(largePieces))),
 		}, Scenario{
 			Name: "body-100m-grpc", Title: "100 MB there, then back, by gRPC",
 			Needs: []contender.Need{contender.GRPC, contender.Bodies},
-			Takes: time.Second, measure: clients(1, bodiesGRPC(grpcUpload(), grpcDownload())),
+			Takes: time.Second, measure: clients(1, bodiesGRPC(grpcUpload(largePieces), grpcDownload(largePieces))),
 		})
 	for _, n := range []int{1, 10, 100, 1000} {
 		table = append(table, Scenario{
-			Name: fmt.Sprintf("routes-%d", n), Title: fmt.Sprintf("New connections, gRPC and HTTP/1 by turns, with %d other routes ahead", n),
+			Name: fmt.Sprintf("routes-%d", n), Title: fmt.Sprintf("New connections, gRPC and HTTP/1 by turns, other routes ahead: %d", n),
 			Needs:  []contender.Need{contender.Routes, contender.GRPC, contender.HTTP1},
 			Server: contender.Config{Routes: n},
 			Series: "routes", X: float64(n), measure: clients(newClients, newEitherConnection),
@@ -140,17 +140,17 @@ func Table(processors int) []Scenario {
 	}
 	table = append(table,
 		Scenario{
-			Name: "idle-http1", Title: "10,000 idle HTTP/1 connections, each with one request behind it",
+			Name: "idle-http1", Title: "10,000 idle HTTP/1 connections, after a request on each",
 			Needs:     []contender.Need{contender.HTTP1, contender.Memory},
 			MaxRounds: 6, Takes: 2 * time.Second, measure: idle(manyConnections, openHTTP1),
 		}, Scenario{
-			Name: "idle-grpc", Title: "10,000 idle gRPC connections, each with one RPC behind it",
+			Name: "idle-grpc", Title: "10,000 idle gRPC connections, after an RPC on each",
 			Needs:     []contender.Need{contender.GRPC, contender.Memory},
 			MaxRounds: 6, Takes: 4 * time.Second, measure: idle(manyConnections, openGRPC(1)),
 		})
 	for _, n := range []int{10, 100, 1000, manyConnections} {
 		table = append(table, Scenario{
-			Name: fmt.Sprintf("silent-%d", n), Title: fmt.Sprintf("A steady load of new connections beside %d silent clients", n),
+			Name: fmt.Sprintf("silent-%d", n), Title: fmt.Sprintf("A steady load of new connections, gRPC and HTTP/1 by turns, beside %d silent clients", n),
 			Needs:  []contender.Need{contender.GRPC, contender.HTTP1},
 			Series: "silent", X: float64(n), Paced: true,
 			Takes: time.Duration(n) * 100 * time.Microsecond, measure: silent(n),

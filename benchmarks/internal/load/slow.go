@@ -118,16 +118,28 @@ func deliver(dst, src net.Conn, packets <-chan packet) {
 			continue
 		}
 		time.Sleep(time.Until(k.due))
-		if _, failed = dst.Write(k.data); failed == nil {
+		if len(k.data) > 0 {
+			_, failed = dst.Write(k.data)
+		}
+		if failed == nil {
 			failed = k.err
 		}
 		if failed == io.EOF {
-			dst.(*net.TCPConn).CloseWrite()
+			closeWrite(dst)
 		} else if failed != nil {
 			dst.Close()
 			src.Close() // and the other direction ends
 		}
 	}
+}
+
+// closeWrite ends what is sent to c, or all of c if that cannot be done.
+func closeWrite(c net.Conn) {
+	if cw, ok := c.(interface{ CloseWrite() error }); ok {
+		cw.CloseWrite()
+		return
+	}
+	c.Close()
 }
 
 func (p *slowProxy) address() string { return p.listener.Addr().String() }

@@ -258,7 +258,7 @@ func (r *Results) seriesPlot(sum *Summary, sp struct{ series, what, metric strin
 		p.Legend.Add(c.Name, line, scatter)
 	}
 	p.Y.Max *= headroom
-	p.X.Max *= 1.1
+	p.X.Max *= 1.3 // for the last label
 	return p, drawn, nil
 }
 
