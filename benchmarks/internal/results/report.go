@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -80,7 +81,7 @@ func showRatio(e Estimate) string {
 func showValue(v float64) string {
 	switch {
 	case v >= 1000 || v <= -1000:
-		return grouped(int64(v + 0.5))
+		return grouped(int64(math.Round(v)))
 	case v >= 100:
 		return strconv.FormatFloat(v, 'f', 0, 64)
 	case v >= 10:

@@ -42,10 +42,13 @@ type Summary struct {
 }
 
 // Summarize estimates every metric, and its ratio to the baseline, which is taken in each round for itself: what slows
-// down a whole round slows down both.
+// down a whole round slows down both. What a contender had before it failed counts for nothing.
 func (r *Results) Summarize() *Summary {
 	byRound := make(map[key]map[int]float64)
 	for _, s := range r.Samples {
+		if r.failed(s.Scenario, s.Contender) {
+			continue
+		}
 		for metric, v := range s.Values {
 			k := key{s.Scenario, s.Contender, metric}
 			if byRound[k] == nil {
