@@ -55,6 +55,14 @@ var Table = []Contender{
 		serve: serveOneport,
 	},
 	{
+		Name:  "oneport-listen",
+		About: "oneport.Mux on a listener of oneport.Listen, which sets socket options once",
+		Lacks: map[Need]string{
+			Mixed: "one decision per connection",
+		},
+		serve: serveOneportListen,
+	},
+	{
 		Name:  "cmux",
 		About: "soheilhy/cmux with its SendSettings matcher for gRPC, above tls.NewListener for TLS",
 		Lacks: map[Need]string{
@@ -85,11 +93,11 @@ func Find(name string) (Contender, bool) {
 
 // servePlain is what the others are compared with.
 func servePlain(s *setup) error {
-	httpPort, err := s.listen()
+	httpPort, err := s.listen(s.plainListen())
 	if err != nil {
 		return err
 	}
-	grpcPort, err := s.listen()
+	grpcPort, err := s.listen(s.plainListen())
 	if err != nil {
 		return err
 	}
@@ -109,8 +117,12 @@ func servePlain(s *setup) error {
 	return nil
 }
 
-func serveOneport(s *setup) error {
-	port, err := s.listen()
+func serveOneport(s *setup) error { return serveMux(s, s.plainListen()) }
+
+func serveOneportListen(s *setup) error { return serveMux(s, s.tunedListen()) }
+
+func serveMux(s *setup, listen listenFunc) error {
+	port, err := s.listen(listen)
 	if err != nil {
 		return err
 	}
@@ -136,7 +148,7 @@ func serveOneport(s *setup) error {
 }
 
 func serveCmux(s *setup) error {
-	port, err := s.listen()
+	port, err := s.listen(s.plainListen())
 	if err != nil {
 		return err
 	}
@@ -160,7 +172,7 @@ func serveCmux(s *setup) error {
 }
 
 func serveHTTPHandler(s *setup) error {
-	port, err := s.listen()
+	port, err := s.listen(s.plainListen())
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,8 @@ import (
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/interop/grpc_testing"
+
+	"github.com/oneport-go/oneport"
 )
 
 // Config says how a contender is to serve.
@@ -78,15 +80,29 @@ type port struct {
 	listeners []net.Listener
 }
 
-// listen opens a free port.
-func (s *setup) listen() (*port, error) {
+// listenFunc is the Listen method of a configuration of listeners.
+type listenFunc func(ctx context.Context, network, address string) (net.Listener, error)
+
+// plainListen is net.Listen.
+func (s *setup) plainListen() listenFunc {
 	var lc net.ListenConfig
 	if s.config.Listeners > 0 {
 		lc.Control = reusePort
 	}
+	return lc.Listen
+}
+
+// tunedListen is oneport.Listen.
+func (s *setup) tunedListen() listenFunc {
+	lc := oneport.ListenConfig{ReusePort: s.config.Listeners > 0}
+	return lc.Listen
+}
+
+// listen opens a free port.
+func (s *setup) listen(listen listenFunc) (*port, error) {
 	p := &port{address: "127.0.0.1:0"}
 	for range max(1, s.config.Listeners) {
-		l, err := lc.Listen(context.Background(), "tcp", p.address)
+		l, err := listen(context.Background(), "tcp", p.address)
 		if err != nil {
 			return nil, err
 		}

@@ -43,17 +43,17 @@ func measure(m Moment) Usage {
 	case Trimmed:
 		debug.FreeOSMemory()
 	}
-	var u Usage
-	u.CPU = cpuTime()
+	u := Usage{CPU: cpuTime()}
 	u.Resident, u.Peak = memory()
-	samples := []metrics.Sample{
-		{Name: "/gc/heap/allocs:objects"},
-		{Name: "/gc/heap/allocs:bytes"},
-		{Name: "/cpu/classes/gc/total:cpu-seconds"},
+	gc := []metrics.Sample{{Name: "/cpu/classes/gc/total:cpu-seconds"}}
+	metrics.Read(gc)
+	u.GC = time.Duration(gc[0].Value.Float64() * float64(time.Second))
+	if m == Now {
+		// Each processor counts what it allocates for itself, and gives its counts away when the collector runs.
+		runtime.GC()
 	}
-	metrics.Read(samples)
-	u.Allocs = samples[0].Value.Uint64()
-	u.AllocBytes = samples[1].Value.Uint64()
-	u.GC = time.Duration(samples[2].Value.Float64() * float64(time.Second))
+	allocs := []metrics.Sample{{Name: "/gc/heap/allocs:objects"}, {Name: "/gc/heap/allocs:bytes"}}
+	metrics.Read(allocs)
+	u.Allocs, u.AllocBytes = allocs[0].Value.Uint64(), allocs[1].Value.Uint64()
 	return u
 }
