@@ -132,7 +132,9 @@ func (o *options) choose(contenders, scenarios string) error {
 			if !ok {
 				return fmt.Errorf("-contender: there is no %q; -list shows what there is", name)
 			}
-			o.contenders = append(o.contenders, c)
+			if !slices.ContainsFunc(o.contenders, func(d contender.Contender) bool { return d.Name == name }) {
+				o.contenders = append(o.contenders, c)
+			}
 		}
 	case o.target == "":
 		o.contenders = contender.Table

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"runtime"
 )
 
@@ -25,8 +26,9 @@ type reply struct {
 }
 
 // Serve is the main function of a server process, with its standard input and output. It returns at the end of its input,
-// or with an error.
+// or with an error. An interrupt from the terminal is for the process that has started it.
 func Serve(in io.Reader, out io.Writer) error {
+	signal.Ignore(os.Interrupt)
 	from, to := json.NewDecoder(in), json.NewEncoder(out)
 	var config Config
 	if err := from.Decode(&config); err != nil {

@@ -47,6 +47,33 @@ func (r *Results) overview(sum *Summary) (header []string, rows [][]string) {
 	return header, rows
 }
 
+// medians is a table of the metrics of the overview themselves.
+func (r *Results) medians(sum *Summary) (header []string, rows [][]string) {
+	header = []string{"scenario", "contender"}
+	for _, m := range overviewMetrics {
+		header = append(header, FindMetric(m).Title+", "+FindMetric(m).Unit)
+	}
+	for _, s := range r.Scenarios {
+		for _, c := range r.Contenders {
+			row := []string{s.Name, c.Name}
+			some := false
+			for _, m := range overviewMetrics {
+				e, ok := sum.Absolute(s.Name, c.Name, m)
+				some = some || ok
+				cell := ""
+				if ok {
+					cell = showValue(e.Median)
+				}
+				row = append(row, cell)
+			}
+			if some {
+				rows = append(rows, row)
+			}
+		}
+	}
+	return header, rows
+}
+
 // measured are those of the metrics of which there is a ratio.
 func (r *Results) measured(sum *Summary, metrics []string) []string {
 	return slices.DeleteFunc(slices.Clone(metrics), func(m string) bool {
@@ -172,7 +199,7 @@ func (r *Results) writeReport(w io.Writer, sum *Summary, figures []figure) {
 			fmt.Fprintln(w, line)
 		}
 	}
-	if header, rows := r.overview(sum); len(header) > 2 {
+	if header, rows := r.overview(sum); len(rows) > 0 {
 		fmt.Fprintf(w, "\n## Ratios\n\n")
 		fmt.Fprintf(w, "Each number is the contender's in relation to that of the scenario's baseline in the same round: the median over the rounds, with its %.0f %% confidence interval. For throughput more is better, for all else less.\n\n", 100*confidence)
 		writeTable(w, header, rows)
@@ -210,6 +237,10 @@ func (r *Results) writeScenario(w io.Writer, sum *Summary, s Scenario) {
 				break
 			}
 		}
+	}
+	if len(metrics) == 0 {
+		fmt.Fprintln(w, "Not measured.")
+		return
 	}
 	var rows [][]string
 	for _, c := range r.Contenders {

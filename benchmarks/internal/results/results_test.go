@@ -194,6 +194,20 @@ func TestPrint(t *testing.T) {
 	golden(t, "print.txt", b.Bytes())
 }
 
+// TestPrintWithoutBaseline shows the numbers themselves.
+func TestPrintWithoutBaseline(t *testing.T) {
+	t.Parallel()
+	r := fixed()
+	r.Contenders = r.Contenders[1:2]
+	r.Samples = slices.DeleteFunc(r.Samples, func(s Sample) bool { return s.Contender != "oneport" })
+	r.Failures = nil
+	var b bytes.Buffer
+	if err := r.Print(&b, "results/custom"); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "print-medians.txt", b.Bytes())
+}
+
 func TestEstimate(t *testing.T) {
 	t.Parallel()
 	inf := math.Inf(1)

@@ -76,11 +76,14 @@ func (r *Results) writeCSV(out io.Writer) error {
 	return w.Error()
 }
 
-// Print prints the ratios for a terminal, and where the rest is.
+// Print prints the ratios for a terminal, and where the rest is. Without a baseline, it prints the numbers themselves.
 func (r *Results) Print(out io.Writer, dir string) error {
 	sum := r.Summarize()
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	header, rows := r.overview(sum)
+	if len(rows) == 0 {
+		header, rows = r.medians(sum)
+	}
 	for _, row := range append([][]string{header}, rows...) {
 		for i, c := range row {
 			if i > 0 {
