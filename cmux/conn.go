@@ -20,11 +20,13 @@ type MuxConn struct {
 }
 
 func newMuxConn(c net.Conn) *MuxConn {
-	switch c := c.(type) {
+	switch changed := c.(type) {
 	case *oneport.Conn:
-		return &MuxConn{c.NetConn(), c}
+		return &MuxConn{changed.NetConn(), c}
 	case *oneport.TCPConn:
-		return &MuxConn{c.NetConn(), c}
+		return &MuxConn{changed.NetConn(), c}
+	case *oneport.TLSConn:
+		return &MuxConn{changed.NetConn(), c}
 	}
 	return &MuxConn{Conn: c}
 }
