@@ -1,0 +1,309 @@
+package dispatch
+
+import (
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"github.com/oneport-go/oneport/internal/h2"
+)
+
+type mode uint8
+
+const (
+	opening mode = iota
+	passing
+	splitting
+)
+
+// A conn is a client connection.
+//
+// Whatever reads from sock has the client's frames to itself: the goroutine of open, then the Read of the server that
+// the connection passes through to, then the goroutine of readLoop. It alone uses in and dec.
+type conn struct {
+	d    *Dispatcher
+	sock net.Conn
+	in   parser
+	dec  blockDecoder // of the client's header blocks
+
+	mu   sync.Mutex // guards what follows
+	mode mode
+
+	servers []*Conn // by target; nil where there is none
+	pass    *Conn   // the server that the connection passes through to
+	live    int     // servers that have not closed their side
+	draining
+
+	streams map[uint32]*stream
+	maxID   uint32 // the highest that the client has used
+	gone    recent // streams that are closed
+	cur     *stream
+
+	// SETTINGS of the client.
+	settings   []http2.Setting // the last value of each parameter
+	fromClient []*clientFrame  // frames that have not been acknowledged, oldest first
+	tableSize  uint32          // SETTINGS_HEADER_TABLE_SIZE, acknowledged
+
+	// SETTINGS towards the client.
+	spoken   bool           // a SETTINGS frame was sent
+	toClient []*serverFrame // frames that the client has not acknowledged, oldest first
+	told     told           // what was sent last
+	window   int64          // SETTINGS_INITIAL_WINDOW_SIZE that the client goes by
+
+	rawPings int // PING frames of the client that passed through and have not been answered
+	asked    int // PING frames of pass that passed through and have not been answered
+	pings    pings
+
+	resets, controls bucket
+
+	upload
+	download
+}
+
+// draining is what is known of the connection's end.
+type draining struct {
+	goAway   bool   // GOAWAY was sent to the client
+	lastID   uint32 // the last stream that it takes, no more than what GOAWAY has said
+	closing  bool   // no frame is taken from anybody any more; the socket is closed when out is written
+	dead     bool   // the socket is closed
+	ended    bool   // the client has ended its side
+	finish   bool   // the connection ends when it has no stream left
+	dropping bool   // pass is left to answer a fault; it reads nothing more
+}
+
+// told are the settings that the client has been sent.
+type told struct {
+	maxStreams uint32
+	window     uint32
+	connect    bool
+}
+
+// clientFrame is a SETTINGS frame of the client that has not been acknowledged.
+type clientFrame struct {
+	waiting   int    // servers that have not acknowledged it
+	tableSize uint32 // SETTINGS_HEADER_TABLE_SIZE as of this frame
+}
+
+// serverFrame is a SETTINGS frame that the client has not acknowledged.
+type serverFrame struct {
+	server    *Conn // whose frame passed through, or nil
+	hasWindow bool
+	window    int64 // SETTINGS_INITIAL_WINDOW_SIZE
+}
+
+// A stream is one that is open.
+type stream struct {
+	id                       uint32
+	server                   *Conn
+	clientEnded, serverEnded bool
+	removed                  bool
+	uploadStream
+	queued int // items in the server's download queue
+}
+
+func newConn(d *Dispatcher, sock net.Conn) *conn {
+	l := &d.Limits
+	c := &conn{
+		d:         d,
+		sock:      sock,
+		servers:   make([]*Conn, len(d.targets)),
+		streams:   make(map[uint32]*stream),
+		tableSize: defaultTableSize,
+		window:    defaultWindow,
+		in: parser{
+			fromClient:       true,
+			maxFrame:         defaultFrameSize,
+			maxBlock:         l.MaxHeaderListBytes,
+			maxContinuations: l.MaxContinuations,
+		},
+	}
+	c.told = told{maxStreams: 1<<32 - 1, window: defaultWindow}
+	c.lastID = maxStreamID
+	c.dec.init(l.MaxHeaderListBytes)
+	c.upload.credit = defaultWindow
+	c.download.credit = defaultWindow
+	c.download.init(c)
+	return c
+}
+
+// remove takes a stream out of the table.
+func (c *conn) remove(s *stream, why reason) {
+	if s.removed {
+		return
+	}
+	s.removed = true
+	delete(c.streams, s.id)
+	s.server.open--
+	c.dropHeld(s)
+	// In passing, the server knows its closed streams itself. Only what may still come for one that it has reset must be
+	// known later.
+	if c.mode == splitting || why == byServer && !s.clientEnded {
+		c.gone.add(s.id, why)
+	}
+	if c.mode == splitting {
+		c.settle()
+	}
+}
+
+// endIfDone removes a stream that has ended on both sides.
+func (c *conn) endIfDone(s *stream) {
+	if s.clientEnded && s.serverEnded && !s.isHeld {
+		c.remove(s, byEnd)
+	}
+}
+
+// newStream opens a stream for a server.
+func (c *conn) newStream(id uint32, v *Conn, endStream bool) *stream {
+	s := &stream{id: id, server: v, clientEnded: endStream}
+	s.toClient = c.window
+	s.toServer = v.window
+	c.streams[id] = s
+	v.open++
+	c.d.stats.streams.Add(1)
+	return s
+}
+
+// noteSettings takes note of what a SETTINGS frame of the client says.
+func (c *conn) noteSettings(payload []byte) *clientFrame {
+	settings(payload, func(id http2.SettingID, val uint32) {
+		i := slices.IndexFunc(c.settings, func(s http2.Setting) bool { return s.ID == id })
+		if i >= 0 {
+			c.settings[i].Val = val
+		} else if len(c.settings) < maxSettingsLen/settingLen {
+			c.settings = append(c.settings, http2.Setting{ID: id, Val: val})
+		}
+	})
+	f := &clientFrame{tableSize: c.setting(http2.SettingHeaderTableSize, defaultTableSize)}
+	c.fromClient = append(c.fromClient, f)
+	return f
+}
+
+func (c *conn) setting(id http2.SettingID, def uint32) uint32 {
+	for _, s := range c.settings {
+		if s.ID == id {
+			return s.Val
+		}
+	}
+	return def
+}
+
+// acknowledged applies the oldest SETTINGS frame that the client had not acknowledged (RFC 9113, 6.5.3). It is nil if
+// there was none.
+func (c *conn) acknowledged() *serverFrame {
+	if len(c.toClient) == 0 {
+		return nil
+	}
+	f := c.toClient[0]
+	c.toClient = c.toClient[1:]
+	if f.hasWindow {
+		// RFC 9113, 6.9.2: the windows of all streams change with it.
+		delta := f.window - c.window
+		c.window = f.window
+		for _, s := range c.streams {
+			s.toClient += delta
+		}
+	}
+	if f.server != nil && f.hasWindow {
+		f.server.setWindow(f.window)
+	}
+	return f
+}
+
+// setWindow applies the SETTINGS_INITIAL_WINDOW_SIZE of the server.
+func (v *Conn) setWindow(window int64) {
+	delta := window - v.window
+	v.window = window
+	if delta == 0 {
+		return
+	}
+	for _, s := range v.c.streams {
+		if s.server == v {
+			s.toServer += delta
+		}
+	}
+}
+
+// spendReset counts a stream that the client has reset, or that had to be refused.
+func (c *conn) spendReset() *h2.ConnError {
+	if !c.resets.spend(c.d.Limits.ResetBurst, c.d.Limits.ResetRate) {
+		return calm("too many streams reset or refused")
+	}
+	return nil
+}
+
+// spendControl counts a frame that does nothing for a request.
+func (c *conn) spendControl() *h2.ConnError {
+	if !c.controls.spend(c.d.Limits.ControlBurst, c.d.Limits.ControlRate) {
+		return calm("too many frames that do nothing for a request")
+	}
+	return nil
+}
+
+// reason says how a stream came to its end.
+type reason uint8
+
+const (
+	byEnd    reason = iota // both sides had ended it
+	byClient               // the client has reset it
+	byServer               // it was reset towards the client, which may not know yet
+)
+
+// recent remembers the streams closed last. What the client had sent before it knew is ignored, what it sends although
+// it has closed the stream itself is an error (RFC 9113, 5.1).
+type recent struct {
+	ids  []uint32
+	whys []reason
+	next int
+}
+
+const maxRecent = 256
+
+func (r *recent) add(id uint32, why reason) {
+	if len(r.ids) < maxRecent {
+		r.ids, r.whys = append(r.ids, id), append(r.whys, why)
+		return
+	}
+	r.ids[r.next], r.whys[r.next] = id, why
+	r.next = (r.next + 1) % maxRecent
+}
+
+func (r *recent) find(id uint32) (why reason, ok bool) {
+	if i := slices.Index(r.ids, id); i >= 0 {
+		return r.whys[i], true
+	}
+	return 0, false
+}
+
+// A deadline wakes those who wait for something up at a time.
+type deadline struct {
+	at    time.Time
+	timer *time.Timer
+}
+
+// set sets the deadline; wake is called, with c.mu held, when it has passed.
+func (d *deadline) set(c *conn, t time.Time, wake func()) {
+	d.at = t
+	if d.timer != nil {
+		d.timer.Stop()
+		d.timer = nil
+	}
+	if t.IsZero() || c.mode != splitting {
+		return
+	}
+	d.timer = time.AfterFunc(time.Until(t), func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		wake()
+	})
+}
+
+func (d *deadline) passed() bool { return !d.at.IsZero() && !time.Now().Before(d.at) }
+
+func (d *deadline) stop() {
+	if d.timer != nil {
+		d.timer.Stop()
+	}
+}

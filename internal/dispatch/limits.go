@@ -1,0 +1,52 @@
+package dispatch
+
+import "time"
+
+// Limits bound what one client connection can cost. All fields must be positive.
+type Limits struct {
+	OpenTimeout time.Duration // for the client's preface and SETTINGS, and for writing while no server is there
+	IdleTimeout time.Duration // from then on until the first request
+
+	MaxStreams         int // open at once, for all servers
+	MaxHeaderListBytes int // of one header block, as RFC 9113, 6.5.2 counts
+	MaxContinuations   int // CONTINUATION frames in one header block
+
+	// Bytes of DATA that are held, in each direction and, towards the client, for each server.
+	MaxBuffered int
+
+	ResetBurst   int // streams that the client resets, or that have to be refused,
+	ResetRate    int // and how many of those are forgiven per second
+	ControlBurst int // frames that do nothing for a request: PING, SETTINGS, PRIORITY, empty DATA, unknown ones,
+	ControlRate  int // and how many of those are forgiven per second
+}
+
+// A bucket counts events that are forgiven with time.
+type bucket struct {
+	spent  int
+	filled time.Time // when time was last taken into account; zero if nothing has been spent
+}
+
+// spend counts an event, and reports whether it is within what burst and rate allow.
+func (b *bucket) spend(burst, rate int) bool {
+	if b.spent == 0 {
+		b.filled = time.Now()
+	}
+	b.spent++
+	if b.spent <= burst {
+		return true
+	}
+	now := time.Now()
+	forgiven := min(float64(b.spent), now.Sub(b.filled).Seconds()*float64(rate))
+	if n := int(forgiven); n > 0 {
+		b.spent -= n
+		b.filled = now
+	}
+	return b.spent <= burst
+}
+
+// forgive takes one event back.
+func (b *bucket) forgive() {
+	if b.spent > 0 {
+		b.spent--
+	}
+}

@@ -1,0 +1,1012 @@
+package dispatch
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// The model: a client and servers that do what HTTP/2 allows them to, at random, and check what they are sent. Each
+// exchange is planned before the client opens its stream. The servers learn the plan from the request's path, so that
+// both ends know what has to arrive.
+
+// A plan is what happens on one stream.
+type plan struct {
+	id       uint32
+	server   int // or NotFound, Refuse
+	up, down int // bytes of content
+	headers  int // bytes of a header field, in both directions
+
+	upTrailers, downTrailers bool
+	informational            bool // a 103 comes before the response
+	answerEarly              bool // the server answers without waiting for the request's end
+
+	cancelUp   int // the client resets the stream after so many bytes of its content, or -1
+	cancelDown int // the client resets the stream when so many bytes of the answer have come, or -1
+	resetAfter int // the server resets the stream when so many bytes of the content have come, or -1
+}
+
+func (p *plan) reset() bool { return p.cancelUp >= 0 || p.cancelDown >= 0 || p.resetAfter >= 0 }
+
+func (p *plan) path() string {
+	return fmt.Sprintf("/%d/%d/%d/%d/%d/%t/%t/%t/%t/%d", p.server, p.id, p.up, p.down, p.headers, p.upTrailers, p.downTrailers,
+		p.informational, p.answerEarly, p.resetAfter)
+}
+
+func parsePath(path string) (p plan, err error) {
+	parts := strings.Split(path, "/")
+	if len(parts) != 11 {
+		return p, fmt.Errorf("path %q", path)
+	}
+	for i, dst := range []any{&p.server, &p.id, &p.up, &p.down, &p.headers, &p.upTrailers, &p.downTrailers, &p.informational, &p.answerEarly, &p.resetAfter} {
+		if _, err := fmt.Sscan(parts[i+1], dst); err != nil {
+			return p, err
+		}
+	}
+	p.cancelUp, p.cancelDown = -1, -1
+	return p, nil
+}
+
+// pattern is what the content of all streams is cut from. Its length is prime, so that it fits no window.
+var pattern = func() []byte {
+	b := make([]byte, 65_521)
+	rand.NewChaCha8([32]byte{}).Read(b)
+	return b
+}()
+
+// fill returns n bytes of the content of a stream, in one direction, from an offset on.
+func fill(id uint32, down bool, off, n int) []byte {
+	off += int(id) * 977
+	if down {
+		off += 333
+	}
+	b := make([]byte, 0, n)
+	for len(b) < n {
+		from := (off + len(b)) % len(pattern)
+		b = append(b, pattern[from:min(len(pattern), from+n-len(b))]...)
+	}
+	return b
+}
+
+func decideByPath(_ net.Conn, fields []hpack.HeaderField) int {
+	for _, f := range fields {
+		if f.Name == ":path" {
+			part, _, _ := strings.Cut(f.Value[1:], "/")
+			n, _ := strconv.Atoi(part)
+			return n
+		}
+	}
+	return NotFound
+}
+
+// A peer is one end of an HTTP/2 connection.
+type peer struct {
+	t      *testing.T
+	name   string
+	server bool
+	conn   net.Conn
+	rng    *rand.Rand
+	fr     *http2.Framer // reads
+	behave behaviour
+	onRead func() // after each frame
+
+	mu       sync.Mutex
+	cond     sync.Cond
+	out      bytes.Buffer // written by writeLoop
+	fw       *http2.Framer
+	enc      *hpack.Encoder
+	encBuf   bytes.Buffer
+	streams  map[uint32]*peerStream
+	order    []uint32
+	maxFrame int   // what the other end takes
+	window   int64 // its SETTINGS_INITIAL_WINDOW_SIZE
+	credit   int64 // to send on the connection
+	given    int64 // to the other end, for the connection
+	lastID   uint32
+	closed   bool
+	goAway   bool
+	settings []int64 // SETTINGS_INITIAL_WINDOW_SIZE in frames that are not acknowledged, -1 for none
+	initial  int64   // the one in force
+	pings    int
+	done     int
+	stall    bool // no credit is given until it is false
+}
+
+type behaviour struct {
+	initial    int64 // SETTINGS_INITIAL_WINDOW_SIZE
+	conn       int64 // the connection's window
+	frame      int   // SETTINGS_MAX_FRAME_SIZE
+	table      int   // SETTINGS_HEADER_TABLE_SIZE, -1 for none
+	noise      int   // one in so many frames sent is PING, PRIORITY, SETTINGS or of unknown type; 0 for never
+	pad        bool
+	slow       bool // gives credit late
+	chunk      int  // the largest Write, and Read
+	settle     bool // changes SETTINGS_INITIAL_WINDOW_SIZE as it goes
+	maxStreams uint32
+}
+
+type peerStream struct {
+	plan
+	received, sent           int
+	credit, given            int64
+	headersSent              bool
+	headers, trailers, hints int
+	status                   string
+	recvEnd, sendEnd, reset  bool
+	gotReset                 http2.ErrCode
+	wasReset                 bool
+	consumed                 int64 // not given back yet
+	completed                bool
+}
+
+func newPeer(t *testing.T, name string, server bool, conn net.Conn, seed uint64, b behaviour) *peer {
+	p := &peer{
+		t: t, name: name, server: server, conn: conn, behave: b,
+		rng:      rand.New(rand.NewPCG(seed, 1)),
+		streams:  make(map[uint32]*peerStream),
+		maxFrame: defaultFrameSize, window: defaultWindow, credit: defaultWindow, given: defaultWindow, initial: defaultWindow,
+	}
+	p.cond.L = &p.mu
+	p.fw = http2.NewFramer(&p.out, nil)
+	p.fw.AllowIllegalWrites = true
+	p.enc = hpack.NewEncoder(&p.encBuf)
+	var r io.Reader = conn
+	if b.chunk > 0 {
+		r = &chunkReader{conn, rand.New(rand.NewPCG(seed, 2)), b.chunk}
+	}
+	p.fr = http2.NewFramer(nil, r)
+	p.fr.SetMaxReadFrameSize(uint32(b.frame))
+	p.fr.ReadMetaHeaders = hpack.NewDecoder(uint32(max(b.table, 4096)), nil)
+	p.fr.MaxHeaderListSize = 1 << 20
+	return p
+}
+
+type chunkReader struct {
+	r   io.Reader
+	rng *rand.Rand
+	max int
+}
+
+func (c *chunkReader) Read(p []byte) (int, error) {
+	return c.r.Read(p[:min(len(p), 1+c.rng.IntN(c.max))])
+}
+
+// start sends the preface.
+func (p *peer) start() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.server {
+		p.out.WriteString(http2.ClientPreface)
+	}
+	s := []http2.Setting{{ID: http2.SettingInitialWindowSize, Val: uint32(p.behave.initial)}, {ID: http2.SettingMaxFrameSize, Val: uint32(p.behave.frame)}}
+	if p.behave.table >= 0 {
+		s = append(s, http2.Setting{ID: http2.SettingHeaderTableSize, Val: uint32(p.behave.table)})
+	}
+	if p.behave.maxStreams > 0 {
+		s = append(s, http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: p.behave.maxStreams})
+	}
+	p.fw.WriteSettings(s...)
+	p.settings = append(p.settings, p.behave.initial)
+	if more := p.behave.conn - p.given; more > 0 {
+		p.fw.WriteWindowUpdate(0, uint32(more))
+		p.given += more
+	}
+}
+
+func (p *peer) errorf(format string, args ...any) {
+	p.t.Helper()
+	p.t.Errorf(p.name+": "+format, args...)
+}
+
+// writeLoop writes what is in out, in pieces.
+func (p *peer) writeLoop() {
+	for {
+		p.mu.Lock()
+		for p.out.Len() == 0 && !p.closed {
+			p.cond.Wait()
+		}
+		if p.closed {
+			p.mu.Unlock()
+			return
+		}
+		n := p.out.Len()
+		if p.behave.chunk > 0 {
+			n = min(n, 1+p.rng.IntN(p.behave.chunk))
+		}
+		b := bytes.Clone(p.out.Next(n))
+		p.cond.Broadcast()
+		p.mu.Unlock()
+		if _, err := p.conn.Write(b); err != nil {
+			p.close()
+			return
+		}
+	}
+}
+
+func (p *peer) close() {
+	p.mu.Lock()
+	p.closed = true
+	p.cond.Broadcast()
+	p.mu.Unlock()
+	p.conn.Close()
+}
+
+// readLoop reads frames, checks and answers them.
+func (p *peer) readLoop() {
+	defer p.close()
+	if p.server {
+		preface := make([]byte, len(http2.ClientPreface))
+		if _, err := io.ReadFull(p.conn, preface); err != nil || string(preface) != http2.ClientPreface {
+			if err == nil || !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, io.ErrClosedPipe) {
+				p.errorf("preface %q, %v", preface, err)
+			}
+			return
+		}
+	}
+	for {
+		f, err := p.fr.ReadFrame()
+		if err != nil {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			if !p.closed && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, io.ErrClosedPipe) {
+				p.errorf("reading: %v, %v", err, p.fr.ErrorDetail())
+			}
+			return
+		}
+		p.mu.Lock()
+		p.take(f)
+		p.cond.Broadcast()
+		p.mu.Unlock()
+		if p.onRead != nil {
+			p.onRead()
+		}
+	}
+}
+
+func (p *peer) take(f http2.Frame) {
+	id := f.Header().StreamID
+	switch f := f.(type) {
+	case *http2.SettingsFrame:
+		if f.IsAck() {
+			if len(p.settings) == 0 {
+				p.errorf("SETTINGS ACK of nothing")
+				return
+			}
+			if w := p.settings[0]; w >= 0 {
+				for _, s := range p.streams {
+					s.given += w - p.initial
+				}
+				p.initial = w
+			}
+			p.settings = p.settings[1:]
+			return
+		}
+		f.ForeachSetting(func(s http2.Setting) error {
+			switch s.ID {
+			case http2.SettingInitialWindowSize:
+				for _, st := range p.streams {
+					st.credit += int64(s.Val) - p.window
+				}
+				p.window = int64(s.Val)
+			case http2.SettingMaxFrameSize:
+				p.maxFrame = int(s.Val)
+			case http2.SettingHeaderTableSize:
+				p.enc.SetMaxDynamicTableSizeLimit(s.Val)
+				p.enc.SetMaxDynamicTableSize(min(s.Val, 8192))
+			case http2.SettingEnablePush:
+				if s.Val != 0 {
+					p.errorf("SETTINGS_ENABLE_PUSH %d", s.Val)
+				}
+			}
+			return nil
+		})
+		p.fw.WriteSettingsAck()
+	case *http2.PingFrame:
+		if f.IsAck() {
+			if p.pings--; p.pings < 0 {
+				p.errorf("PING ACK of nothing")
+			}
+			if want := binary.BigEndian.Uint64(f.Data[:]); want>>32 != uint64(len(p.name)) {
+				p.errorf("PING ACK with another's payload %x", f.Data)
+			}
+			return
+		}
+		p.fw.WritePing(true, f.Data)
+	case *http2.WindowUpdateFrame:
+		if id == 0 {
+			p.credit += int64(f.Increment)
+		} else if s := p.streams[id]; s != nil {
+			s.credit += int64(f.Increment)
+			if s.credit > maxWindow {
+				p.errorf("stream %d: credit %d", id, s.credit)
+			}
+		} else {
+			p.errorf("WINDOW_UPDATE for stream %d, which is not open", id)
+		}
+	case *http2.MetaHeadersFrame:
+		p.takeHeaders(f)
+	case *http2.DataFrame:
+		n := int64(f.Length)
+		if p.given -= n; p.given < 0 {
+			p.errorf("stream %d: DATA exceeds the connection's credit by %d", id, -p.given)
+		}
+		s := p.streams[id]
+		if s == nil {
+			p.errorf("DATA on stream %d, which is not open", id)
+			return
+		}
+		if !s.reset {
+			if s.given -= n; s.given < 0 && len(p.settings) == 0 {
+				p.errorf("stream %d: DATA exceeds the stream's credit by %d", id, -s.given)
+			}
+			if s.recvEnd {
+				p.errorf("stream %d: DATA behind END_STREAM", id)
+			}
+			if want := fill(id, !p.server, s.received, len(f.Data())); !bytes.Equal(f.Data(), want) {
+				p.errorf("stream %d: not what was sent, in the %d bytes from %d on", id, len(want), s.received)
+			}
+		}
+		s.received += len(f.Data())
+		s.recvEnd = s.recvEnd || f.StreamEnded()
+		p.giveBack(s, n)
+		p.progress(s)
+	case *http2.RSTStreamFrame:
+		s := p.streams[id]
+		if s == nil {
+			p.errorf("RST_STREAM for stream %d, which is not open", id)
+			return
+		}
+		if !s.wasReset {
+			s.wasReset, s.gotReset = true, f.ErrCode
+		}
+		p.progress(s)
+	case *http2.GoAwayFrame:
+		p.goAway = true
+		if f.ErrCode != http2.ErrCodeNo {
+			p.errorf("GOAWAY %v %q", f.ErrCode, f.DebugData())
+		}
+	case *http2.PriorityFrame:
+	default:
+		if typ := f.Header().Type; typ != 0xfa && (typ != http2.FramePriorityUpdate || !p.server) {
+			p.errorf("unexpected %v", f)
+		}
+	}
+}
+
+// giveBack gives credit, at once or later.
+func (p *peer) giveBack(s *peerStream, n int64) {
+	s.consumed += n
+	if p.stall || p.behave.slow && p.rng.IntN(8) != 0 {
+		return
+	}
+	p.give(s)
+}
+
+func (p *peer) give(s *peerStream) {
+	n := s.consumed
+	if n == 0 {
+		return
+	}
+	s.consumed = 0
+	p.fw.WriteWindowUpdate(0, uint32(n))
+	p.given += n
+	if !s.recvEnd && !s.reset && !s.wasReset {
+		p.fw.WriteWindowUpdate(s.id, uint32(n))
+		s.given += n
+	}
+}
+
+func (p *peer) takeHeaders(f *http2.MetaHeadersFrame) {
+	id := f.StreamID
+	s := p.streams[id]
+	if s == nil {
+		if !p.server {
+			p.errorf("HEADERS on stream %d, which is not open", id)
+			return
+		}
+		if id <= p.lastID {
+			p.errorf("stream %d was opened after %d", id, p.lastID)
+		}
+		p.lastID = id
+		pl, err := parsePath(f.PseudoValue("path"))
+		if err != nil || pl.id != id || fmt.Sprint(pl.server) != p.name[len("server "):] {
+			p.errorf("stream %d with plan %+v, %v", id, pl, err)
+			return
+		}
+		s = &peerStream{plan: pl, credit: p.window, given: p.initial, recvEnd: f.StreamEnded()}
+		p.streams[id] = s
+		p.order = append(p.order, id)
+		p.checkFields(f, s)
+		p.progress(s)
+		return
+	}
+	if s.reset {
+		return
+	}
+	if s.recvEnd {
+		p.errorf("stream %d: HEADERS behind END_STREAM", id)
+	}
+	s.recvEnd = f.StreamEnded()
+	if p.server || s.headers > 0 {
+		s.trailers++
+		if got := f.Fields; len(got) != 1 || got[0].Name != "x-trailer" || got[0].Value != fmt.Sprint(id) {
+			p.errorf("stream %d: trailers %v", id, got)
+		}
+	} else if status := f.PseudoValue("status"); status == "103" {
+		s.hints++
+	} else {
+		s.headers++
+		s.status = status
+		if status == "200" {
+			p.checkFields(f, s)
+		}
+	}
+	p.progress(s)
+}
+
+func (p *peer) checkFields(f *http2.MetaHeadersFrame, s *peerStream) {
+	for _, hf := range f.RegularFields() {
+		switch {
+		case hf.Name == "x-fill" && len(hf.Value) == s.plan.headers && strings.Trim(hf.Value, "h") == "":
+		case hf.Name == "x-stream" && hf.Value == fmt.Sprint(s.id):
+		case hf.Name == "x-secret" && hf.Sensitive:
+		default:
+			p.errorf("stream %d: field %v", s.id, hf)
+		}
+	}
+	if len(f.RegularFields()) != 3 {
+		p.errorf("stream %d: fields %v", s.id, f.Fields)
+	}
+}
+
+// progress notes what a stream has come to.
+func (p *peer) progress(s *peerStream) {
+	if s.completed {
+		return
+	}
+	if !p.server {
+		if s.cancelDown >= 0 && s.received >= s.cancelDown && s.headers > 0 && !s.recvEnd && !s.reset && !s.wasReset {
+			p.resetStream(s, http2.ErrCodeCancel)
+		}
+	} else if s.resetAfter >= 0 && s.received >= s.resetAfter && !s.reset && !s.wasReset {
+		p.resetStream(s, http2.ErrCodeInternal)
+	}
+	if s.wasReset || s.reset || s.recvEnd && s.sendEnd {
+		s.completed = true
+		p.done++
+		p.give(s)
+	}
+}
+
+func (p *peer) resetStream(s *peerStream, code http2.ErrCode) {
+	s.reset = true
+	p.fw.WriteRSTStream(s.id, code)
+}
+
+// writeBlock writes a header block, in pieces.
+func (p *peer) writeBlock(id uint32, end bool, fields ...string) {
+	p.encBuf.Reset()
+	for i := 0; i < len(fields); i += 2 {
+		p.enc.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1], Sensitive: fields[i] == "x-secret"})
+	}
+	b := p.encBuf.Bytes()
+	most := p.maxFrame - 300
+	n := min(len(b), most)
+	if p.rng.IntN(4) == 0 {
+		n = p.rng.IntN(n + 1)
+	}
+	h := http2.HeadersFrameParam{StreamID: id, EndStream: end, EndHeaders: n == len(b), BlockFragment: b[:n]}
+	if p.behave.pad && p.rng.IntN(2) == 0 {
+		h.PadLength = uint8(p.rng.IntN(256))
+	}
+	if !p.server && p.rng.IntN(4) == 0 {
+		h.Priority = http2.PriorityParam{StreamDep: 0, Weight: 7}
+		if p.rng.IntN(2) == 0 {
+			h.Priority.Exclusive = true
+		}
+	}
+	p.fw.WriteHeaders(h)
+	for b = b[n:]; !h.EndHeaders; b = b[n:] {
+		n = min(len(b), most)
+		if n > 10 && p.rng.IntN(4) == 0 {
+			n = 10
+		}
+		h.EndHeaders = n == len(b)
+		p.fw.WriteContinuation(id, h.EndHeaders, b[:n])
+	}
+}
+
+// noise writes a frame that does nothing for a request.
+func (p *peer) noise() {
+	switch p.rng.IntN(6) {
+	case 0:
+		if p.pings < 20 {
+			var b [8]byte
+			binary.BigEndian.PutUint64(b[:], uint64(len(p.name))<<32|uint64(p.rng.Uint32()))
+			p.fw.WritePing(false, b)
+			p.pings++
+		}
+	case 1:
+		if !p.server && len(p.order) > 0 {
+			p.fw.WritePriority(p.order[p.rng.IntN(len(p.order))], http2.PriorityParam{Weight: 3})
+		}
+	case 2:
+		p.fw.WriteRawFrame(0xfa, 0x55, 0, make([]byte, p.rng.IntN(600)))
+	case 3:
+		if p.behave.settle && len(p.settings) == 0 {
+			w := p.behave.initial/2 + p.rng.Int64N(p.behave.initial+1)
+			p.fw.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: uint32(w)})
+			p.settings = append(p.settings, w)
+		} else {
+			p.fw.WriteSettings(http2.Setting{ID: 0xf0, Val: 1})
+			p.settings = append(p.settings, -1)
+		}
+	case 4:
+		for _, s := range p.streams {
+			if !p.stall {
+				p.give(s)
+			}
+		}
+	case 5:
+		if id := uint32(1); !p.server && len(p.order) > 0 {
+			var b [5]byte
+			id = p.order[p.rng.IntN(len(p.order))]
+			binary.BigEndian.PutUint32(b[:], id)
+			p.fw.WriteRawFrame(http2.FramePriorityUpdate, 0, 0, append(b[:4], "u=1"...))
+		}
+	}
+}
+
+// send sends something that can be sent on an open stream. It reports whether there was anything.
+func (p *peer) send() bool {
+	if len(p.order) == 0 {
+		return false
+	}
+	first := p.rng.IntN(len(p.order))
+	for i := range p.order {
+		s := p.streams[p.order[(first+i)%len(p.order)]]
+		if !s.sendEnd && !s.reset && !s.wasReset && p.sendOn(s) {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *peer) sendOn(s *peerStream) bool {
+	total, trailers := s.up, s.upTrailers
+	if p.server {
+		total, trailers = s.down, s.downTrailers
+		if !s.recvEnd && (!s.answerEarly || s.resetAfter >= 0) {
+			return false
+		}
+		if s.informational {
+			s.informational = false
+			p.writeBlock(s.id, false, ":status", "103", "link", "</x>")
+			return true
+		}
+		if !s.headersSent {
+			s.headersSent = true
+			end := total == 0 && !trailers
+			p.writeBlock(s.id, end, ":status", "200", "x-fill", strings.Repeat("h", s.plan.headers), "x-stream", fmt.Sprint(s.id), "x-secret", "s")
+			s.sendEnd = end
+			p.progress(s)
+			return true
+		}
+	} else if s.cancelUp >= 0 && s.sent >= s.cancelUp {
+		p.resetStream(s, http2.ErrCodeCancel)
+		p.progress(s)
+		return true
+	}
+	left := total - s.sent
+	if left == 0 {
+		if trailers {
+			p.writeBlock(s.id, true, "x-trailer", fmt.Sprint(s.id))
+		} else {
+			p.fw.WriteData(s.id, true, nil)
+		}
+		s.sendEnd = true
+		p.progress(s)
+		return true
+	}
+	n := int(min(int64(left), s.credit, p.credit, int64(p.maxFrame)))
+	if n <= 0 {
+		return false
+	}
+	if p.rng.IntN(2) == 0 {
+		n = 1 + p.rng.IntN(n)
+	}
+	var pad []byte
+	if room := min(int(min(s.credit, p.credit))-n, p.maxFrame-n); p.behave.pad && room > 1 && p.rng.IntN(3) == 0 {
+		pad = make([]byte, min(p.rng.IntN(256), room-1))
+	}
+	end := n == left && !trailers && p.rng.IntN(2) == 0
+	before := p.out.Len()
+	if pad != nil {
+		p.fw.WriteDataPadded(s.id, end, fill(s.id, p.server, s.sent, n), pad)
+	} else {
+		p.fw.WriteData(s.id, end, fill(s.id, p.server, s.sent, n))
+	}
+	cost := int64(p.out.Len() - before - headerLen)
+	s.credit -= cost
+	p.credit -= cost
+	s.sent += n
+	s.sendEnd = end
+	p.progress(s)
+	return true
+}
+
+// sendLoop sends until the connection is closed, or the client has nothing left to do.
+func (p *peer) sendLoop(plans []plan, concurrent int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for !p.closed {
+		if p.out.Len() > 64<<10 {
+			p.cond.Wait()
+			continue
+		}
+		if p.behave.noise > 0 && p.rng.IntN(p.behave.noise) == 0 {
+			p.noise()
+		}
+		open := len(p.order) - p.done
+		if len(plans) > 0 && open < concurrent && (open == 0 || p.rng.IntN(3) == 0) {
+			pl := plans[0]
+			plans = plans[1:]
+			end := pl.up == 0 && !pl.upTrailers
+			s := &peerStream{plan: pl, credit: p.window, given: p.initial, sendEnd: end}
+			p.streams[pl.id] = s
+			p.order = append(p.order, pl.id)
+			p.writeBlock(pl.id, end, ":method", "POST", ":scheme", "http", ":path", pl.path(), ":authority", "x",
+				"x-fill", strings.Repeat("h", pl.headers), "x-stream", fmt.Sprint(pl.id), "x-secret", "s")
+			continue
+		}
+		if p.send() {
+			continue
+		}
+		if !p.server && len(plans) == 0 && p.done == len(p.order) {
+			return
+		}
+		p.cond.Wait()
+	}
+}
+
+// giveLoop gives late what was not given at once.
+func (p *peer) giveLoop() {
+	for {
+		time.Sleep(10 * time.Millisecond)
+		p.mu.Lock()
+		if p.closed {
+			p.mu.Unlock()
+			return
+		}
+		for _, id := range p.order {
+			if !p.stall {
+				p.give(p.streams[id])
+			}
+		}
+		p.cond.Broadcast()
+		p.mu.Unlock()
+	}
+}
+
+// unfinished describes what has not come to its end.
+func (p *peer) unfinished() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: credit %d, given %d, initial %d, %d bytes to write, closed %t\n", p.name, p.credit, p.given, p.initial, p.out.Len(), p.closed)
+	for _, id := range p.order {
+		if s := p.streams[id]; !s.completed {
+			fmt.Fprintf(&b, "\t%+v\n", *s)
+		}
+	}
+	return b.String()
+}
+
+// check checks, at the end, what a client has seen of each exchange.
+func (p *peer) check(plans []plan) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, pl := range plans {
+		s := p.streams[pl.id]
+		switch {
+		case s == nil:
+			p.errorf("stream %d was not opened", pl.id)
+		case pl.server == Refuse:
+			if !s.wasReset || s.gotReset != http2.ErrCodeRefusedStream {
+				p.errorf("stream %d: not refused, but %+v", pl.id, s)
+			}
+		case pl.server == NotFound:
+			if s.status != "404" && !s.reset {
+				p.errorf("stream %d: not 404, but %+v", pl.id, s)
+			}
+		case pl.reset():
+			if !s.completed {
+				p.errorf("stream %d: not completed: %+v", pl.id, s)
+			}
+		default:
+			hints, down := 0, 0
+			if pl.informational {
+				hints = 1
+			}
+			if pl.downTrailers {
+				down = 1
+			}
+			if s.received != pl.down || !s.recvEnd || s.status != "200" || s.hints != hints || s.trailers != down || s.wasReset {
+				p.errorf("stream %d: got %+v", pl.id, s)
+			}
+		}
+	}
+}
+
+// randomPlans plans n exchanges.
+func randomPlans(rng *rand.Rand, n, servers, most int) []plan {
+	size := func() int {
+		switch rng.IntN(6) {
+		case 0, 1:
+			return 0
+		case 2:
+			return 1 + rng.IntN(10)
+		case 3:
+			return rng.IntN(2000)
+		case 4:
+			return rng.IntN(most / 2)
+		}
+		return rng.IntN(most)
+	}
+	plans := make([]plan, n)
+	first := rng.IntN(servers)
+	alone := rng.IntN(n) // how many go to one server before others are asked
+	id := uint32(1)
+	for i := range plans {
+		p := plan{id: id, server: first, up: size(), down: size(), headers: rng.IntN(40),
+			upTrailers: rng.IntN(4) == 0, downTrailers: rng.IntN(3) == 0, informational: rng.IntN(5) == 0, answerEarly: rng.IntN(3) == 0,
+			cancelUp: -1, cancelDown: -1, resetAfter: -1}
+		id += 2 * uint32(1+rng.IntN(2))
+		if i >= alone {
+			p.server = rng.IntN(servers)
+			switch rng.IntN(20) {
+			case 0:
+				p.server = NotFound
+			case 1:
+				p.server = Refuse
+			}
+		}
+		if rng.IntN(10) == 0 {
+			p.headers = rng.IntN(40_000)
+		}
+		switch rng.IntN(12) {
+		case 0:
+			p.cancelUp = rng.IntN(p.up + 1)
+		case 1:
+			p.cancelDown = rng.IntN(p.down + 1)
+		case 2:
+			p.resetAfter = rng.IntN(p.up + 1)
+		}
+		plans[i] = p
+	}
+	return plans
+}
+
+func randomBehaviour(rng *rand.Rand) behaviour {
+	b := behaviour{
+		initial: []int64{500, 5000, 65_535, 65_535, 1 << 20}[rng.IntN(5)],
+		conn:    []int64{65_535, 65_535, 200_000, 1 << 20, 1 << 30}[rng.IntN(5)],
+		frame:   []int{1 << 14, 1 << 14, 1 << 15, 1 << 20}[rng.IntN(4)],
+		table:   []int{-1, -1, 0, 100, 8192}[rng.IntN(5)],
+		noise:   []int{0, 10, 50}[rng.IntN(3)],
+		pad:     rng.IntN(3) == 0,
+		slow:    rng.IntN(3) == 0,
+		settle:  rng.IntN(3) == 0,
+		chunk:   []int{0, 0, 13, 100, 5000}[rng.IntN(5)],
+	}
+	return b
+}
+
+func testLimits() Limits {
+	return Limits{
+		OpenTimeout: 10 * time.Second, IdleTimeout: time.Minute,
+		MaxStreams: 1000, MaxHeaderListBytes: 1 << 20, MaxContinuations: 10_000,
+		MaxBuffered: 128 << 10, ResetBurst: 1000, ResetRate: 100, ControlBurst: 1_000_000, ControlRate: 1000,
+	}
+}
+
+// invariants checks the accounts of a connection.
+func invariants(t *testing.T, c *conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mode != splitting || c.closing || c.dead {
+		return
+	}
+	limit := int64(c.d.Limits.MaxBuffered)
+	var held int64
+	for _, v := range c.servers {
+		if v == nil {
+			continue
+		}
+		// What a frame that has come in part takes of the credit has not come.
+		begun := int64(0)
+		if v.out.hdr.Type == http2.FrameData && c.rawFrom != v { // else it began before the split
+			begun = int64(v.out.left)
+		}
+		d := &v.downloadServer
+		if got := d.credit + d.bytes + begun + d.grant; got != limit {
+			t.Errorf("server %d: credit %d + queued %d + begun %d + to be granted %d = %d, not %d", v.target.index,
+				d.credit, d.bytes, begun, d.grant, got, limit)
+		}
+		if v.uploadServer.credit < 0 || v.downloadServer.credit < 0 {
+			t.Errorf("server %d: credit exceeded", v.target.index)
+		}
+		var sum int64
+		for _, s := range c.streams {
+			if s.server == v {
+				sum += int64(s.content.len())
+				if s.content.len() > 0 && !s.isHeld {
+					t.Errorf("stream %d: forgotten", s.id)
+				}
+			}
+		}
+		if sum != v.uploadServer.held {
+			t.Errorf("server %d: held %d, not %d", v.target.index, v.uploadServer.held, sum)
+		}
+		held += sum
+		if v.in.len() > maxUnread+(1<<20) {
+			t.Errorf("server %d: %d bytes unread", v.target.index, v.in.len())
+		}
+	}
+	begun := int64(0)
+	if c.in.hdr.Type == http2.FrameData {
+		begun = int64(c.in.left)
+	}
+	if got := c.upload.credit + held + begun + c.grant; got != limit {
+		t.Errorf("upload: credit %d + held %d + begun %d + to be granted %d = %d, not %d", c.upload.credit, held, begun, c.grant, got, limit)
+	}
+	if c.download.credit < 0 {
+		t.Errorf("the client's window is exceeded by %d", -c.download.credit)
+	}
+}
+
+// model runs the exchanges of a seed.
+func model(t *testing.T, seed uint64) {
+	rng := rand.New(rand.NewPCG(seed, 0))
+	servers := 2 + rng.IntN(2)
+	behaviours := make([]behaviour, servers+1)
+	most := 150_000
+	for i := range behaviours {
+		b := randomBehaviour(rng)
+		if b.initial < 10_000 || b.chunk > 0 && b.chunk < 1000 {
+			most = 10_000 // in such small steps
+		}
+		behaviours[i] = b
+	}
+	plans := randomPlans(rng, 1+rng.IntN(30), servers, most)
+	concurrent := 1 + rng.IntN(10)
+	if rng.IntN(3) == 0 {
+		// A slow reader: with windows as large as what it is sent, for a stream of its own cannot wait for another's.
+		behaviours[0].slow = true
+	}
+
+	synctest.Test(t, func(t *testing.T) {
+		d := &Dispatcher{Decide: decideByPath, Limits: testLimits(), Logger: slog.New(slog.DiscardHandler),
+			EarlySettings: []http2.Setting{{ID: http2.SettingNoRFC7540Priorities, Val: 1}}}
+		d.AlwaysSplit = rng.IntN(4) == 0
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		var peers []*peer
+		var c *conn
+		check := func() {
+			mu.Lock()
+			defer mu.Unlock()
+			if c != nil {
+				invariants(t, c)
+			}
+		}
+		targets := make([]*Target, servers)
+		for i := range targets {
+			targets[i] = d.Target(&net.TCPAddr{}, 10)
+		}
+		for i, target := range targets {
+			wg.Go(func() {
+				for {
+					sc, err := target.Accept()
+					if err != nil {
+						return
+					}
+					mu.Lock()
+					c = underlying(sc).c
+					mu.Unlock()
+					p := newPeer(t, fmt.Sprintf("server %d", i), true, sc, seed+uint64(i)+100, behaviours[i])
+					p.onRead = check
+					p.start()
+					wg.Go(p.writeLoop)
+					wg.Go(p.readLoop)
+					wg.Go(func() { p.sendLoop(nil, 0) })
+					wg.Go(p.giveLoop)
+					mu.Lock()
+					peers = append(peers, p)
+					mu.Unlock()
+				}
+			})
+		}
+		near, far := net.Pipe()
+		d.Handle(far)
+		client := newPeer(t, "the client", false, near, seed+50, behaviours[servers])
+		client.onRead = check
+		client.start()
+		wg.Go(client.writeLoop)
+		wg.Go(client.readLoop)
+		wg.Go(client.giveLoop)
+		late := time.AfterFunc(time.Hour, func() {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, p := range append(peers, client) {
+				p.mu.Lock()
+				t.Error("no end: " + p.unfinished())
+				p.closed = true
+				p.cond.Broadcast()
+				p.mu.Unlock()
+			}
+			c.mu.Lock()
+			t.Errorf("mode %d, upload %d/%d, download %d, out %d, raw %d from %p, writing %t, closing %t, dead %t", c.mode, c.upload.credit, c.grant, c.download.credit, len(c.out), len(c.raw), c.rawFrom, c.writing, c.closing, c.dead)
+			for _, v := range c.servers {
+				if v == nil {
+					continue
+				}
+				t.Errorf("server %d: in %d, upload %d, held %d, withheld %t, download %d, queue %d of %d", v.target.index, v.in.len(), v.uploadServer.credit, v.uploadServer.held, v.withheld, v.downloadServer.credit, len(v.queue), v.bytes)
+			}
+			for _, s := range c.streams {
+				t.Errorf("stream %d of %d: toClient %d toServer %d held %d %t ended %t %t queued %d", s.id, s.server.target.index, s.toClient, s.toServer, s.content.len(), s.isHeld, s.clientEnded, s.serverEnded, s.queued)
+			}
+			c.mu.Unlock()
+		})
+		client.sendLoop(plans, concurrent)
+		late.Stop()
+		synctest.Wait()
+		client.check(plans)
+		if client.goAway {
+			t.Error("the client got GOAWAY")
+		}
+		client.close()
+		d.Close()
+		wg.Wait()
+	})
+}
+
+func TestModel(t *testing.T) {
+	if s := os.Getenv("ONEPORT_MODEL_SEED"); s != "" {
+		seed, err := strconv.ParseUint(s, 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		model(t, seed)
+		return
+	}
+	seeds := uint64(100)
+	if n, err := strconv.ParseUint(os.Getenv("ONEPORT_MODEL_SEEDS"), 10, 64); err == nil {
+		seeds = n
+	}
+	if testing.Short() {
+		seeds = 30
+	}
+	for seed := range seeds {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			model(t, seed)
+		})
+	}
+}

@@ -1,0 +1,389 @@
+package dispatch
+
+import (
+	"bytes"
+	"encoding/binary"
+
+	"golang.org/x/net/http2"
+
+	"github.com/oneport-go/oneport/internal/h2"
+)
+
+// readPassing is Read while the connection passes through: it reads from the socket, and delivers what has been looked
+// at. What cannot be judged yet, a part of a frame header or of a header block, is held back. It returns with 0 and
+// without an error when the connection is being split. The caller holds rmu.
+func (v *Conn) readPassing(p []byte) (int, error) {
+	c := v.c
+	for {
+		if v.clear > 0 {
+			return v.deliver(p), nil
+		}
+		c.mu.Lock()
+		if c.mode != passing || v.closed {
+			c.mu.Unlock()
+			return 0, nil
+		}
+		c.mu.Unlock()
+
+		b, held := p, len(v.buf)
+		if held > 0 {
+			v.buf = grow(v.buf)
+			b = v.buf[:cap(v.buf)]
+		}
+		n, err := c.sock.Read(b[held:])
+		if n == 0 && err != nil {
+			return 0, err
+		}
+		b = b[:held+n]
+		c.mu.Lock()
+		if c.mode != passing { // ended from outside
+			c.mu.Unlock()
+			return 0, nil
+		}
+		clear, n, split := c.scanClient(v, b)
+		c.mu.Unlock()
+		if held > 0 {
+			v.buf, v.clear = b[:n], clear
+			if split {
+				v.buf = v.buf[:clear]
+			}
+			continue
+		}
+		if !split && clear < n {
+			v.buf = append(v.buf[:0], b[clear:n]...)
+		}
+		if clear > 0 {
+			return clear, nil
+		}
+	}
+}
+
+// deliver delivers from the buffer.
+func (v *Conn) deliver(p []byte) int {
+	n := copy(p, v.buf[:v.clear])
+	v.clear -= n
+	if v.buf = v.buf[n:]; len(v.buf) == 0 {
+		v.buf = nil
+	}
+	return n
+}
+
+// scanClient looks at what the client has sent while the connection passes through to v. The first clear bytes of b are
+// v's; those up to n have to be shown again with more behind them. If split is set, the connection has been split, and
+// what follows clear has been taken care of. The caller holds mu, and rmu of v.
+func (c *conn) scanClient(v *Conn, b []byte) (clear, n int, split bool) {
+	n = len(b)
+	for clear < n {
+		if c.dropping {
+			return clear, clear, false
+		}
+		it, m, ferr := c.in.next(b[clear:n])
+		if ferr != nil {
+			if ferr.Code == http2.ErrCodeEnhanceYourCalm {
+				c.startSplitting()
+				c.fail(&ferr.ConnError)
+				go c.readLoop(nil)
+				return clear, clear, true
+			}
+			clear = c.leaveFault(clear+ferr.end, n)
+			continue
+		}
+		if m == 0 {
+			break
+		}
+		var cerr *h2.ConnError
+		switch it.kind {
+		case blockItem:
+			fields, derr := c.dec.decode(it.payload)
+			if derr != nil && derr.Code != http2.ErrCodeEnhanceYourCalm {
+				clear = c.leaveFault(clear+m, n)
+				continue
+			}
+			if cerr = derr; cerr != nil {
+				break
+			}
+			if it.StreamID <= c.maxID {
+				if s := c.streams[it.StreamID]; s != nil && it.endStream() {
+					s.clientEnded = true
+					c.endIfDone(s)
+				}
+				break
+			}
+			c.mu.Unlock()
+			target := c.d.decide(c.sock, fields)
+			c.mu.Lock()
+			if c.mode != passing {
+				return clear, clear, true
+			}
+			if target == v.target.index && len(c.streams) < c.d.Limits.MaxStreams {
+				c.maxID = it.StreamID
+				c.newStream(it.StreamID, v, it.endStream())
+				break
+			}
+			c.startSplitting()
+			if cerr := c.newRequest(it, fields, target); cerr != nil {
+				c.fail(cerr)
+			}
+			go c.readLoop(bytes.Clone(b[clear+m : n]))
+			return clear, clear, true
+		case dataItem:
+			cerr = c.scanClientData(it)
+		case frameItem:
+			var drop bool
+			drop, cerr = c.scanClientFrame(v, it)
+			if drop {
+				n = clear + copy(b[clear:], b[clear+m:n])
+				m = 0
+			}
+		case skipItem:
+			if it.first {
+				cerr = c.spendControl()
+			}
+			if it.Type == faultyFrame && !c.in.inFrame() {
+				c.dropping = true
+			}
+		}
+		if cerr != nil {
+			c.startSplitting()
+			c.fail(cerr)
+			go c.readLoop(nil)
+			return clear, clear, true
+		}
+		clear += m
+	}
+	return clear, n, false
+}
+
+// leaveFault leaves a fault of the client's to the server, which answers it in its own way: what follows it, from end on,
+// is not delivered.
+func (c *conn) leaveFault(end, n int) (clear int) {
+	if end > n {
+		c.in.hdr, c.in.left, c.in.pad = http2.FrameHeader{Type: faultyFrame}, end-n, 0
+		return n
+	}
+	c.dropping = true
+	return end
+}
+
+// faultyFrame stands for the type of a frame behind which nothing is delivered.
+const faultyFrame http2.FrameType = 0xff
+
+func (c *conn) scanClientData(it item) *h2.ConnError {
+	if it.first {
+		c.upload.credit -= int64(it.Length)
+		if it.Length == 0 && !it.endStream() {
+			if cerr := c.spendControl(); cerr != nil {
+				return cerr
+			}
+		}
+		c.cur = c.streams[it.StreamID]
+		if c.cur != nil {
+			c.cur.toServer -= int64(it.Length)
+			c.cur.toClient = c.cur.toServer
+		}
+	}
+	if it.last && it.endStream() && c.cur != nil && !c.cur.removed {
+		c.cur.clientEnded = true
+		c.endIfDone(c.cur)
+	}
+	return nil
+}
+
+// scanClientFrame takes note of a frame. With drop, it is not for v.
+func (c *conn) scanClientFrame(v *Conn, it item) (drop bool, cerr *h2.ConnError) {
+	switch it.Type {
+	case http2.FrameSettings:
+		if it.ack() {
+			f := c.acknowledged()
+			return f == nil || f.server == nil, nil
+		}
+		forbidPush(it.payload)
+		f := c.noteSettings(it.payload)
+		f.waiting++
+		v.owes = append(v.owes, f)
+		v.dec.allow(c.setting(http2.SettingHeaderTableSize, defaultTableSize))
+		return false, c.spendControl()
+	case http2.FramePing:
+		if it.ack() {
+			if c.asked > 0 {
+				c.asked--
+			}
+			return false, nil
+		}
+		c.rawPings++
+		return false, c.spendControl()
+	case http2.FrameWindowUpdate:
+		if it.StreamID == 0 {
+			c.download.credit += int64(it.value()) // too much of it is for the server to answer
+		}
+	case http2.FrameRSTStream:
+		if s := c.streams[it.StreamID]; s != nil {
+			c.remove(s, byClient)
+			return false, c.spendReset()
+		}
+	case http2.FrameGoAway:
+	default:
+		return false, c.spendControl()
+	}
+	return false, nil
+}
+
+// scanServer looks at what v writes while the connection passes through to it. It returns what has to be written to the
+// client now.
+func (v *Conn) scanServer(p []byte) (b []byte, err error) {
+	c := v.c
+	b = p
+	if len(v.held) > 0 {
+		v.held = append(v.held, p...)
+		b = v.held
+	}
+	pass := 0
+	for pass < len(b) {
+		it, n, ferr := v.out.next(b[pass:])
+		if ferr != nil {
+			return nil, &ferr.ConnError
+		}
+		if n == 0 {
+			break
+		}
+		var cerr *h2.ConnError
+		switch it.kind {
+		case blockItem:
+			c.controls.forgive()
+			cerr = v.dec.follow(it.payload)
+			if s := c.streams[it.StreamID]; s != nil && it.endStream() {
+				s.serverEnded = true
+				c.endIfDone(s)
+			}
+		case dataItem:
+			if !it.first {
+				break
+			}
+			c.controls.forgive()
+			c.download.credit -= int64(it.Length)
+			if s := c.streams[it.StreamID]; s != nil && it.endStream() {
+				s.serverEnded = true
+				c.endIfDone(s)
+			}
+		case frameItem:
+			if drop := v.scanServerFrame(it); drop {
+				without := append([]byte(nil), b[:pass]...)
+				b, n = append(without, b[pass+n:]...), 0
+			}
+		}
+		if cerr != nil {
+			return nil, cerr
+		}
+		pass += n
+	}
+	if len(v.held) > 0 {
+		v.held = bytes.Clone(b[pass:]) // b is in the memory of held
+	} else {
+		v.held = append(v.held, b[pass:]...)
+	}
+	return b[:pass], nil
+}
+
+// scanServerFrame takes note of a frame. With drop, it is not for the client.
+func (v *Conn) scanServerFrame(it item) (drop bool) {
+	c := v.c
+	switch it.Type {
+	case http2.FrameSettings:
+		if it.ack() {
+			if len(v.owes) == 0 {
+				return true
+			}
+			f := v.owes[0]
+			v.owes = v.owes[1:]
+			if f == nil {
+				return true // the client has had it
+			}
+			f.waiting--
+			c.fromClient = c.fromClient[1:]
+			c.tableSize = f.tableSize
+			return false
+		}
+		c.spoken = true
+		f := &serverFrame{server: v}
+		settings(it.payload, func(id http2.SettingID, val uint32) {
+			v.noteSetting(id, val)
+			c.noteTold(f, id, val)
+		})
+		c.toClient = append(c.toClient, f)
+	case http2.FramePing:
+		if !it.ack() {
+			c.asked++
+		} else if c.rawPings > 0 {
+			c.rawPings--
+		}
+	case http2.FrameWindowUpdate:
+		if it.StreamID == 0 {
+			c.upload.credit += int64(it.value())
+		} else if s := c.streams[it.StreamID]; s != nil {
+			s.toServer += int64(it.value())
+			s.toClient = s.toServer
+		}
+	case http2.FrameRSTStream:
+		if s := c.streams[it.StreamID]; s != nil {
+			c.remove(s, byServer)
+		}
+	case http2.FrameGoAway:
+		c.goAway = true
+		c.lastID = min(c.lastID, it.value())
+		v.lastID = c.lastID
+	}
+	return false
+}
+
+// noteSetting takes note of what a server sets for what it is sent, but for SETTINGS_INITIAL_WINDOW_SIZE.
+func (v *Conn) noteSetting(id http2.SettingID, val uint32) {
+	switch id {
+	case http2.SettingMaxConcurrentStreams:
+		v.maxStreams = val
+	case http2.SettingMaxFrameSize:
+		if val >= defaultFrameSize && val <= largestFrameSize {
+			v.maxFrame = int(val)
+		}
+	case http2.SettingHeaderTableSize:
+		v.tableSize = val
+		if v.enc.enc != nil {
+			v.enc.limit(val)
+		}
+	case http2.SettingEnableConnectProtocol:
+		v.connect = val == 1
+	}
+}
+
+// pings finds the server that has sent a PING frame, by the payload that it was given towards the client.
+type pings struct {
+	last uint64
+	sent map[[8]byte]ping
+}
+
+type ping struct {
+	server  *Conn
+	payload [8]byte
+}
+
+// maxPings is how many PING frames of servers wait for the client. What a server asks beyond that is not passed on.
+const maxPings = 100
+
+func (p *pings) ask(v *Conn, payload [8]byte) (token [8]byte, ok bool) {
+	if len(p.sent) >= maxPings {
+		return token, false
+	}
+	if p.sent == nil {
+		p.sent = make(map[[8]byte]ping)
+	}
+	p.last++
+	copy(token[:4], "1prt")
+	binary.BigEndian.PutUint32(token[4:], uint32(p.last))
+	p.sent[token] = ping{v, payload}
+	return token, true
+}
+
+func (p *pings) answered(token [8]byte) (ping, bool) {
+	asked, ok := p.sent[token]
+	delete(p.sent, token)
+	return asked, ok
+}

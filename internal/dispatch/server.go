@@ -1,0 +1,343 @@
+package dispatch
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"github.com/oneport-go/oneport/internal/h2"
+)
+
+// A Conn is a server's side of a client connection: an HTTP/2 connection with the streams for this server only.
+type Conn struct {
+	c      *conn
+	target *Target
+	outer  net.Conn // what the server has: the Conn, or a tlsConn around it
+
+	// In passing, what is read from the socket and not delivered. The first clear bytes can be.
+	rmu   sync.Mutex // one Read at a time
+	buf   []byte
+	clear int
+
+	// What the server writes.
+	wmu  sync.Mutex // one Write at a time, and guards out, held and dec
+	out  parser
+	held []byte // what is too short to be looked at
+	dec  blockDecoder
+	cur  *stream // the stream of the DATA frame in which out is
+
+	// The following is guarded by c.mu.
+	closed        bool
+	readDeadline  deadline
+	writeDeadline deadline
+	readable      sync.Cond
+	writable      sync.Cond
+
+	enc  blockEncoder
+	in   byteQueue      // in splitting, what the server is to read
+	owes []*clientFrame // SETTINGS frames that the server has to acknowledge; nil if the client is not to know
+	late [][]byte       // SETTINGS of the server that have to wait for the client to acknowledge earlier ones
+
+	lastID uint32 // the last stream that the server takes
+
+	// What the server has set.
+	maxFrame   int
+	maxStreams uint32
+	tableSize  uint32
+	window     int64 // SETTINGS_INITIAL_WINDOW_SIZE
+	connect    bool
+
+	open int // streams
+	uploadServer
+	downloadServer
+}
+
+// tlsConn is a Conn of a TLS connection. Servers take what has this method for one.
+type tlsConn struct {
+	*Conn
+	state func() tls.ConnectionState
+}
+
+// ConnectionState returns the state of the client's TLS connection.
+func (c tlsConn) ConnectionState() tls.ConnectionState { return c.state() }
+
+func underlying(c net.Conn) *Conn {
+	if t, ok := c.(tlsConn); ok {
+		return t.Conn
+	}
+	return c.(*Conn)
+}
+
+// newServer makes the connection for a target's server, which has none. The caller holds mu.
+func (c *conn) newServer(target int) *Conn {
+	v := &Conn{
+		c:          c,
+		target:     c.d.targets[target],
+		maxFrame:   defaultFrameSize,
+		maxStreams: 1<<32 - 1,
+		tableSize:  defaultTableSize,
+		window:     defaultWindow,
+		lastID:     maxStreamID,
+		out:        parser{maxFrame: largestFrameSize, maxBlock: maxServerBlock, maxContinuations: maxServerBlock / 1024},
+	}
+	v.readable.L, v.writable.L = &c.mu, &c.mu
+	v.dec.init(maxServerBlock)
+	v.dec.allow(c.setting(http2.SettingHeaderTableSize, defaultTableSize))
+	v.outer = v
+	if t, ok := c.sock.(interface{ ConnectionState() tls.ConnectionState }); ok {
+		v.outer = tlsConn{v, t.ConnectionState}
+	}
+	c.servers[target] = v
+	c.live++
+	return v
+}
+
+// maxServerBlock bounds the header blocks and lists of servers.
+const maxServerBlock = 16 << 20
+
+// greet begins what a server reads that joins a connection later: the preface, the client's SETTINGS, and the window
+// that what the server sends is held in.
+func (v *Conn) greet() {
+	c := v.c
+	b := append(v.in.b, h2.Preface...)
+	list := []http2.Setting{{ID: http2.SettingEnablePush, Val: 0}}
+	for _, s := range c.settings {
+		if s.ID != http2.SettingEnablePush {
+			list = append(list, s)
+		}
+	}
+	b = h2.AppendSettings(b, list...)
+	v.owes = append(v.owes, nil)
+	v.downloadServer.init(c, &b)
+	v.in.b = b
+	v.enc.init(v.tableSize, true)
+	v.uploadServer.credit = defaultWindow
+}
+
+// Read reads what the client has sent to the server.
+func (v *Conn) Read(p []byte) (int, error) {
+	v.rmu.Lock()
+	defer v.rmu.Unlock()
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if v.clear > 0 {
+		return v.deliver(p), nil
+	}
+	if n, err := v.readPassing(p); n > 0 || err != nil {
+		return n, err
+	}
+	return v.readSplit(p)
+}
+
+// readSplit is Read in splitting.
+func (v *Conn) readSplit(p []byte) (int, error) {
+	c := v.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		switch {
+		case v.closed:
+			return 0, v.opError("read", net.ErrClosed)
+		case v.readDeadline.passed():
+			return 0, v.opError("read", os.ErrDeadlineExceeded)
+		case v.in.len() > 0:
+			full := v.in.len() > maxUnread
+			n := copy(p, v.in.bytes())
+			v.in.skip(n)
+			c.pumpUploads(v)
+			if full && v.in.len() <= maxUnread {
+				c.unread.Broadcast()
+			}
+			return n, nil
+		case c.ended || c.closing || c.dead:
+			return 0, errEOF
+		}
+		v.readable.Wait()
+	}
+}
+
+// Write writes to the client.
+func (v *Conn) Write(p []byte) (int, error) {
+	v.wmu.Lock()
+	defer v.wmu.Unlock()
+	c := v.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if v.closed {
+		return 0, v.opError("write", net.ErrClosed)
+	}
+	if c.mode == passing {
+		b, err := v.scanServer(p)
+		if err != nil {
+			c.kill()
+			return 0, v.opError("write", fmt.Errorf("the server has broken HTTP/2: %w", err))
+		}
+		c.writing = true
+		c.mu.Unlock()
+		_, err = c.sock.Write(b)
+		c.mu.Lock()
+		c.writing = false
+		c.wake.Broadcast()
+		if err != nil {
+			return 0, err
+		}
+		return len(p), nil
+	}
+	if c.dead || c.closing {
+		return 0, v.opError("write", errClientGone)
+	}
+	if err := v.split(p); err != nil {
+		c.log("a server has broken HTTP/2", err)
+		v.close()
+		return 0, v.opError("write", err)
+	}
+	for v.mustWait() {
+		if v.writeDeadline.passed() {
+			return 0, v.opError("write", os.ErrDeadlineExceeded)
+		}
+		v.writable.Wait()
+	}
+	return len(p), nil
+}
+
+func (v *Conn) opError(op string, err error) error {
+	return &net.OpError{Op: op, Net: "http2", Source: v.LocalAddr(), Addr: v.RemoteAddr(), Err: err}
+}
+
+// Close ends the server's side. Its streams are reset; what it has written is still sent. When no server is left, the
+// client's connection ends.
+func (v *Conn) Close() error {
+	v.c.mu.Lock()
+	defer v.c.mu.Unlock()
+	if v.closed {
+		return v.opError("close", net.ErrClosed)
+	}
+	v.close()
+	return nil
+}
+
+func (v *Conn) close() {
+	c := v.c
+	if v.closed {
+		return
+	}
+	v.closed = true
+	v.readDeadline.stop()
+	v.writeDeadline.stop()
+	v.readable.Broadcast()
+	v.writable.Broadcast()
+	c.live--
+	if c.servers[v.target.index] == v {
+		c.servers[v.target.index] = nil
+	}
+	if c.mode == passing {
+		c.kill()
+		return
+	}
+	c.unread.Broadcast()
+	v.in = byteQueue{}
+	v.leave(http2.ErrCodeInternal)
+}
+
+// reject ends the server's side of a connection that no server has accepted.
+func (v *Conn) reject() {
+	v.rmu.Lock()
+	defer v.rmu.Unlock()
+	v.rejectLocked()
+}
+
+// rejectLocked is reject for a caller that holds rmu.
+func (v *Conn) rejectLocked() {
+	c := v.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mode == passing {
+		c.startSplitting()
+		go c.readLoop(v.buf[v.clear:])
+	}
+	v.lastID = 0 // it has taken none of its streams
+	v.close()
+}
+
+// kill closes the socket at once. The caller holds mu.
+func (c *conn) kill() {
+	if c.dead {
+		return
+	}
+	c.dead = true
+	c.sock.Close()
+	c.wakeAll()
+}
+
+// wakeAll wakes up all who wait for anything. The caller holds mu.
+func (c *conn) wakeAll() {
+	for _, v := range c.servers {
+		if v != nil {
+			v.readable.Broadcast()
+			v.writable.Broadcast()
+		}
+	}
+	c.wake.Broadcast()
+	c.unread.Broadcast()
+}
+
+// LocalAddr returns the local address of the client's connection.
+func (v *Conn) LocalAddr() net.Addr { return v.c.sock.LocalAddr() }
+
+// RemoteAddr returns the address of the client.
+func (v *Conn) RemoteAddr() net.Addr { return v.c.sock.RemoteAddr() }
+
+// NetConn returns the client's connection, which must be neither read from nor written to.
+func (v *Conn) NetConn() net.Conn { return v.c.sock }
+
+// SyscallConn gives access to the socket of the client's connection, for its options, if there is one. Otherwise the
+// error is [errors.ErrUnsupported].
+func (v *Conn) SyscallConn() (syscall.RawConn, error) {
+	if sc, ok := v.c.sock.(syscall.Conn); ok {
+		return sc.SyscallConn()
+	}
+	return nil, fmt.Errorf("oneport: no socket below a %T: %w", v.c.sock, errors.ErrUnsupported)
+}
+
+// SetDeadline sets both deadlines.
+func (v *Conn) SetDeadline(t time.Time) error {
+	return errors.Join(v.SetReadDeadline(t), v.SetWriteDeadline(t))
+}
+
+// SetReadDeadline sets the deadline for Read, of this server alone.
+func (v *Conn) SetReadDeadline(t time.Time) error {
+	v.c.mu.Lock()
+	defer v.c.mu.Unlock()
+	if v.closed {
+		return v.opError("set", net.ErrClosed)
+	}
+	v.readDeadline.set(v.c, t, v.readable.Broadcast)
+	v.readable.Broadcast()
+	if v.c.mode == passing {
+		return v.c.sock.SetReadDeadline(t)
+	}
+	return nil
+}
+
+// SetWriteDeadline sets the deadline for Write, of this server alone.
+func (v *Conn) SetWriteDeadline(t time.Time) error {
+	v.c.mu.Lock()
+	defer v.c.mu.Unlock()
+	if v.closed {
+		return v.opError("set", net.ErrClosed)
+	}
+	v.writeDeadline.set(v.c, t, v.writable.Broadcast)
+	v.writable.Broadcast()
+	if v.c.mode == passing {
+		return v.c.sock.SetWriteDeadline(t)
+	}
+	return nil
+}

@@ -1,0 +1,788 @@
+package dispatch
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"slices"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
+	"github.com/oneport-go/oneport/internal/h2"
+)
+
+var errEOF = io.EOF
+
+// startSplitting goes over from opening or passing to splitting, between two frames of the client. The caller holds mu,
+// and has readLoop read what follows.
+func (c *conn) startSplitting() {
+	v := c.pass
+	c.mode = splitting
+	c.d.stats.split.Add(1)
+	if !c.spoken {
+		c.out = c.appendEarlySettings(c.out)
+	}
+	c.startDownload()
+	c.startUpload()
+	c.acknowledge()
+	if v != nil {
+		// The deadlines are the server's, not those of the client's connection.
+		c.sock.SetDeadline(time.Time{})
+		v.readDeadline.set(c, v.readDeadline.at, v.readable.Broadcast)
+		v.writeDeadline.set(c, v.writeDeadline.at, v.writable.Broadcast)
+	}
+	go c.writeLoop()
+}
+
+// readLoop reads from the client, from the split to the end of the connection. It begins with b.
+func (c *conn) readLoop(b []byte) {
+	for {
+		rest, ok := c.takeFrames(b)
+		if !ok {
+			return
+		}
+		if len(rest) < cap(b)/2 && cap(b) >= readBuffer {
+			b = append(b[:0], rest...)
+		} else {
+			b = append(make([]byte, 0, max(readBuffer, 4*len(rest))), rest...)
+		}
+		n, err := c.sock.Read(b[len(b):cap(b)])
+		b = b[:len(b)+n]
+		if n == 0 && err != nil {
+			c.clientEnded(err)
+			return
+		}
+	}
+}
+
+const readBuffer = 32 << 10
+
+// takeFrames takes the frames in b, and returns what is left of it. It reports false when the client is not read from
+// any more.
+func (c *conn) takeFrames(b []byte) (rest []byte, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		for c.choked() {
+			c.unread.Wait()
+		}
+		if c.closing || c.dead {
+			return nil, false
+		}
+		it, n, ferr := c.in.next(b)
+		if ferr != nil {
+			c.fail(&ferr.ConnError)
+			return nil, false
+		}
+		if n == 0 {
+			return b, true
+		}
+		if cerr := c.take(it); cerr != nil {
+			c.fail(cerr)
+			return nil, false
+		}
+		b = b[n:]
+	}
+}
+
+// choked reports whether so much waits to be read by a server, or by the client, that nothing more is read from the
+// client.
+func (c *conn) choked() bool {
+	if c.closing || c.dead {
+		return false
+	}
+	if len(c.out) > 2*maxOut {
+		return true
+	}
+	for _, v := range c.servers {
+		if v != nil && v.in.len() > maxUnread {
+			return true
+		}
+	}
+	return false
+}
+
+// clientEnded ends what the servers read.
+func (c *conn) clientEnded(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ended = true
+	if !errors.Is(err, io.EOF) {
+		c.kill()
+	}
+	if c.live == 0 {
+		c.finish = true
+	}
+	c.wakeAll()
+	c.settle()
+}
+
+// fail ends the connection with a connection error (RFC 9113, 5.4.1). The caller holds mu.
+func (c *conn) fail(err *h2.ConnError) {
+	if c.closing || c.dead {
+		return
+	}
+	if err.Code == http2.ErrCodeEnhanceYourCalm {
+		c.d.abuse(c.sock, err.Reason)
+	}
+	c.end(err.Code, err.Reason)
+}
+
+// end sends GOAWAY and closes the connection when that is written.
+func (c *conn) end(code http2.ErrCode, debug string) {
+	c.out = h2.AppendGoAway(c.out, min(c.lastID, c.maxID), code, debug)
+	c.goAway, c.closing = true, true
+	c.wakeAll()
+}
+
+// settle ends the connection when nothing is left to do on it.
+func (c *conn) settle() {
+	if c.mode != splitting || c.closing || c.dead || len(c.queues) > 0 || c.rawFrom != nil {
+		return
+	}
+	if c.finish && (c.live == 0 || len(c.streams) == 0) {
+		c.end(http2.ErrCodeNo, "")
+	}
+}
+
+// linger closes a connection so that what was written last is not lost: were bytes of the client's unread, the system
+// would reset the connection, and the client might not see what it has not read.
+func linger(sock net.Conn) {
+	defer sock.Close()
+	if cw, ok := sock.(interface{ CloseWrite() error }); !ok || cw.CloseWrite() != nil {
+		return
+	}
+	sock.SetReadDeadline(time.Now().Add(lingerTime))
+	io.CopyN(io.Discard, sock, lingerBytes)
+}
+
+const (
+	lingerTime  = time.Second
+	lingerBytes = 1 << 20
+)
+
+func (c *conn) log(what string, err error) {
+	c.d.log(slog.LevelWarn, "oneport: "+what, slog.Any("remote", c.sock.RemoteAddr()), slog.Any("err", err))
+}
+
+// take takes an item of the client's. It unlocks mu while a matcher runs.
+func (c *conn) take(it item) *h2.ConnError {
+	switch it.kind {
+	case dataItem:
+		return c.takeData(it)
+	case blockItem:
+		fields, cerr := c.dec.decode(it.payload)
+		if cerr != nil {
+			return cerr
+		}
+		if it.StreamID <= c.maxID {
+			return c.takeTrailers(it, fields)
+		}
+		c.mu.Unlock()
+		target := c.d.decide(c.sock, fields)
+		c.mu.Lock()
+		if c.closing || c.dead {
+			return nil
+		}
+		return c.newRequest(it, fields, target)
+	case skipItem:
+		if it.first {
+			return c.spendControl()
+		}
+		return nil
+	}
+
+	switch it.Type {
+	case http2.FrameSettings:
+		if it.ack() {
+			c.takeACK()
+			return nil
+		}
+		return c.takeSettings(it)
+	case http2.FramePing:
+		if it.ack() {
+			c.takePingACK(it)
+			return nil
+		}
+		c.emit(h2.AppendPingACK(c.out, [8]byte(it.payload)))
+		return c.spendControl()
+	case http2.FrameWindowUpdate:
+		return c.takeWindowUpdate(it)
+	case http2.FrameRSTStream:
+		return c.takeReset(it)
+	case http2.FrameGoAway:
+		for _, v := range c.servers {
+			if v != nil {
+				v.push(appendFrame(v.in.room(), it.Type, 0, 0, it.payload))
+			}
+		}
+		return nil
+	case http2.FramePriority:
+		if s := c.streams[it.StreamID]; s != nil {
+			s.server.pass(it)
+		}
+	case http2.FramePriorityUpdate:
+		if len(it.payload) >= 4 {
+			if s := c.streams[it.value()]; s != nil {
+				s.server.pass(it)
+			}
+		}
+	}
+	return c.spendControl()
+}
+
+// pass has the server read a frame as it is.
+func (v *Conn) pass(it item) {
+	if !v.closed {
+		v.push(appendFrame(v.in.room(), it.Type, it.Flags, it.StreamID, it.payload))
+	}
+}
+
+// idle reports whether nobody has opened the stream yet (RFC 9113, 5.1).
+func (c *conn) idle(id uint32) bool { return id > c.maxID || id%2 == 0 }
+
+func idleError(it item) *h2.ConnError {
+	return protocolError(it.Type.String() + " frame on an idle stream")
+}
+
+func (c *conn) takeData(it item) *h2.ConnError {
+	if it.first {
+		n := int64(it.Length)
+		if c.upload.credit -= n; c.upload.credit < 0 && n > 0 {
+			// RFC 9113, 6.9.1.
+			return &h2.ConnError{Code: http2.ErrCodeFlowControl, Reason: "more DATA than the connection's window allows"}
+		}
+		c.refund(n - int64(c.in.left+len(it.payload))) // padding
+		if n == 0 && !it.endStream() {
+			if cerr := c.spendControl(); cerr != nil {
+				return cerr
+			}
+		}
+		var cerr *h2.ConnError
+		if c.cur, cerr = c.dataStream(it); cerr != nil {
+			return cerr
+		}
+	}
+	s := c.cur
+	if s == nil || s.removed {
+		c.refund(int64(len(it.payload)))
+		return nil
+	}
+	end := it.last && it.endStream()
+	if end {
+		s.clientEnded = true
+	}
+	if len(it.payload) > 0 || end {
+		c.uploaded(s, it.payload, end)
+		if !end && it.first {
+			c.topUpIfLow(s)
+		}
+	}
+	if end {
+		c.endIfDone(s)
+	}
+	return nil
+}
+
+// dataStream finds the stream of a DATA frame, which is nil if the frame is to be ignored.
+func (c *conn) dataStream(it item) (*stream, *h2.ConnError) {
+	s := c.streams[it.StreamID]
+	if s == nil {
+		if c.idle(it.StreamID) {
+			return nil, idleError(it)
+		}
+		if why, ok := c.gone.find(it.StreamID); !ok || why != byServer {
+			// RFC 9113, 5.1: the client has closed the stream itself.
+			c.emit(appendReset(c.out, it.StreamID, http2.ErrCodeStreamClosed))
+			return nil, c.spendReset()
+		}
+		return nil, nil
+	}
+	if s.clientEnded {
+		c.reset(s, http2.ErrCodeStreamClosed)
+		return nil, c.spendReset()
+	}
+	if s.toClient -= int64(it.Length); s.toClient < 0 && it.Length > 0 {
+		return nil, &h2.ConnError{Code: http2.ErrCodeFlowControl, Reason: "more DATA than the stream's window allows"}
+	}
+	return s, nil
+}
+
+// reset resets a stream towards both sides.
+func (c *conn) reset(s *stream, code http2.ErrCode) {
+	v := s.server
+	if !v.closed {
+		v.push(appendReset(v.in.room(), s.id, http2.ErrCodeCancel))
+	}
+	c.emit(appendReset(c.out, s.id, code))
+	c.remove(s, byServer)
+}
+
+// refuse answers a request that no server gets.
+func (c *conn) refuse(it item) *h2.ConnError {
+	c.d.stats.refused.Add(1)
+	c.gone.add(it.StreamID, byServer)
+	c.emit(appendReset(c.out, it.StreamID, http2.ErrCodeRefusedStream))
+	return c.spendReset()
+}
+
+// notFound answers a request that is for no server (RFC 9113, 8.1: an answer can come before the end of the request).
+func (c *conn) notFound(it item) {
+	c.d.stats.notFound.Add(1)
+	c.gone.add(it.StreamID, byServer)
+	block := c.enc.encode([]hpack.HeaderField{{Name: ":status", Value: "404"}, {Name: "content-length", Value: "0"}})
+	c.emit(appendBlock(c.out, it.StreamID, true, nil, block, defaultFrameSize))
+	if !it.endStream() {
+		c.emit(appendReset(c.out, it.StreamID, http2.ErrCodeNo))
+	}
+}
+
+// newRequest opens a stream.
+func (c *conn) newRequest(it item, fields []hpack.HeaderField, target int) *h2.ConnError {
+	id := it.StreamID
+	c.maxID = id
+	switch {
+	case id > c.lastID || len(c.streams) >= c.d.Limits.MaxStreams:
+		return c.refuse(it)
+	case target == NotFound:
+		c.notFound(it)
+		return nil
+	case target < 0 || target >= len(c.servers):
+		return c.refuse(it)
+	}
+	v := c.servers[target]
+	if v == nil {
+		v = c.newServer(target)
+		v.greet()
+		if !v.target.deliver(v.outer) {
+			v.closed = true
+			c.servers[target] = nil
+			c.live--
+			return c.refuse(it)
+		}
+	}
+	if id > v.lastID || v.open >= int(min(v.maxStreams, maxStreamID)) {
+		return c.refuse(it)
+	}
+	s := c.newStream(id, v, it.endStream())
+	v.push(appendBlock(v.in.room(), id, it.endStream(), it.priority, v.enc.encode(fields), v.maxFrame))
+	if !s.clientEnded {
+		c.topUpIfLow(s)
+	}
+	return nil
+}
+
+// takeTrailers takes a header block on a stream that is not new.
+func (c *conn) takeTrailers(it item, fields []hpack.HeaderField) *h2.ConnError {
+	s := c.streams[it.StreamID]
+	if s == nil {
+		switch why, ok := c.gone.find(it.StreamID); {
+		case !ok:
+			return protocolError("HEADERS frame on a stream that cannot be opened any more") // RFC 9113, 5.1.1
+		case why == byServer:
+			return nil
+		}
+		return &h2.ConnError{Code: http2.ErrCodeStreamClosed, Reason: "HEADERS frame on a closed stream"} // RFC 9113, 5.1
+	}
+	if s.clientEnded {
+		c.reset(s, http2.ErrCodeStreamClosed)
+		return c.spendReset()
+	}
+	if !it.endStream() {
+		c.reset(s, http2.ErrCodeProtocol) // RFC 9113, 8.1
+		return c.spendReset()
+	}
+	s.clientEnded = true
+	c.uploadedTrailers(s, fields)
+	c.endIfDone(s)
+	return nil
+}
+
+func (c *conn) takeReset(it item) *h2.ConnError {
+	s := c.streams[it.StreamID]
+	if s == nil {
+		if c.idle(it.StreamID) {
+			return idleError(it)
+		}
+		return c.spendControl()
+	}
+	s.server.pass(it)
+	c.remove(s, byClient)
+	return c.spendReset()
+}
+
+func (c *conn) takeWindowUpdate(it item) *h2.ConnError {
+	if it.StreamID == 0 {
+		cerr := c.download.grow(int64(it.value()))
+		c.wake.Broadcast()
+		return cerr
+	}
+	if s := c.streams[it.StreamID]; s != nil {
+		s.server.pass(it)
+	} else if c.idle(it.StreamID) {
+		return idleError(it)
+	}
+	return nil
+}
+
+// takeSettings has all servers obey the client's settings, and acknowledges them when they have.
+func (c *conn) takeSettings(it item) *h2.ConnError {
+	if cerr := checkSettings(it.payload); cerr != nil {
+		return cerr
+	}
+	forbidPush(it.payload)
+	f := c.noteSettings(it.payload)
+	for _, v := range c.servers {
+		if v != nil {
+			v.dec.allow(c.setting(http2.SettingHeaderTableSize, defaultTableSize))
+			v.pass(it)
+			v.owes = append(v.owes, f)
+			f.waiting++
+		}
+	}
+	c.acknowledge()
+	return c.spendControl()
+}
+
+// acknowledge acknowledges the client's SETTINGS frames that all servers have.
+func (c *conn) acknowledge() {
+	for len(c.fromClient) > 0 && c.fromClient[0].waiting == 0 {
+		f := c.fromClient[0]
+		c.fromClient = c.fromClient[1:]
+		if f.tableSize != c.tableSize {
+			c.tableSize = f.tableSize
+			c.enc.limit(f.tableSize)
+		}
+		c.emit(h2.AppendSettingsACK(c.out))
+	}
+}
+
+// takeACK takes the client's acknowledgement of SETTINGS.
+func (c *conn) takeACK() {
+	f := c.acknowledged()
+	if f == nil {
+		return // of nothing; to some servers that is an error, and harmless
+	}
+	if v := f.server; v != nil && !v.closed {
+		v.push(h2.AppendSettingsACK(v.in.room()))
+		if !slices.ContainsFunc(c.toClient, func(f *serverFrame) bool { return f.server == v }) {
+			for _, payload := range v.late {
+				if err := v.takeSettings(payload); err != nil {
+					c.log("a server has broken HTTP/2", err)
+					v.close()
+					break
+				}
+			}
+			v.late = nil
+		}
+	}
+	for _, s := range c.streams {
+		c.topUpIfLow(s)
+	}
+}
+
+// takePingACK hands the answer to a PING frame to the server that has asked.
+func (c *conn) takePingACK(it item) {
+	payload := [8]byte(it.payload)
+	v := c.pass
+	if asked, ok := c.pings.answered(payload); ok {
+		v, payload = asked.server, asked.payload
+	} else if c.asked > 0 {
+		c.asked--
+	} else {
+		return
+	}
+	if !v.closed {
+		v.push(h2.AppendPingACK(v.in.room(), payload))
+	}
+}
+
+// split takes the frames that a server writes.
+func (v *Conn) split(b []byte) error {
+	if len(v.held) > 0 {
+		v.held = append(v.held, b...)
+		b = v.held
+	}
+	for {
+		raw := v.c.rawFrom == v
+		it, n, ferr := v.out.next(b)
+		if ferr != nil {
+			return &ferr.ConnError
+		}
+		if n == 0 {
+			break
+		}
+		if raw {
+			v.c.raw = append(v.c.raw, b[:n]...)
+			if !v.out.inFrame() {
+				v.c.rawFrom = nil
+			}
+			v.c.wake.Broadcast()
+		} else if err := v.take(it); err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	if len(v.held) > 0 {
+		v.held = slices.Clone(b)
+	} else {
+		v.held = append(v.held, b...)
+	}
+	return nil
+}
+
+// stream finds a stream of the server's that is open.
+func (v *Conn) stream(id uint32) *stream {
+	if s := v.c.streams[id]; s != nil && s.server == v && !s.serverEnded {
+		return s
+	}
+	return nil
+}
+
+// take takes an item of the server's.
+func (v *Conn) take(it item) error {
+	c := v.c
+	switch it.kind {
+	case dataItem:
+		return v.takeData(it)
+	case blockItem:
+		fields, cerr := v.dec.decode(it.payload)
+		if cerr != nil {
+			return cerr
+		}
+		s := v.stream(it.StreamID)
+		switch {
+		case s == nil:
+		case s.queued > 0:
+			c.enqueue(queued{s: s, block: true, fields: slices.Clone(fields), end: it.endStream()})
+		default:
+			c.emitBlock(s, fields, it.endStream())
+		}
+		return nil
+	case skipItem:
+		return nil
+	}
+
+	switch it.Type {
+	case http2.FrameSettings:
+		if it.ack() {
+			v.takeACK()
+			return nil
+		}
+		if slices.ContainsFunc(c.toClient, func(f *serverFrame) bool { return f.server == v }) {
+			v.late = append(v.late, slices.Clone(it.payload)) // what was sent first applies first
+			return nil
+		}
+		return v.takeSettings(it.payload)
+	case http2.FramePing:
+		v.takePing(it)
+	case http2.FrameWindowUpdate:
+		n := int64(it.value())
+		if it.StreamID == 0 {
+			v.uploadServer.credit += n
+			c.pumpUploads(v)
+		} else if s := c.streams[it.StreamID]; s != nil && s.server == v {
+			s.toServer += n
+			c.pumpUploads(v)
+			c.topUp(s)
+		}
+	case http2.FrameRSTStream:
+		if s := c.streams[it.StreamID]; s != nil && s.server == v {
+			c.emit(appendReset(c.out, s.id, it.code()))
+			c.remove(s, byServer)
+		}
+	case http2.FrameGoAway:
+		v.takeGoAway(it)
+	}
+	return nil
+}
+
+func (v *Conn) takeData(it item) error {
+	c := v.c
+	if it.first {
+		if v.downloadServer.credit -= int64(it.Length); v.downloadServer.credit < 0 {
+			return fmt.Errorf("it has sent more DATA than its window allows")
+		}
+		v.cur = v.stream(it.StreamID)
+		if padding := int64(it.Length) - int64(v.out.left+len(it.payload)); padding > 0 {
+			// The client does not get it, so it gives no credit for it.
+			v.sent(padding)
+			if v.cur != nil && !it.endStream() {
+				v.push(appendWindowUpdate(v.in.room(), it.StreamID, padding))
+			}
+		}
+	}
+	s := v.cur
+	if s == nil || s.removed {
+		v.sent(int64(len(it.payload)))
+		return nil
+	}
+	if end := it.last && it.endStream(); len(it.payload) > 0 || end {
+		c.downloaded(s, it.payload, end)
+	}
+	return nil
+}
+
+// takeACK takes the server's acknowledgement of the client's SETTINGS.
+func (v *Conn) takeACK() {
+	if len(v.owes) == 0 {
+		return
+	}
+	f := v.owes[0]
+	v.owes = v.owes[1:]
+	if f != nil {
+		f.waiting--
+		v.c.acknowledge()
+	}
+}
+
+// takeSettings obeys the settings of a server, and sends the client what it has to know of them. Where servers differ it
+// is sent the least.
+func (v *Conn) takeSettings(payload []byte) error {
+	c := v.c
+	if cerr := checkSettings(payload); cerr != nil {
+		return cerr
+	}
+	window := v.window
+	settings(payload, func(id http2.SettingID, val uint32) {
+		if id == http2.SettingInitialWindowSize {
+			window = int64(val)
+		}
+		v.noteSetting(id, val)
+	})
+	v.setWindow(window)
+	v.push(h2.AppendSettingsACK(v.in.room()))
+	c.pumpUploads(v)
+	for _, s := range c.streams {
+		if s.server == v {
+			c.topUpIfLow(s)
+		}
+	}
+
+	least := uint32(min(c.d.Limits.MaxStreams, maxStreamID))
+	for _, v := range c.servers {
+		if v != nil {
+			least = min(least, v.maxStreams)
+		}
+	}
+	var list []http2.Setting
+	if least != c.told.maxStreams {
+		list = append(list, http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: least})
+	}
+	if v.window < int64(c.told.window) {
+		list = append(list, http2.Setting{ID: http2.SettingInitialWindowSize, Val: uint32(v.window)})
+	}
+	if v.connect && !c.told.connect {
+		list = append(list, http2.Setting{ID: http2.SettingEnableConnectProtocol, Val: 1}) // RFC 8441, 3
+	}
+	if len(list) == 0 || c.closing {
+		return nil
+	}
+	f := &serverFrame{}
+	for _, s := range list {
+		c.noteTold(f, s.ID, s.Val)
+	}
+	c.toClient = append(c.toClient, f)
+	c.emit(h2.AppendSettings(c.out, list...))
+	return nil
+}
+
+// takePing asks the client in the server's place, or passes on the answer to what the client had asked before the split.
+func (v *Conn) takePing(it item) {
+	c := v.c
+	payload := [8]byte(it.payload)
+	if it.ack() {
+		if v == c.pass && c.rawPings > 0 {
+			c.rawPings--
+			c.emit(h2.AppendPingACK(c.out, payload))
+		}
+		return
+	}
+	if token, ok := c.pings.ask(v, payload); ok {
+		c.emit(appendFrame(c.out, http2.FramePing, 0, 0, token[:]))
+	}
+}
+
+// takeGoAway takes the announcement of a server that it takes no more streams. The client is told to go elsewhere with
+// new ones; those of other servers that it opens meanwhile are served.
+func (v *Conn) takeGoAway(it item) {
+	c := v.c
+	v.lastID = min(v.lastID, it.value())
+	code := http2.ErrCode(uint32(it.payload[4])<<24 | uint32(it.payload[5])<<16 | uint32(it.payload[6])<<8 | uint32(it.payload[7]))
+	for _, s := range c.streams {
+		if s.server == v && s.id > v.lastID {
+			c.emit(appendReset(c.out, s.id, http2.ErrCodeRefusedStream))
+			c.remove(s, byServer)
+		}
+	}
+	switch {
+	case code == http2.ErrCodeInternal:
+		return // its own fault, for which its streams are enough
+	case code != http2.ErrCodeNo:
+		// The client's fault, in the server's eyes. Other servers' streams may end.
+		c.lastID = min(c.lastID, c.maxID)
+		c.finish = true
+	case c.goAway:
+		return
+	}
+	c.goAway = true
+	c.emit(h2.AppendGoAway(c.out, c.lastID, code, string(it.payload[8:])))
+	c.settle()
+}
+
+// leave takes a server that has closed its side out of the connection. Its streams are reset with the code, but with
+// REFUSED_STREAM if it has said that it has not taken them.
+func (v *Conn) leave(code http2.ErrCode) {
+	c := v.c
+	if c.rawFrom == v {
+		c.kill() // in the middle of a frame
+		return
+	}
+	for _, f := range v.owes {
+		if f != nil {
+			f.waiting--
+		}
+	}
+	v.owes = nil
+	c.acknowledge()
+	for _, s := range c.streams {
+		if s.server != v {
+			continue
+		}
+		c.dropHeld(s)
+		s.isHeld = false
+		reset := queued{s: s, reset: true, code: code}
+		if s.id > v.lastID {
+			reset.code = http2.ErrCodeRefusedStream
+		}
+		switch ended := s.serverEnded || v.endQueued(s); {
+		case ended:
+			// RFC 9113, 8.1: the answer is complete, and the rest of the request is not needed.
+			reset.code = http2.ErrCodeNo
+			if s.queued > 0 {
+				c.enqueue(reset)
+			} else {
+				c.emit(appendReset(c.out, s.id, reset.code))
+				c.remove(s, byServer)
+			}
+		case s.queued > 0:
+			c.enqueue(reset)
+		default:
+			c.emit(appendReset(c.out, s.id, reset.code))
+			c.remove(s, byServer)
+		}
+	}
+	if c.live == 0 || c.goAway {
+		c.finish = true
+	}
+	c.settle()
+}
+
+// endQueued reports whether the end of the server's answer is queued.
+func (v *Conn) endQueued(s *stream) bool {
+	return slices.ContainsFunc(v.queue, func(q queued) bool { return q.s == s && q.end })
+}

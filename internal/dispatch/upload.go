@@ -1,0 +1,244 @@
+package dispatch
+
+import (
+	"slices"
+	"sync"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+// What the client sends. Credit is given by the servers, to the dispatcher, and by the dispatcher, to the client. DATA for
+// which the client has credit and the dispatcher none is held.
+//
+// For the connection this holds once it is split, in bytes:
+//
+//	credit of the client + held of all servers + to be granted == Limits.MaxBuffered
+//
+// where "to be granted" is negative as long as the client has more credit than that from before the split. So the client
+// can always send unless MaxBuffered bytes are held, and never more is held than the larger of MaxBuffered and the
+// connection window that the server had given when it was alone. A server is sent no more than its own credit.
+//
+// For a stream, the client's credit is at most what the server has given, less what is held, except where the client had
+// not heard yet of a SETTINGS_INITIAL_WINDOW_SIZE. While anything is held for a server, its streams get no more credit,
+// so that a slow reader cannot take all that MaxBuffered allows.
+
+// upload is the part of a conn in this.
+type upload struct {
+	credit int64 // what the client may send on all streams
+	grant  int64 // what is to be granted to it
+	unread sync.Cond
+}
+
+// uploadServer is the part of a server in this.
+type uploadServer struct {
+	credit   int64     // what the server may be sent on all streams
+	held     int64     // bytes
+	holding  []*stream // those for which something is held, in the order in which they are served
+	withheld bool      // streams have not been given credit because of held
+}
+
+// uploadStream is the part of a stream in this.
+type uploadStream struct {
+	toClient int64 // credit that the client has
+	toServer int64 // credit that the server has given
+	content  byteQueue
+	end      bool                // END_STREAM is held behind content,
+	trailers []hpack.HeaderField // in a header block with these fields, if not nil
+	isHeld   bool                // the stream is in holding
+}
+
+const (
+	// maxPending is how much DATA waits for a server to read it. The rest is held.
+	maxPending = 64 << 10
+
+	// maxUnread is how much of everything can wait for a server to read it. After that nothing is read from the client.
+	maxUnread = 256 << 10
+)
+
+// startUpload begins to account for the credit apart.
+func (c *conn) startUpload() {
+	c.unread.L = &c.mu
+	if v := c.pass; v != nil {
+		v.uploadServer.credit = c.upload.credit
+	}
+	c.refund(int64(c.d.Limits.MaxBuffered) - c.upload.credit)
+}
+
+// refund gives n bytes of the connection's credit back to the client, soon.
+func (c *conn) refund(n int64) {
+	c.grant += n
+	if c.grant < int64(c.d.Limits.MaxBuffered)/4 || c.closing {
+		return
+	}
+	c.out = appendWindowUpdate(c.out, 0, c.grant)
+	c.upload.credit += c.grant
+	c.grant = 0
+	c.wake.Broadcast()
+}
+
+// topUp gives the client what it lacks of the credit that the server has given for the stream.
+func (c *conn) topUp(s *stream) {
+	lead := s.toServer - int64(s.content.len()) - s.toClient
+	if c.cur == s && c.in.hdr.Type == http2.FrameData {
+		lead -= int64(c.in.left) // is on its way
+	}
+	if lead <= 0 || s.clientEnded || s.removed || c.closing {
+		return
+	}
+	if s.server.uploadServer.held > 0 {
+		s.server.withheld = true
+		return
+	}
+	lead = min(lead, maxWindow)
+	c.out = appendWindowUpdate(c.out, s.id, lead)
+	s.toClient += lead
+	c.wake.Broadcast()
+}
+
+// topUpIfLow is topUp for a stream whose server has given credit in ways that the client has not seen: as its
+// SETTINGS_INITIAL_WINDOW_SIZE, or for padding.
+func (c *conn) topUpIfLow(s *stream) {
+	if s.toClient <= c.window/2 {
+		c.topUp(s)
+	}
+}
+
+// uploaded takes a part of the content of a request.
+func (c *conn) uploaded(s *stream, b []byte, end bool) {
+	v := s.server
+	if v.closed {
+		c.refund(int64(len(b)))
+		return
+	}
+	if !s.isHeld {
+		n := v.fits(s, len(b))
+		if n == len(b) {
+			c.forward(s, b, end)
+			return
+		}
+		if n > 0 {
+			c.forward(s, b[:n], false)
+			b = b[n:]
+		}
+		s.isHeld = true
+		v.holding = append(v.holding, s)
+	}
+	s.content.append(b)
+	s.end = s.end || end
+	v.uploadServer.held += int64(len(b))
+}
+
+// uploadedTrailers takes the header block that ends a request.
+func (c *conn) uploadedTrailers(s *stream, fields []hpack.HeaderField) {
+	switch v := s.server; {
+	case v.closed:
+	case s.isHeld:
+		s.end, s.trailers = true, slices.Clone(fields)
+		if s.trailers == nil {
+			s.trailers = []hpack.HeaderField{}
+		}
+	default:
+		v.push(appendBlock(v.in.room(), s.id, true, nil, v.enc.encode(fields), v.maxFrame))
+	}
+}
+
+// fits returns how much of n bytes the server can be sent on the stream.
+func (v *Conn) fits(s *stream, n int) int {
+	if n == 0 {
+		return 0
+	}
+	room := min(s.toServer, v.uploadServer.credit, int64(maxPending-v.in.len()), int64(n))
+	return int(max(room, 0))
+}
+
+// forward sends DATA to a server, which has the credit for it.
+func (c *conn) forward(s *stream, b []byte, end bool) {
+	v := s.server
+	s.toServer -= int64(len(b))
+	v.uploadServer.credit -= int64(len(b))
+	q := v.in.room()
+	for total := len(b); ; {
+		n := min(len(b), v.maxFrame)
+		var flags http2.Flags
+		if end && n == len(b) {
+			flags = http2.FlagDataEndStream
+		}
+		q = appendFrame(q, http2.FrameData, flags, s.id, b[:n])
+		if b = b[n:]; len(b) == 0 {
+			v.push(q)
+			c.refund(int64(total))
+			return
+		}
+	}
+}
+
+// push sets what the server is to read, to which something was appended.
+func (v *Conn) push(q []byte) {
+	v.in.b = q
+	v.readable.Signal()
+}
+
+// pumpUploads forwards what is held for a server as far as it has the credit.
+func (c *conn) pumpUploads(v *Conn) {
+	if len(v.holding) == 0 {
+		return
+	}
+	waiting := v.holding[:0]
+	for i, s := range v.holding {
+		if s.removed || c.pumpStream(s) {
+			s.isHeld = false
+			c.endIfDone(s)
+			continue
+		}
+		if v.uploadServer.credit <= 0 || v.in.len() >= maxPending {
+			// The others before it next time.
+			waiting = append(append(waiting, v.holding[i+1:]...), s)
+			break
+		}
+		waiting = append(waiting, s)
+	}
+	clear(v.holding[len(waiting):])
+	v.holding = waiting
+	if v.uploadServer.held == 0 && v.withheld {
+		v.withheld = false
+		for _, s := range c.streams {
+			if s.server == v {
+				c.topUp(s)
+			}
+		}
+	}
+}
+
+// pumpStream forwards what is held for a stream. It reports whether that was all.
+func (c *conn) pumpStream(s *stream) bool {
+	v := s.server
+	n := v.fits(s, s.content.len())
+	rest := s.content.len() - n
+	if n > 0 {
+		v.uploadServer.held -= int64(n)
+		c.forward(s, s.content.bytes()[:n], rest == 0 && s.end && s.trailers == nil)
+		s.content.skip(n)
+		c.topUpIfLow(s)
+	}
+	if rest > 0 {
+		return false
+	}
+	if s.end && s.trailers != nil {
+		v.push(appendBlock(v.in.room(), s.id, true, nil, v.enc.encode(s.trailers), v.maxFrame))
+	} else if s.end && n == 0 {
+		c.forward(s, nil, true)
+	}
+	return true
+}
+
+// dropHeld forgets what is held for a stream that has been removed.
+func (c *conn) dropHeld(s *stream) {
+	n := int64(s.content.len())
+	if n == 0 {
+		return
+	}
+	s.content = byteQueue{}
+	s.server.uploadServer.held -= n
+	c.refund(n)
+}
