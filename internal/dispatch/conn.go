@@ -52,6 +52,7 @@ type conn struct {
 	toClient []*serverFrame // frames that the client has not acknowledged, oldest first
 	told     told           // what was sent last
 	window   int64          // SETTINGS_INITIAL_WINDOW_SIZE that the client goes by
+	most     int            // SETTINGS_MAX_CONCURRENT_STREAMS that the client goes by
 
 	rawPings int // PING frames of the client that passed through and have not been answered
 	asked    int // PING frames of pass that passed through and have not been answered
@@ -92,6 +93,7 @@ type serverFrame struct {
 	server    *Conn // whose frame passed through, or nil
 	hasWindow bool
 	window    int64 // SETTINGS_INITIAL_WINDOW_SIZE
+	most      int   // SETTINGS_MAX_CONCURRENT_STREAMS as of this frame
 }
 
 // A stream is one that is open.
@@ -113,6 +115,7 @@ func newConn(d *Dispatcher, sock net.Conn) *conn {
 		streams:   make(map[uint32]*stream),
 		tableSize: defaultTableSize,
 		window:    defaultWindow,
+		most:      maxStreamID,
 		in: parser{
 			fromClient:       true,
 			maxFrame:         defaultFrameSize,
@@ -168,17 +171,23 @@ func (c *conn) newStream(id uint32, v *Conn, endStream bool) *stream {
 
 // noteSettings takes note of what a SETTINGS frame of the client says.
 func (c *conn) noteSettings(payload []byte) *clientFrame {
-	settings(payload, func(id http2.SettingID, val uint32) {
-		i := slices.IndexFunc(c.settings, func(s http2.Setting) bool { return s.ID == id })
-		if i >= 0 {
-			c.settings[i].Val = val
-		} else if len(c.settings) < maxSettingsLen/settingLen {
-			c.settings = append(c.settings, http2.Setting{ID: id, Val: val})
-		}
-	})
+	c.settings = setAll(c.settings, payload)
 	f := &clientFrame{tableSize: c.setting(http2.SettingHeaderTableSize, defaultTableSize)}
 	c.fromClient = append(c.fromClient, f)
 	return f
+}
+
+// setAll sets in a list, which has each parameter once, what a SETTINGS frame sets.
+func setAll(list []http2.Setting, payload []byte) []http2.Setting {
+	settings(payload, func(id http2.SettingID, val uint32) {
+		i := slices.IndexFunc(list, func(s http2.Setting) bool { return s.ID == id })
+		if i >= 0 {
+			list[i].Val = val
+		} else if len(list) < maxSettingsLen/settingLen {
+			list = append(list, http2.Setting{ID: id, Val: val})
+		}
+	})
+	return list
 }
 
 func (c *conn) setting(id http2.SettingID, def uint32) uint32 {
@@ -198,6 +207,7 @@ func (c *conn) acknowledged() *serverFrame {
 	}
 	f := c.toClient[0]
 	c.toClient = c.toClient[1:]
+	c.most = f.most
 	if f.hasWindow {
 		// RFC 9113, 6.9.2: the windows of all streams change with it.
 		delta := f.window - c.window

@@ -370,27 +370,13 @@ func checkSettings(payload []byte) (err *h2.ConnError) {
 	return err
 }
 
-// appendClientSettings appends the client's SETTINGS frame for its first server, with SETTINGS_ENABLE_PUSH set to 0, so
-// that no server opens streams.
-func appendClientSettings(dst, payload []byte) []byte {
-	if forbidPush(payload) {
-		return appendFrame(dst, http2.FrameSettings, 0, 0, payload)
-	}
-	dst = appendFrameHeader(dst, len(payload)+settingLen, http2.FrameSettings, 0, 0)
-	dst = append(dst, payload...)
-	dst = binary.BigEndian.AppendUint16(dst, uint16(http2.SettingEnablePush))
-	return binary.BigEndian.AppendUint32(dst, 0)
-}
-
-// forbidPush sets SETTINGS_ENABLE_PUSH to 0 wherever a payload sets it, and reports whether it does.
-func forbidPush(payload []byte) (found bool) {
+// forbidPush sets SETTINGS_ENABLE_PUSH to 0 wherever a payload sets it, so that no server opens streams.
+func forbidPush(payload []byte) {
 	for ; len(payload) >= settingLen; payload = payload[settingLen:] {
 		if http2.SettingID(binary.BigEndian.Uint16(payload)) == http2.SettingEnablePush {
 			binary.BigEndian.PutUint32(payload[2:], 0)
-			found = true
 		}
 	}
-	return found
 }
 
 // raiseMaxFrame obeys a SETTINGS_MAX_FRAME_SIZE that the other side is told.

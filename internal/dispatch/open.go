@@ -26,7 +26,7 @@ type opener struct {
 	preface   bool   // the preface is taken
 	settled   bool   // a SETTINGS frame is taken
 	frames    int
-	replay    []byte         // what the first server has to read before the first request, but for pings
+	replay    []byte         // what the first server has to read before the first request, but for SETTINGS and PING
 	pings     [][8]byte      // that have not been answered
 	unacked   []*clientFrame // SETTINGS that have not been acknowledged
 	acked     int            // SETTINGS that have
@@ -101,7 +101,6 @@ func (o *opener) take() (done bool, err error) {
 			return false, nil
 		}
 		o.preface = true
-		o.replay = append(o.replay, h2.Preface...)
 		o.b = o.b[n:]
 	}
 	for {
@@ -114,7 +113,7 @@ func (o *opener) take() (done bool, err error) {
 		}
 		raw := o.b[:n]
 		o.b = o.b[n:]
-		if o.frames++; o.frames > maxOpeningFrames || len(o.replay)+n > maxOpeningBytes+o.in.maxBlock {
+		if o.frames++; o.frames > maxOpeningFrames || n > maxOpeningBytes+o.in.maxBlock {
 			return false, calm("too many frames before the first request")
 		}
 		if it.kind == blockItem {
@@ -155,7 +154,6 @@ func (o *opener) frame(it item, raw []byte) *h2.ConnError {
 			return err
 		}
 		o.unacked = append(o.unacked, o.noteSettings(it.payload))
-		o.replay = appendClientSettings(o.replay, it.payload)
 		return nil
 	case http2.FramePing:
 		if !it.ack() {
@@ -171,6 +169,10 @@ func (o *opener) frame(it item, raw []byte) *h2.ConnError {
 		}
 	case http2.FrameData, http2.FrameRSTStream:
 		return protocolError(it.Type.String() + " frame on an idle stream") // RFC 9113, 5.1
+	case http2.FramePriority:
+		if it.value() == it.StreamID {
+			return errDependsOnItself
+		}
 	}
 	if it.kind == skipItem {
 		return nil
@@ -178,6 +180,9 @@ func (o *opener) frame(it item, raw []byte) *h2.ConnError {
 	o.replay = append(o.replay, raw...)
 	return nil
 }
+
+// errDependsOnItself is, on a stream that does not exist yet, made an error of the connection (RFC 7540, 5.3.1).
+var errDependsOnItself = protocolError("PRIORITY frame that makes a stream depend on itself")
 
 // answer says what a client that has no request yet may be waiting for: SETTINGS, and the answers to SETTINGS and PING.
 func (o *opener) answer() error {
@@ -216,8 +221,14 @@ func (c *conn) appendEarlySettings(b []byte) []byte {
 	for _, s := range c.d.EarlySettings {
 		c.noteTold(f, s.ID, s.Val)
 	}
-	c.toClient = append(c.toClient, f)
+	c.sentToClient(f)
 	return h2.AppendSettings(b, c.d.EarlySettings...)
+}
+
+// sentToClient takes note of a SETTINGS frame that is sent to the client.
+func (c *conn) sentToClient(f *serverFrame) {
+	f.most = int(min(c.told.maxStreams, maxStreamID))
+	c.toClient = append(c.toClient, f)
 }
 
 // noteTold takes note of a setting that is sent to the client with f.
@@ -250,6 +261,12 @@ func (o *opener) request(it item, raw []byte) (done bool, err error) {
 		return false, errClosed
 	}
 	o.sock.SetReadDeadline(time.Time{})
+	if o.acked+len(o.unacked) > 1 {
+		// The server gets one SETTINGS frame for all of them, and acknowledges one.
+		if err := o.answer(); err != nil {
+			return false, err
+		}
+	}
 	o.mu.Lock()
 	if target < 0 || target >= len(o.d.targets) || o.d.AlwaysSplit {
 		defer o.mu.Unlock()
@@ -268,20 +285,21 @@ func (o *opener) request(it item, raw []byte) (done bool, err error) {
 	v.rmu.Lock() // until all that is at hand has been scanned
 	defer v.rmu.Unlock()
 	o.mode, o.pass = passing, v
-	for range o.acked {
+	if o.acked > 0 {
 		v.owes = append(v.owes, nil)
-	}
-	v.owes = append(v.owes, o.unacked...)
-	for _, f := range o.unacked {
+	} else {
+		f := o.unacked[0]
 		f.waiting++
+		v.owes = append(v.owes, f)
 	}
+	v.buf = append(o.appendGreeting(v.buf), o.replay...)
 	for _, p := range o.pings {
-		o.replay = appendFrame(o.replay, http2.FramePing, 0, 0, p[:])
+		v.buf = appendFrame(v.buf, http2.FramePing, 0, 0, p[:])
 		o.rawPings++
 	}
+	v.buf = append(v.buf, raw...)
 	o.maxID = it.StreamID
 	o.newStream(it.StreamID, v, it.endStream())
-	v.buf = append(o.replay, raw...)
 	v.clear = len(v.buf)
 	pass, n, split := o.scanClient(v, o.b)
 	if split {

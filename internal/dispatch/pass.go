@@ -309,7 +309,7 @@ func (v *Conn) scanServerFrame(it item) (drop bool) {
 			v.noteSetting(id, val)
 			c.noteTold(f, id, val)
 		})
-		c.toClient = append(c.toClient, f)
+		c.sentToClient(f)
 	case http2.FramePing:
 		if !it.ack() {
 			c.asked++

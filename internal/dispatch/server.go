@@ -43,6 +43,7 @@ type Conn struct {
 	enc  blockEncoder
 	in   byteQueue      // in splitting, what the server is to read
 	owes []*clientFrame // SETTINGS frames that the server has to acknowledge; nil if the client is not to know
+	next nextSettings   // for the server, waiting until it has acknowledged earlier ones
 	late [][]byte       // SETTINGS of the server that have to wait for the client to acknowledge earlier ones
 
 	lastID uint32 // the last stream that the server takes
@@ -102,20 +103,22 @@ func (c *conn) newServer(target int) *Conn {
 // maxServerBlock bounds the header blocks and lists of servers.
 const maxServerBlock = 16 << 20
 
-// greet begins what a server reads that joins a connection later: the preface, the client's SETTINGS, and the window
-// that what the server sends is held in.
-func (v *Conn) greet() {
-	c := v.c
-	b := append(v.in.b, h2.Preface...)
-	list := []http2.Setting{{ID: http2.SettingEnablePush, Val: 0}}
+// appendGreeting appends what a server has to read first: the preface, and the client's SETTINGS as they are.
+func (c *conn) appendGreeting(b []byte) []byte {
+	list := []http2.Setting{{ID: http2.SettingEnablePush, Val: 0}} // so that no server opens streams
 	for _, s := range c.settings {
 		if s.ID != http2.SettingEnablePush {
 			list = append(list, s)
 		}
 	}
-	b = h2.AppendSettings(b, list...)
+	return h2.AppendSettings(append(b, h2.Preface...), list...)
+}
+
+// greet begins what a server reads that joins a connection later.
+func (v *Conn) greet() {
+	b := v.c.appendGreeting(v.in.b)
 	v.owes = append(v.owes, nil)
-	v.downloadServer.init(c, &b)
+	v.downloadServer.init(v.c, &b)
 	v.in.b = b
 	v.enc.init(v.tableSize, true)
 	v.uploadServer.credit = defaultWindow

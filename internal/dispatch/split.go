@@ -224,6 +224,8 @@ func (c *conn) take(it item) *h2.ConnError {
 	case http2.FramePriority:
 		if s := c.streams[it.StreamID]; s != nil {
 			s.server.pass(it)
+		} else if it.value() == it.StreamID {
+			return errDependsOnItself
 		}
 	case http2.FramePriorityUpdate:
 		if len(it.payload) >= 4 {
@@ -346,7 +348,7 @@ func (c *conn) newRequest(it item, fields []hpack.HeaderField, target int) *h2.C
 	id := it.StreamID
 	c.maxID = id
 	switch {
-	case id > c.lastID || len(c.streams) >= c.d.Limits.MaxStreams:
+	case id > c.lastID || len(c.streams) >= min(c.d.Limits.MaxStreams, c.most):
 		return c.refuse(it)
 	case target == NotFound:
 		c.notFound(it)
@@ -439,13 +441,34 @@ func (c *conn) takeSettings(it item) *h2.ConnError {
 	for _, v := range c.servers {
 		if v != nil {
 			v.dec.allow(c.setting(http2.SettingHeaderTableSize, defaultTableSize))
-			v.pass(it)
-			v.owes = append(v.owes, f)
 			f.waiting++
+			v.next.add(f, it.payload)
+			v.passSettings()
 		}
 	}
 	c.acknowledge()
 	return c.spendControl()
+}
+
+// nextSettings are frames of the client that wait for a server, as one.
+type nextSettings struct {
+	frames []*clientFrame
+	values []http2.Setting
+}
+
+func (n *nextSettings) add(f *clientFrame, payload []byte) {
+	n.frames = append(n.frames, f)
+	n.values = setAll(n.values, payload)
+}
+
+// passSettings has a server obey what has waited, if it has acknowledged what went before: net/http acknowledges several
+// SETTINGS frames that it finds at once only once.
+func (v *Conn) passSettings() {
+	if len(v.owes) > 0 || len(v.next.frames) == 0 {
+		return
+	}
+	v.push(h2.AppendSettings(v.in.room(), v.next.values...))
+	v.owes, v.next = v.next.frames, nextSettings{}
 }
 
 // acknowledge acknowledges the client's SETTINGS frames that all servers have.
@@ -627,17 +650,22 @@ func (v *Conn) takeData(it item) error {
 	return nil
 }
 
-// takeACK takes the server's acknowledgement of the client's SETTINGS.
+// takeACK takes the server's acknowledgement of the client's SETTINGS: of one frame, or of all that had passed through to
+// it before the split.
 func (v *Conn) takeACK() {
-	if len(v.owes) == 0 {
-		return
+	v.acknowledgeAll()
+	v.passSettings()
+	v.c.acknowledge()
+}
+
+// acknowledgeAll acknowledges what the server owes.
+func (v *Conn) acknowledgeAll() {
+	for _, f := range v.owes {
+		if f != nil {
+			f.waiting--
+		}
 	}
-	f := v.owes[0]
-	v.owes = v.owes[1:]
-	if f != nil {
-		f.waiting--
-		v.c.acknowledge()
-	}
+	v.owes = nil
 }
 
 // takeSettings obeys the settings of a server, and sends the client what it has to know of them. Where servers differ it
@@ -686,7 +714,7 @@ func (v *Conn) takeSettings(payload []byte) error {
 	for _, s := range list {
 		c.noteTold(f, s.ID, s.Val)
 	}
-	c.toClient = append(c.toClient, f)
+	c.sentToClient(f)
 	c.emit(h2.AppendSettings(c.out, list...))
 	return nil
 }
@@ -742,12 +770,9 @@ func (v *Conn) leave(code http2.ErrCode) {
 		c.kill() // in the middle of a frame
 		return
 	}
-	for _, f := range v.owes {
-		if f != nil {
-			f.waiting--
-		}
-	}
-	v.owes = nil
+	v.acknowledgeAll()
+	v.owes, v.next = v.next.frames, nextSettings{}
+	v.acknowledgeAll()
 	c.acknowledge()
 	for _, s := range c.streams {
 		if s.server != v {
