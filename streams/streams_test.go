@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -20,7 +21,13 @@ import (
 	"github.com/oneport-go/oneport"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if kind := os.Getenv(serverVariable); kind != "" {
+		benchServer(kind)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // listen returns a listener on a free port.
 func listen(t testing.TB) net.Listener {
