@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -14,6 +13,7 @@ import (
 
 	"golang.org/x/net/http2"
 
+	"github.com/oneport-go/oneport/internal/caller"
 	"github.com/oneport-go/oneport/internal/h2"
 	"github.com/oneport-go/oneport/internal/h2upgrade"
 )
@@ -193,27 +193,12 @@ func (rt *route) open(a arrival) net.Conn {
 
 // detectServer finds out who calls Accept.
 func (rt *route) detectServer() {
-	rt.netHTTP.Store(calledBy("net/http.(*Server).Serve"))
+	rt.netHTTP.Store(caller.Is(caller.NetHTTP))
 	switch rt.ack {
 	case ACKKeep:
 		rt.keepACK.Store(true)
 	case ACKAuto:
-		rt.keepACK.Store(calledBy("google.golang.org/grpc.(*Server).Serve"))
-	}
-}
-
-// calledBy reports whether the function of the name is among the callers.
-func calledBy(name string) bool {
-	var pcs [32]uintptr
-	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs[:])])
-	for {
-		frame, more := frames.Next()
-		if frame.Function == name {
-			return true
-		}
-		if !more {
-			return false
-		}
+		rt.keepACK.Store(caller.Is(caller.GRPC))
 	}
 }
 

@@ -224,10 +224,7 @@ func (m *Mux) Serve() error {
 }
 
 func (m *Mux) begin() error {
-	early := m.EarlySettings
-	if early == nil {
-		early = DefaultEarlySettings()
-	}
+	early := m.earlySettings()
 	for _, s := range early {
 		if err := s.Valid(); err != nil {
 			return fmt.Errorf("oneport: EarlySettings: %v: %w", s, err)
@@ -502,6 +499,13 @@ func (m *Mux) logPanic(who string, c net.Conn, v any) {
 	}
 	m.log(slog.LevelError, "oneport: panic in "+who,
 		slog.Any("remote", c.RemoteAddr()), slog.Any("panic", v), slog.String("stack", string(stack)))
+}
+
+func (m *Mux) earlySettings() []http2.Setting {
+	if m.EarlySettings == nil {
+		return DefaultEarlySettings()
+	}
+	return m.EarlySettings
 }
 
 func (m *Mux) decideTimeout() time.Duration { return orDefault(m.DecideTimeout, DefaultDecideTimeout) }

@@ -1,15 +1,22 @@
 package oneport
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
+
+	"golang.org/x/net/http2/hpack"
+
+	"github.com/oneport-go/oneport/internal/dispatch"
 )
 
 // GRPCServer is what a [Server] needs of a gRPC server. A *grpc.Server of google.golang.org/grpc is one.
@@ -57,6 +64,11 @@ type Server struct {
 	// Upgrade takes HTTP/1.1 requests with "Upgrade: h2c". See [Route.Upgrade] for what is to be said against it.
 	Upgrade bool
 
+	// PerConnection has each HTTP/2 connection go to one of the servers as a whole, by its first request. Otherwise each of
+	// its requests goes to the server it is for, as those of a proxy that sends all kinds over one connection have to. What
+	// that costs where a connection has requests of one kind only is in docs/streams.md.
+	PerConnection bool
+
 	// Configure, if not nil, is called for the Mux of each listener before the routes for GRPC and HTTP are added. It may
 	// set the fields of the Mux, such as its hooks, and add routes that go before those.
 	Configure func(*Mux)
@@ -65,7 +77,7 @@ type Server struct {
 	http *http.Server // HTTP, or one for Handler, or nil
 
 	mu      sync.Mutex
-	muxes   map[*Mux]struct{}
+	ports   map[*port]struct{}
 	closing bool
 }
 
@@ -119,33 +131,35 @@ func (s *Server) serve(l net.Listener, config *tls.Config, requireTLS bool) erro
 	if s.Configure != nil {
 		s.Configure(m)
 	}
-	var behind []func() error // the Serve calls of the servers
+	p := &port{mux: m}
+	if s.GRPC != nil && s.http != nil && !s.PerConnection {
+		p.dispatch(s)
+	}
 	if !requireTLS {
-		behind = append(behind, s.route(m.Route, s.Upgrade)...)
+		p.route(s, m.Route, s.Upgrade)
 	}
 	if config != nil {
-		secure := m.TLSRoute(TLSRoute{Name: "tls", Config: config, RedirectHTTP: s.RedirectHTTP})
-		behind = append(behind, s.route(secure.Route, false)...)
+		p.route(s, m.TLSRoute(TLSRoute{Name: "tls", Config: config, RedirectHTTP: s.RedirectHTTP}).Route, false)
 	}
-	if !s.track(m) {
+	if !s.track(p) {
 		l.Close()
 		return ErrClosed
 	}
-	defer s.untrack(m)
+	defer s.untrack(p)
 
-	failed := make(chan error, len(behind))
+	failed := make(chan error, len(p.behind))
 	var serving sync.WaitGroup
-	for _, serve := range behind {
+	for _, serve := range p.behind {
 		serving.Go(func() {
 			// A server that was stopped by itself leaves the others alone.
 			if err := serve(); err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) && !s.isClosing() {
 				failed <- err
-				m.Close()
+				p.close()
 			}
 		})
 	}
 	err := m.Serve()
-	m.Close() // if it did not get so far as to do that
+	p.close() // if it did not get so far as to do that
 	serving.Wait()
 	select {
 	case cause := <-failed:
@@ -155,17 +169,80 @@ func (s *Server) serve(l net.Listener, config *tls.Config, requireTLS bool) erro
 	}
 }
 
-// route adds the routes of the servers, and returns what serves them.
-func (s *Server) route(add func(Route) net.Listener, upgrade bool) (behind []func() error) {
+// A port is a listener of a Server, with what is behind it.
+type port struct {
+	mux     *Mux
+	streams *dispatch.Dispatcher // of HTTP/2 connections by request, or nil
+	behind  []func() error       // the calls of Serve
+}
+
+// dispatch has the requests of HTTP/2 connections dispatched to both servers.
+func (p *port) dispatch(s *Server) {
+	const toGRPC, toHTTP = 0, 1
+	grpc := GRPC()
+	p.streams = &dispatch.Dispatcher{
+		Decide: func(c net.Conn, fields []hpack.HeaderField) int {
+			if grpc.Match(NewStreamPreview(c, fields)) == Match {
+				return toGRPC
+			}
+			return toHTTP
+		},
+		Limits:        dispatch.DefaultLimits(),
+		EarlySettings: p.mux.earlySettings(),
+		Logger:        p.mux.Logger,
+	}
+	addr := p.mux.root.Addr()
+	for _, serve := range []func(net.Listener) error{toGRPC: s.GRPC.Serve, toHTTP: s.http.Serve} {
+		l := p.streams.Target(addr, p.mux.queueLength())
+		p.behind = append(p.behind, func() error { return serve(l) })
+	}
+}
+
+// route adds the routes that lead to the servers.
+func (p *port) route(s *Server, add func(Route) net.Listener, upgrade bool) {
+	to := func(serve func(net.Listener) error, r Route) {
+		l := add(r)
+		p.behind = append(p.behind, func() error { return serve(l) })
+	}
+	if p.streams != nil {
+		to(p.acceptStreams, Route{Name: "http2", Matchers: []Matcher{HTTP2()}, Upgrade: upgrade})
+		to(s.http.Serve, Route{Name: "http", Matchers: []Matcher{HTTP1()}})
+		return
+	}
 	if s.GRPC != nil {
-		l := add(Route{Name: "grpc", Matchers: []Matcher{GRPC()}, Upgrade: upgrade})
-		behind = append(behind, func() error { return s.GRPC.Serve(l) })
+		to(s.GRPC.Serve, Route{Name: "grpc", Matchers: []Matcher{GRPC()}, Upgrade: upgrade})
 	}
 	if s.http != nil {
-		l := add(Route{Name: "http", Matchers: []Matcher{HTTP1(), HTTP2()}, Upgrade: upgrade})
-		behind = append(behind, func() error { return s.http.Serve(l) })
+		to(s.http.Serve, Route{Name: "http", Matchers: []Matcher{HTTP1(), HTTP2()}, Upgrade: upgrade})
 	}
-	return behind
+}
+
+// acceptStreams has the requests of the connections of a route dispatched.
+func (p *port) acceptStreams(l net.Listener) error {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		p.streams.Handle(c)
+	}
+}
+
+// shutdown stops accepting, and lets what is decided reach its server.
+func (p *port) shutdown(ctx context.Context) error {
+	err := p.mux.Shutdown(ctx)
+	if p.streams != nil {
+		p.streams.Close()
+	}
+	return err
+}
+
+func (p *port) close() error {
+	err := p.mux.Close()
+	if p.streams != nil {
+		p.streams.Close()
+	}
+	return err
 }
 
 // prepare makes the HTTP server ready, once.
@@ -236,23 +313,23 @@ func hasTLSCredentials(s GRPCServer) bool {
 	return t.Kind() == reflect.Pointer && t.Elem().PkgPath() == "google.golang.org/grpc/credentials" && t.Elem().Name() == "tlsCreds"
 }
 
-func (s *Server) track(m *Mux) bool {
+func (s *Server) track(p *port) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closing {
 		return false
 	}
-	if s.muxes == nil {
-		s.muxes = make(map[*Mux]struct{})
+	if s.ports == nil {
+		s.ports = make(map[*port]struct{})
 	}
-	s.muxes[m] = struct{}{}
+	s.ports[p] = struct{}{}
 	return true
 }
 
-func (s *Server) untrack(m *Mux) {
+func (s *Server) untrack(p *port) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.muxes, m)
+	delete(s.ports, p)
 }
 
 func (s *Server) isClosing() bool {
@@ -261,28 +338,24 @@ func (s *Server) isClosing() bool {
 	return s.closing
 }
 
-// close marks the server as closing and returns its muxes.
-func (s *Server) close() []*Mux {
+// close marks the server as closing and returns its ports.
+func (s *Server) close() []*port {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closing = true
-	muxes := make([]*Mux, 0, len(s.muxes))
-	for m := range s.muxes {
-		muxes = append(muxes, m)
-	}
-	return muxes
+	return slices.Collect(maps.Keys(s.ports))
 }
 
 // Shutdown stops the server gracefully: it stops accepting, refuses the connections that have no route yet, lets the
 // others reach GRPC and HTTP, and waits until these have answered the requests that they have, gRPC's streams included.
 // If ctx ends first it cuts off what is left and returns the context's error. A Server cannot be used again after that.
 func (s *Server) Shutdown(ctx context.Context) error {
-	// The muxes go first: with its route closed, a server would lose what is on the way to it.
-	muxes := s.close()
-	errs := make([]error, len(muxes), len(muxes)+2)
+	// The ports go first: with its route closed, a server would lose what is on the way to it.
+	ports := s.close()
+	errs := make([]error, len(ports), len(ports)+2)
 	var stopping sync.WaitGroup
-	for i, m := range muxes {
-		stopping.Go(func() { errs[i] = m.Shutdown(ctx) })
+	for i, p := range ports {
+		stopping.Go(func() { errs[i] = p.shutdown(ctx) })
 	}
 	stopping.Wait()
 
@@ -304,19 +377,14 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		})
 	}
 	stopping.Wait()
-	for _, err := range append(errs, grpcErr, httpErr) {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return cmp.Or(append(errs, grpcErr, httpErr)...)
 }
 
 // Close stops the server at once, with all its connections. It returns the error of closing a listener, if there is one.
 func (s *Server) Close() error {
 	var errs []error
-	for _, m := range s.close() {
-		errs = append(errs, m.Close())
+	for _, p := range s.close() {
+		errs = append(errs, p.close())
 	}
 	if s.GRPC != nil {
 		s.GRPC.Stop()

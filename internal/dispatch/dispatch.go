@@ -12,6 +12,8 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/oneport-go/oneport/internal/caller"
 )
 
 // Decisions that are no index of a target.
@@ -170,6 +172,9 @@ type Target struct {
 	max   int
 	index int
 
+	detect  sync.Once // of the server
+	netHTTP bool      // it is net/http's
+
 	mu     sync.Mutex
 	cond   sync.Cond
 	queue  []net.Conn
@@ -177,7 +182,10 @@ type Target struct {
 }
 
 // Accept returns the server's side of a client connection that has a stream for it.
+//
+// net/http speaks HTTP/2 on no connection that shows a TLS state and is no *tls.Conn, so it gets one that does not.
 func (t *Target) Accept() (net.Conn, error) {
+	t.detect.Do(func() { t.netHTTP = caller.Is(caller.NetHTTP) })
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for len(t.queue) == 0 && !t.closed {
@@ -188,6 +196,9 @@ func (t *Target) Accept() (net.Conn, error) {
 	}
 	c := t.queue[0]
 	t.queue = t.queue[1:]
+	if t.netHTTP {
+		return underlying(c), nil
+	}
 	return c, nil
 }
 

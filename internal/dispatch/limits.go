@@ -20,6 +20,22 @@ type Limits struct {
 	ControlRate  int // and how many of those are forgiven per second
 }
 
+// DefaultLimits are safe on the open internet.
+func DefaultLimits() Limits {
+	return Limits{
+		OpenTimeout:        10 * time.Second,
+		IdleTimeout:        5 * time.Minute,
+		MaxStreams:         10_000,
+		MaxHeaderListBytes: 1 << 20,
+		MaxContinuations:   128,
+		MaxBuffered:        1 << 20,
+		ResetBurst:         1000,
+		ResetRate:          100,
+		ControlBurst:       10_000,
+		ControlRate:        1000,
+	}
+}
+
 // A bucket counts events that are forgiven with time.
 type bucket struct {
 	spent  int

@@ -1,0 +1,25 @@
+// Package caller finds out which server accepts from a listener, where what is right for one is wrong for another.
+package caller
+
+import "runtime"
+
+// The Serve methods of servers, as they are called in a stack.
+const (
+	GRPC    = "google.golang.org/grpc.(*Server).Serve"
+	NetHTTP = "net/http.(*Server).Serve"
+)
+
+// Is reports whether the function of the name is among the callers, near enough to be the one who accepts.
+func Is(name string) bool {
+	var pcs [32]uintptr
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs[:])])
+	for {
+		frame, more := frames.Next()
+		if frame.Function == name {
+			return true
+		}
+		if !more {
+			return false
+		}
+	}
+}
