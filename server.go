@@ -73,8 +73,9 @@ type Server struct {
 	// set the fields of the Mux, such as its hooks, and add routes that go before those.
 	Configure func(*Mux)
 
-	once sync.Once
-	http *http.Server // HTTP, or one for Handler, or nil
+	once    sync.Once
+	http    *http.Server // HTTP, or one for Handler, or nil
+	httpErr error        // what is wrong with HTTP
 
 	mu      sync.Mutex
 	ports   map[*port]struct{}
@@ -126,7 +127,6 @@ func (s *Server) serve(l net.Listener, config *tls.Config, requireTLS bool) erro
 		l.Close()
 		return err
 	}
-	s.prepare()
 	m := New(l)
 	if s.Configure != nil {
 		s.Configure(m)
@@ -245,9 +245,12 @@ func (p *port) close() error {
 	return err
 }
 
-// prepare makes the HTTP server ready, once.
-func (s *Server) prepare() {
+// prepare makes the HTTP server ready, once: what it is given is the user's only until then. It reports what cannot work.
+func (s *Server) prepare() error {
 	s.once.Do(func() {
+		if s.httpErr = s.checkHTTP(); s.httpErr != nil {
+			return
+		}
 		s.http = s.HTTP
 		if s.http == nil && s.Handler != nil {
 			s.http = &http.Server{ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
@@ -260,29 +263,39 @@ func (s *Server) prepare() {
 		}
 		ConfigureHTTP(s.http)
 	})
+	return s.httpErr
 }
 
-// check reports what cannot work.
+// checkHTTP reports what of the HTTP server cannot work.
+func (s *Server) checkHTTP() error {
+	switch {
+	case s.HTTP == nil:
+		return nil
+	case s.HTTP.Handler != nil && s.Handler != nil:
+		return errors.New("oneport: the Server has two handlers: set Handler or HTTP.Handler, not both")
+	case !speaksUnencryptedHTTP2(s.HTTP):
+		return errors.New("oneport: HTTP/2 is routed to the Server's HTTP, which does not speak it: " +
+			"leave Protocols and TLSNextProto nil, or call Protocols.SetUnencryptedHTTP2(true)")
+	}
+	return nil
+}
+
+// check reports what cannot work, and prepares what can.
 func (s *Server) check(config *tls.Config, requireTLS bool) error {
 	switch {
 	case s.GRPC == nil && s.Handler == nil && s.HTTP == nil:
 		return errors.New("oneport: the Server has nothing to serve with: set GRPC, Handler or HTTP")
-	case s.HTTP != nil && s.HTTP.Handler != nil && s.Handler != nil:
-		return errors.New("oneport: the Server has two handlers: set Handler or HTTP.Handler, not both")
 	case requireTLS && config == nil:
 		return errors.New("oneport: the Server has RequireTLS and no TLSConfig")
 	case s.RedirectHTTP && !requireTLS:
 		return errors.New("oneport: the Server has RedirectHTTP without RequireTLS, and so nothing to redirect")
 	case s.Upgrade && requireTLS:
 		return errors.New("oneport: the Server has Upgrade and takes TLS alone: h2c is HTTP/2 in the clear")
-	case s.HTTP != nil && !speaksUnencryptedHTTP2(s.HTTP):
-		return errors.New("oneport: HTTP/2 is routed to the Server's HTTP, which does not speak it: " +
-			"leave Protocols and TLSNextProto nil, or call Protocols.SetUnencryptedHTTP2(true)")
 	case s.GRPC != nil && hasTLSCredentials(s.GRPC):
 		return errors.New("oneport: the Server's GRPC has TLS credentials, and would want TLS inside of what it gets, which is " +
 			"in the clear or decrypted: use TLSConfig, and grpc.Creds(grpccreds.Credentials{}) for the peers' AuthInfo")
 	}
-	return nil
+	return s.prepare()
 }
 
 // speaksUnencryptedHTTP2 reports whether a server serves what ConfigureHTTP says of HTTP/2.

@@ -296,7 +296,7 @@ func TestServerStopsAlone(t *testing.T) {
 // TestServerOnSeveralListeners shuts down all of them.
 func TestServerOnSeveralListeners(t *testing.T) {
 	t.Parallel()
-	s := &Server{Handler: protoHandler}
+	s := &Server{Handler: protoHandler, HTTP: new(http.Server)}
 	one, two := startServer(t, s), listen(t, "tcp")
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(two) }()
