@@ -72,6 +72,7 @@ type Secure struct {
 
 // tlsConfigs are the configurations for the routes that there are.
 type tlsConfigs struct {
+	routes          *[]*route
 	offered         []string
 	base, http1Only *tls.Config
 }
@@ -109,7 +110,6 @@ func (s *Secure) Match(matchers ...Matcher) net.Listener {
 func (s *Secure) Route(r Route) net.Listener {
 	rt := newRoute(s.mux, r)
 	s.mux.addTo(&s.routes, rt)
-	s.configs.Store(nil) // the next handshake offers what the route takes
 	return rt
 }
 
@@ -129,10 +129,11 @@ func (s *Secure) check() error {
 
 // config returns the configuration for a handshake.
 func (s *Secure) config() *tls.Config {
-	if c := s.configs.Load(); c != nil {
+	routes := s.routes.Load()
+	if c := s.configs.Load(); c != nil && c.routes == routes {
 		return c.base
 	}
-	c := &tlsConfigs{offered: offeredProtocols(*s.routes.Load())}
+	c := &tlsConfigs{routes: routes, offered: offeredProtocols(*routes)}
 	c.base = s.settings.Config.Clone()
 	if len(c.base.NextProtos) == 0 {
 		c.base.NextProtos = c.offered

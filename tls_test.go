@@ -493,6 +493,14 @@ func TestRouteAddedInside(t *testing.T) {
 	if got := dialTLS(t, root, clientTLS("h2", "http/1.1")).ConnectionState().NegotiatedProtocol; got != "h2" {
 		t.Errorf("negotiated %q after a route for it was added", got)
 	}
+
+	// A handshake that has begun to make its configuration before a route was added ends after that.
+	late := secure.configs.Load()
+	secure.Match(ALPN("late"))
+	secure.configs.Store(late)
+	if got := dialTLS(t, root, clientTLS("late")).ConnectionState().NegotiatedProtocol; got != "late" {
+		t.Errorf("negotiated %q after a route for it was added during a handshake", got)
+	}
 }
 
 // TestALPNContradicted sends one protocol where another was negotiated, and is answered in the one that was sent.
