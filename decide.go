@@ -170,7 +170,7 @@ func (u *undecided) find() (*route, *refusal) {
 	for wait := false; ; wait = true {
 		data, ended, err := u.look(wait)
 		if err == nil {
-			p.data, p.ended = data, ended
+			p.data, p.ended, p.full = data, ended, len(data) >= u.mux.maxPreviewBytes()
 			if rt, refused := u.judge(); rt != nil || refused != nil {
 				return rt, refused
 			}
@@ -211,7 +211,7 @@ func (u *undecided) judge() (*route, *refusal) {
 		return nil, u.unmatched()
 	case p.parseHTTP2() == h2.Error:
 		return nil, u.unmatched() // a matcher that is still waiting waits for what the server must not answer
-	case len(p.data) >= u.mux.maxPreviewBytes():
+	case p.full:
 		return nil, u.tooLong()
 	}
 	return nil, nil

@@ -73,6 +73,7 @@ type facts struct {
 	stream []hpack.HeaderField
 
 	ended  bool          // no more bytes will come
+	full   bool          // no more bytes will be looked at
 	silent bool          // the client's silence is being judged
 	timeUp bool          // the connection's time is up, and the routes are asked for the last time
 	behind bool          // a route above the one that is being asked has not decided

@@ -324,6 +324,6 @@ func httpsURL(p *Preview) string {
 // awaitsRedirect reports whether a client that no route takes has yet to send the head by which it can be redirected.
 func (u *undecided) awaitsRedirect() bool {
 	p := &u.preview
-	return p.secured == nil && len(p.data) > 0 && len(p.data) < u.mux.maxPreviewBytes() && !p.ended &&
+	return p.secured == nil && len(p.data) > 0 && !p.full && !p.ended &&
 		p.parseHTTP1() == http1.Incomplete && u.mux.redirects() && u.mux.tlsOnly(speaksHTTP1)
 }

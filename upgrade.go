@@ -18,7 +18,7 @@ func (p *Preview) upgrade() (*h2upgrade.Request, Verdict) {
 		return p.upgradeRequest, p.upgradeVerdict
 	}
 	switch state := p.parseHTTP1(); {
-	case state == http1.Incomplete && p.secured == nil:
+	case state == http1.Incomplete && p.secured == nil && !p.full:
 		return nil, p.undecided()
 	case state == http1.Complete && p.secured == nil:
 		if req, err := h2upgrade.Check(p.data, &p.http1); err == nil {

@@ -354,6 +354,28 @@ func TestNotUpgraded(t *testing.T) {
 	}
 }
 
+// TestUpgradeLongHead checks that a request whose head is too long to be looked at whole, which the server may well take, is
+// one of HTTP/1.
+func TestUpgradeLongHead(t *testing.T) {
+	t.Parallel()
+	for _, head := range []string{"Host: a\r\n", upgradeHead} {
+		for _, root := range []net.Listener{listen(t, "tcp"), newPipeListener()} {
+			m := newMux(root)
+			m.MaxPreviewBytes = 1 << 10
+			m.Route(Route{Matchers: []Matcher{GRPC()}, Upgrade: true})
+			route := m.Route(Route{Matchers: []Matcher{HTTP1(), HTTP2()}, Upgrade: true})
+			serve(t, m)
+			client := dial(t, root)
+			request := []byte("GET / HTTP/1.1\r\nCookie: " + strings.Repeat("c", 4<<10) + "\r\n" + head + "\r\n")
+			go client.Write(request)
+			got := make([]byte, len(request))
+			if _, err := io.ReadFull(accept(t, route), got); err != nil || !bytes.Equal(got, request) {
+				t.Errorf("%v: the server read %q, %v", root.Addr(), got, err)
+			}
+		}
+	}
+}
+
 // TestUpgradeOffByDefault checks that a route that has not asked for it sees a request of HTTP/1.
 func TestUpgradeOffByDefault(t *testing.T) {
 	t.Parallel()
