@@ -114,7 +114,7 @@ func (u *undecided) refusal(reason RefuseReason, err error) *refusal {
 		reason:   reason,
 		err:      err,
 		language: u.language,
-		mute:     len(u.preview.data) == 0 && u.seen == 0,
+		mute:     len(u.preview.data) == 0 && u.seen == 0 && !u.preview.upgrading,
 		early:    u.early,
 		accepted: u.accepted,
 	}

@@ -457,6 +457,38 @@ func TestUpgradeBroken(t *testing.T) {
 	}
 }
 
+// TestUpgradeBrokenAtOnce has the bytes that are wrong come after the request was looked at, and before it is taken out of
+// the socket.
+func TestUpgradeBrokenAtOnce(t *testing.T) {
+	if !canAwaitMore {
+		t.Skip("what a client sends is taken out of the socket on this system if it comes in several pieces")
+	}
+	t.Parallel()
+	root := listen(t, "tcp")
+	m := newMux(root)
+	request := "GET / HTTP/1.1\r\n" + upgradeHead + "\r\n"
+	looked := make(chan struct{})
+	m.Route(Route{Matchers: []Matcher{MatcherFunc(func(p *Preview) Verdict {
+		if p.stream == nil {
+			return NoMatch
+		}
+		close(looked)
+		var rest peeker
+		rest.init(p.conn, &m.buffers)
+		rest.peek(len(request), true)
+		rest.release()
+		return Match
+	})}, Upgrade: true})
+	serve(t, m)
+	client := dial(t, root)
+	write(t, client, []byte(request))
+	<-looked
+	write(t, client, []byte("GET / HTTP/1.1\r\n"))
+	if resp, err := http.ReadResponse(bufio.NewReader(client), nil); err != nil || resp.StatusCode != 400 {
+		t.Errorf("answered %v, %v", resp, err)
+	}
+}
+
 // endMark ends the client's side of a connection of halfClosing's.
 const endMark = "\xff the end"
 
