@@ -45,6 +45,7 @@ type transit struct {
 	seen     int
 
 	peeking     bool
+	onSocket    bool   // peeker can look at the socket below TLS
 	consumed    []byte // what was taken out of the connection, if not peeking
 	first       []byte // what the server reads before that, in place of an upgrade
 	window      *h2upgrade.WindowFilter
@@ -176,6 +177,9 @@ func (u *undecided) find() (*route, *refusal) {
 			}
 			// The buffer is not kept while the connection waits, so note what the refusal would need.
 			u.protocol, u.language, u.seen = p.Protocol(), p.language(), len(p.data)
+			if p.secured != nil && !u.early && earlySettingsDue(p) && u.takeReceived() {
+				continue
+			}
 		} else if rt, refused := u.failed(err); rt != nil || refused != nil {
 			return rt, refused
 		}
@@ -250,13 +254,7 @@ func (u *undecided) look(wait bool) (data []byte, ended bool, err error) {
 // read is look where the bytes, up to a limit, have to be taken out of the connection.
 func (u *undecided) read(limit int) (data []byte, ended bool, err error) {
 	for len(u.consumed) <= u.seen && !ended {
-		if n := len(u.consumed); n == cap(u.consumed) {
-			grown := make([]byte, n, min(max(2*n, 512), limit))
-			copy(grown, u.consumed)
-			u.consumed = grown
-		}
-		n, err := u.conn.Read(u.consumed[len(u.consumed):cap(u.consumed)])
-		u.consumed = u.consumed[:len(u.consumed)+n]
+		err := u.readOnce(limit)
 		if err == io.EOF {
 			ended = true
 		} else if err != nil && len(u.consumed) <= u.seen {
@@ -264,6 +262,18 @@ func (u *undecided) read(limit int) (data []byte, ended bool, err error) {
 		}
 	}
 	return u.consumed, ended, nil
+}
+
+// readOnce takes more bytes out of the connection, up to the limit for all of them, of which it must be short.
+func (u *undecided) readOnce(limit int) error {
+	if n := len(u.consumed); n == cap(u.consumed) {
+		grown := make([]byte, n, min(max(2*n, 512), limit))
+		copy(grown, u.consumed)
+		u.consumed = grown
+	}
+	n, err := u.conn.Read(u.consumed[len(u.consumed):cap(u.consumed)])
+	u.consumed = u.consumed[:len(u.consumed)+n]
+	return err
 }
 
 // ask asks the routes that have not said NoMatch yet, in order, up to the first that has not decided. It reports whether

@@ -11,6 +11,8 @@ func (*peeker) init(net.Conn, *bufferPool) bool { return false }
 
 func (*peeker) peek(int, bool) ([]byte, bool, error) { panic("oneport: peek without peeker.init") }
 
+func (*peeker) queued() bool { return false }
+
 func (*peeker) release() {}
 
 func (*peeker) nearlyFull(int) bool { return false }

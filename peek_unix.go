@@ -98,6 +98,16 @@ func (p *peeker) recv(fd uintptr) bool {
 	return false
 }
 
+// queued reports whether the socket holds bytes.
+func (p *peeker) queued() bool {
+	var one [1]byte
+	n := 0
+	err := p.raw.Control(func(fd uintptr) {
+		n, _, _ = syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+	})
+	return err == nil && n > 0
+}
+
 // release gives back the buffer of the last look.
 func (p *peeker) release() {
 	if p.buf != nil {

@@ -208,7 +208,7 @@ func (u *undecided) handshake(s *Secure) *refusal {
 	u.seen = len(u.preview.data)
 	u.preview.data = nil
 	u.peeker.release()
-	u.peeking, u.consumed = false, nil
+	u.onSocket, u.peeking, u.consumed = u.peeking, false, nil
 	u.handshaking, u.since, u.language = s, time.Now(), ProtocolTLS
 	if refused := u.arm(); refused != nil {
 		return refused
@@ -230,6 +230,31 @@ func (u *undecided) handshake(s *Secure) *refusal {
 	u.routes, u.next, u.seen, u.language = *s.routes.Load(), 0, 0, ProtocolUnknown
 	u.preview.enterTLS(conn, &state)
 	return nil
+}
+
+// recordTime is how long the rest of a TLS record, of which the beginning has come, is waited for before early SETTINGS are
+// sent: longer than the segments of one flight are apart.
+const recordTime = 5 * time.Millisecond
+
+// takeReceived takes out of TLS what the client has sent already, and reports whether there was any. One read takes one
+// record, and clients put the frames of their first flight into several: only when none is left is it known that the
+// request is not there, and early SETTINGS are due.
+func (u *undecided) takeReceived() bool {
+	limit := u.mux.maxPreviewBytes()
+	before := len(u.consumed)
+	for read := -1; read != len(u.consumed) && len(u.consumed) < limit; {
+		read = len(u.consumed)
+		// Without time to wait crypto/tls gives what it has read already and not looked at. An error comes up again.
+		if u.raw.SetReadDeadline(aLongTimeAgo) != nil {
+			break
+		}
+		u.readOnce(limit)
+		if read == len(u.consumed) && u.onSocket && u.peeker.queued() {
+			u.raw.SetReadDeadline(time.Now().Add(recordTime))
+			u.readOnce(limit)
+		}
+	}
+	return len(u.consumed) > before
 }
 
 // handshakeFailed refuses a connection on which the handshake has failed. If TLS had anything to say about it, that is

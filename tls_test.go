@@ -12,6 +12,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -19,8 +20,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 
 	"github.com/oneport-go/oneport/internal/certs"
+	"github.com/oneport-go/oneport/internal/h2"
 )
 
 // pki is what both ends of the tests' TLS trust.
@@ -314,6 +317,102 @@ func TestTLSConn(t *testing.T) {
 	}
 	if got, err := io.ReadAll(client); string(got) != "answer" || err != nil {
 		t.Errorf("the client read %q, %v", got, err)
+	}
+}
+
+// corkedConn is a connection that can keep back what is written.
+type corkedConn struct {
+	net.Conn
+	corked bool
+	held   bytes.Buffer
+}
+
+func (c *corkedConn) Write(p []byte) (int, error) {
+	if c.corked {
+		return c.held.Write(p)
+	}
+	return c.Conn.Write(p)
+}
+
+// TestTLSRecords has the frames of the first flight come together, each in a record of its own, or with a part of the next
+// record behind them. Only where the request is missing are early SETTINGS sent.
+func TestTLSRecords(t *testing.T) {
+	t.Parallel()
+	var block bytes.Buffer
+	hpack.NewEncoder(&block).WriteField(hpack.HeaderField{Name: "content-type", Value: "application/grpc"})
+	frame := func(write func(*http2.Framer)) string {
+		var b strings.Builder
+		write(http2.NewFramer(&b, nil))
+		return b.String()
+	}
+	start := string(h2.AppendSettings([]byte(h2.Preface)))
+	update := frame(func(fr *http2.Framer) { fr.WriteWindowUpdate(0, 1) })
+	request := frame(func(fr *http2.Framer) {
+		fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndHeaders: true})
+	})
+	// More than crypto/tls reads from the socket at once.
+	var many []string
+	for range 40 {
+		many = append(many, update)
+	}
+	for _, tt := range []struct {
+		name    string
+		records []string
+		lacks   int    // how many bytes of the last record are missing at first
+		then    string // what follows early SETTINGS, if there have to be any
+		early   bool
+	}{
+		{name: "one", records: []string{start + request}},
+		{name: "two", records: []string{start, request}},
+		{name: "three", records: []string{start, update, request}},
+		{name: "many", records: slices.Concat([]string{start}, many, []string{request})},
+		{name: "without the request", records: []string{start, update}, then: request, early: true},
+		{name: "with a part of it", records: []string{start, update, request[:12]}, then: request[12:], early: true},
+		{name: "with a part of its record", records: []string{start, update, request}, lacks: 1, early: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			root := listen(t, "tcp")
+			m := newMux(root)
+			matched := make(chan Matched, 1)
+			m.OnMatch = func(i Matched) { matched <- i }
+			route := m.TLS(serverTLS()).Match(GRPC())
+			serve(t, m)
+
+			conn := &corkedConn{Conn: dial(t, root)}
+			config := clientTLS("h2")
+			// The last message of the handshake goes with the rest, so that all of it is there when the mux looks.
+			config.VerifyConnection = func(tls.ConnectionState) error {
+				conn.corked = true
+				return nil
+			}
+			client := tls.Client(conn, config)
+			if err := client.Handshake(); err != nil {
+				t.Fatal(err)
+			}
+			for _, record := range tt.records {
+				write(t, client, []byte(record))
+			}
+			conn.corked = false
+			last := conn.held.Len() - tt.lacks
+			write(t, conn, conn.held.Bytes()[:last])
+			if tt.early {
+				if f, err := http2.NewFramer(nil, client).ReadFrame(); err != nil || f.Header().Type != http2.FrameSettings {
+					t.Fatalf("the mux sent %v, %v", f, err)
+				}
+				write(t, conn, conn.held.Bytes()[last:])
+				write(t, client, []byte(tt.then))
+			}
+			server := accept(t, route)
+			if i := <-matched; i.EarlySettings != tt.early {
+				t.Errorf("early SETTINGS were sent: %v", i.EarlySettings)
+			}
+			want := strings.Join(tt.records, "") + tt.then
+			got := make([]byte, len(want))
+			if n, err := io.ReadFull(server, got); err != nil || string(got) != want {
+				t.Errorf("the server read %q, %v, want %q", got[:n], err, want)
+			}
+		})
 	}
 }
 
