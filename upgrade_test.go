@@ -23,8 +23,12 @@ import (
 
 const upgradeHead = "Host: example.com\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
 
-// clientStart is what a client sends when it has seen 101, here with a setting other than those in HTTP2-Settings.
-var clientStart = string(h2.AppendSettings([]byte(h2.Preface), http2.Setting{ID: http2.SettingMaxFrameSize, Val: 20_000}))
+// clientStart is what a client sends when it has seen 101: the settings of HTTP2-Settings again, as real clients do, and one
+// more.
+var clientStart = string(h2.AppendSettings([]byte(h2.Preface),
+	http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 100},
+	http2.Setting{ID: http2.SettingInitialWindowSize, Val: 65_535},
+	http2.Setting{ID: http2.SettingMaxFrameSize, Val: 20_000}))
 
 // TestUpgradeSplits checks that the server reads an ordinary start of HTTP/2 with the request on stream 1, and then the
 // client's own bytes, wherever what the client sends is split.

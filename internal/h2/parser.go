@@ -446,6 +446,16 @@ func firstSetting(b []byte) http2.Setting {
 	return http2.Setting{ID: http2.SettingID(binary.BigEndian.Uint16(b)), Val: binary.BigEndian.Uint32(b[2:])}
 }
 
+// MergeSettings returns what the payloads of SETTINGS frames, which were checked,
+// set one after the other, each parameter once, as [Parser.Settings] does.
+func MergeSettings(payloads ...[]byte) []http2.Setting {
+	var p Parser
+	for _, payload := range payloads {
+		p.applySettings(payload)
+	}
+	return p.settings
+}
+
 // applySettings takes note of the settings in a payload that was checked.
 func (p *Parser) applySettings(payload []byte) {
 	for ; len(payload) > 0; payload = payload[settingLen:] {

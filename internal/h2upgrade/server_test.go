@@ -70,7 +70,7 @@ func TestServer(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			data := append(sent, flight()...)
+			data := append(sent, flight(clientSettings...)...)
 			r := mustCheck(t, data)
 			if state, err := r.Parse(data); state != h2.Complete {
 				t.Fatalf("%v, %v", state, err)

@@ -49,9 +49,6 @@ func (r *Request) Parse(data []byte) (h2.State, *h2.ConnError) {
 	if r.parser.SettingsFrames() == 0 {
 		return h2.Incomplete, nil
 	}
-	if len(r.settings)+end-frameAt > maxFrameSize {
-		return h2.Error, &h2.ConnError{Code: http2.ErrCodeEnhanceYourCalm, Reason: "too many settings"}
-	}
 	r.ending = r.Len() + end
 	return h2.Complete, nil
 }
@@ -62,15 +59,14 @@ func frameLen(header []byte) int { return int(header[0])<<16 | int(header[1])<<8
 // Translate appends to dst what the server reads in place of data up to rest, once Parse has said Complete of data. From
 // rest on it reads what the client sends.
 //
-// The settings of HTTP2-Settings and those of the client's SETTINGS frame become one frame, in this order, so that the
-// server acknowledges once: RFC 7540 3.2.1 has the ones in force without acknowledgement, and the client waits for that of
-// its frame. The header block uses no dynamic table, whose state has to remain that which the client knows.
+// The settings of HTTP2-Settings and those of the client's SETTINGS frame become one frame, so that the server acknowledges
+// once: RFC 7540 3.2.1 has the ones in force without acknowledgement, and the client waits for that of its frame. Clients
+// say the same in both, and the frame has each parameter once, since servers such as net/http's take a parameter that is
+// there twice for PROTOCOL_ERROR. The header block uses no dynamic table, whose state has to remain that which the client knows.
 func (r *Request) Translate(dst, data []byte) (first []byte, rest int) {
 	settings := data[r.Len()+len(h2.Preface)+h2.FrameHeaderLen : r.ending]
 	dst = append(dst, h2.Preface...)
-	dst = appendFrameHeader(dst, len(r.settings)+len(settings), http2.FrameSettings, 0, 0)
-	dst = append(dst, r.settings...)
-	dst = append(dst, settings...)
+	dst = h2.AppendSettings(dst, h2.MergeSettings(r.settings, settings)...)
 	dst = r.appendHeaders(dst)
 	dst = appendData(dst, data[r.headLen:r.Len()])
 	return dst, r.ending
