@@ -90,6 +90,13 @@ func (u *undecided) decide() (rt *route, refused *refusal) {
 		u.peeker.release()
 		u.hearOut()
 	}()
+	if !u.peeking {
+		// To ask a connection of another package for its address can mean to read from it, as behind a load balancer that
+		// announces its clients by the PROXY protocol. So that this ends, whoever asks, the deadlines are set before.
+		if refused = u.arm(); refused != nil {
+			return nil, refused
+		}
+	}
 	rt, refused = u.find()
 	if refused == nil && rt.secure != nil {
 		if refused = u.handshake(rt.secure); refused == nil {

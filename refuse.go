@@ -212,6 +212,7 @@ func (m *Mux) refuse(c net.Conn, rt *route, r *refusal) {
 	if rt != nil {
 		name = rt.name
 	}
+	c.SetReadDeadline(now.Add(lingerTime)) // see decide: it may have to be read who the client is
 	r.err = fmt.Errorf("oneport: refused %v on %v: %w", c.RemoteAddr(), c.LocalAddr(), r.err)
 	alpn := ""
 	if r.tls != nil {
