@@ -389,6 +389,9 @@ func (u *undecided) settle() *refusal {
 	u.mux.mu.Lock()
 	defer u.mux.mu.Unlock()
 	if u.interrupted != 0 {
+		if u.language == ProtocolUnknown { // it has not waited for anything
+			u.language = u.preview.language()
+		}
 		return u.interruption()
 	}
 	u.mux.waiting.remove(u)

@@ -1063,6 +1063,39 @@ func TestShutdown(t *testing.T) {
 	})
 }
 
+// TestInterruptedBeforeItWaits checks that a client whose request is there before the mux stops, and which has no route
+// yet, is answered.
+func TestInterruptedBeforeItWaits(t *testing.T) {
+	t.Parallel()
+	for _, request := range []string{"GET / HTTP/1.1\r\nHost: a\r\n\r\n", string(headerFlight(":method", "GET", ":path", "/"))} {
+		root := listen(t, "tcp")
+		m := newMux(root)
+		asked := make(chan struct{}, 1)
+		m.Match(MatcherFunc(func(p *Preview) Verdict {
+			if len(p.Bytes()) == 0 {
+				return Undecided
+			}
+			asked <- struct{}{}
+			<-m.stop
+			return Match
+		}))
+		serve(t, m)
+		client := dial(t, root)
+		write(t, client, []byte(request))
+		<-asked
+		done := make(chan error, 1)
+		go func() { done <- m.Shutdown(t.Context()) }()
+		client.SetReadDeadline(time.Now().Add(10 * time.Second))
+		if b, err := io.ReadAll(client); err != nil || !strings.Contains(string(b), "The server is shutting down.") {
+			t.Errorf("the client read %q, %v", b, err)
+		}
+		client.Close()
+		if err := <-done; err != nil {
+			t.Errorf("Shutdown: %v", err)
+		}
+	}
+}
+
 // TestShutdownInTime checks that Shutdown ends with its context when a server does not accept, and leaves nothing.
 func TestShutdownInTime(t *testing.T) {
 	t.Parallel()
