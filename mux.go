@@ -89,9 +89,9 @@ type Mux struct {
 	EarlySettings []http2.Setting
 
 	// Logger gets errors, and refused connections at level Warn, at most once per second and reason. At level Debug are
-	// those that are nobody's concern: the client went away (as port scans, health checks and browsers that connect ahead
-	// do), was idle, or came during the shutdown; and all of them if OnRefuse is set. Matched connections are at level Debug
-	// too, each of them. Nil means [slog.Default].
+	// those that are nobody's concern: the client went away or said nothing at all (as port scans, health checks and
+	// browsers that connect ahead do), was idle, or came during the shutdown; and all of them if OnRefuse is set. Matched
+	// connections are at level Debug too, each of them. Nil means [slog.Default].
 	Logger *slog.Logger
 
 	// OnMatch, if not nil, is called for each connection that has found its route, before its server gets it. It must not

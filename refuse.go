@@ -231,7 +231,15 @@ func (m *Mux) refuse(c net.Conn, rt *route, r *refusal) {
 		})
 	}
 	level := slog.LevelWarn
-	if r.reason == ReasonGone || r.reason == ReasonIdle || r.reason == ReasonShutdown || m.OnRefuse != nil {
+	switch r.reason {
+	case ReasonGone, ReasonIdle, ReasonShutdown:
+		level = slog.LevelDebug
+	case ReasonTimeout:
+		if r.mute {
+			level = slog.LevelDebug
+		}
+	}
+	if m.OnRefuse != nil {
 		level = slog.LevelDebug
 	}
 	if skipped, ok := m.refusals.allow(r.reason, now); ok {
