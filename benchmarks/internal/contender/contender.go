@@ -63,6 +63,11 @@ var Table = []Contender{
 		serve: serveOneportListen,
 	},
 	{
+		Name:  "oneport-server",
+		About: "oneport.Server on a listener of oneport.Listen, which dispatches HTTP/2 connections by request",
+		serve: serveOneportServer,
+	},
+	{
 		Name:  "cmux",
 		About: "soheilhy/cmux with its SendSettings matcher for gRPC, above tls.NewListener for TLS",
 		Lacks: map[Need]string{
@@ -143,6 +148,30 @@ func serveMux(s *setup, listen listenFunc) error {
 		s.run(func() error { return grpcServer.Serve(grpcL) })
 		s.run(func() error { return httpServer.Serve(httpL) })
 		s.run(mux.Serve)
+	}
+	return nil
+}
+
+func serveOneportServer(s *setup) error {
+	port, err := s.listen(s.tunedListen())
+	if err != nil {
+		return err
+	}
+	s.addresses = Addresses{HTTP: port.address, GRPC: port.address}
+	server := &oneport.Server{
+		GRPC: s.newGRPC(false),
+		HTTP: newHTTP(newHandler()),
+		Configure: func(m *oneport.Mux) {
+			for i := range s.config.Routes {
+				m.Match(oneport.Host(unusedHost(i)))
+			}
+		},
+	}
+	if s.config.TLS {
+		server.TLSConfig, server.RequireTLS = s.tls, true
+	}
+	for _, l := range port.listeners {
+		s.run(func() error { return server.Serve(l) })
 	}
 	return nil
 }
