@@ -32,9 +32,10 @@ type conn struct {
 	mu   sync.Mutex // guards what follows
 	mode mode
 
-	servers []*Conn // by target; nil where there is none
-	pass    *Conn   // the server that the connection passes through to
-	live    int     // servers that have not closed their side
+	servers []*Conn     // by target; nil where there is none
+	pass    *Conn       // the server that the connection passes through to
+	live    int         // servers that have not closed their side
+	alone   *time.Timer // until the connection, which is split, has its first server
 	draining
 
 	streams map[uint32]*stream

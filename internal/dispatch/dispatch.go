@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -45,9 +47,9 @@ type Dispatcher struct {
 	stats   stats
 	refused sync.Map // reason to the time when it was last logged
 
-	mu      sync.Mutex
-	opening map[*conn]struct{}
-	closed  bool
+	mu     sync.Mutex
+	waits  map[*conn]struct{} // connections that no server has had a stream of
+	closed bool
 }
 
 type stats struct {
@@ -89,10 +91,10 @@ func (d *Dispatcher) Handle(sock net.Conn) {
 	d.mu.Lock()
 	closed := d.closed
 	if !closed {
-		if d.opening == nil {
-			d.opening = make(map[*conn]struct{})
+		if d.waits == nil {
+			d.waits = make(map[*conn]struct{})
 		}
-		d.opening[c] = struct{}{}
+		d.waits[c] = struct{}{}
 	}
 	d.mu.Unlock()
 	if closed {
@@ -102,25 +104,25 @@ func (d *Dispatcher) Handle(sock net.Conn) {
 	go c.open()
 }
 
-// opened takes c out of the connections without a request. It reports false if Close was faster.
-func (d *Dispatcher) opened(c *conn) bool {
+// forget takes c out of the connections that no server has had a stream of. It is called with c.mu held.
+func (d *Dispatcher) forget(c *conn) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	delete(d.opening, c)
-	return !d.closed
+	delete(d.waits, c)
 }
 
-// Close closes the targets, and tells the clients that have not made a request to go elsewhere. Connections with
-// requests go on, until their servers end them.
+// Close closes the targets, and tells the clients that no server has had a request of to go elsewhere. Other connections
+// go on, until their servers end them.
 func (d *Dispatcher) Close() {
 	d.mu.Lock()
 	d.closed = true
-	for c := range d.opening {
-		c.sock.SetReadDeadline(aLongTimeAgo)
-	}
+	waits := slices.Collect(maps.Keys(d.waits))
 	d.mu.Unlock()
 	for _, t := range d.targets {
 		t.Close()
+	}
+	for _, c := range waits {
+		c.dismiss(errClosed.Error())
 	}
 }
 
@@ -172,20 +174,20 @@ type Target struct {
 	max   int
 	index int
 
-	detect  sync.Once // of the server
-	netHTTP bool      // it is net/http's
+	detect  sync.Once
+	hideTLS bool // the server would not take HTTP/2 from what has a ConnectionState
 
 	mu     sync.Mutex
 	cond   sync.Cond
-	queue  []net.Conn
+	queue  []*Conn
 	closed bool
 }
 
-// Accept returns the server's side of a client connection that has a stream for it.
-//
-// net/http speaks HTTP/2 on no connection that shows a TLS state and is no *tls.Conn, so it gets one that does not.
+// Accept returns the server's side of a client connection that has a stream for it. Where that is one of TLS, the result
+// has a method ConnectionState, but not for net/http: its Server (of Go 1.26) takes no HTTP/2 from what has that method and
+// is no *tls.Conn.
 func (t *Target) Accept() (net.Conn, error) {
-	t.detect.Do(func() { t.netHTTP = caller.Is(caller.NetHTTP) })
+	t.detect.Do(func() { t.hideTLS = caller.Is(caller.NetHTTP) })
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for len(t.queue) == 0 && !t.closed {
@@ -194,12 +196,9 @@ func (t *Target) Accept() (net.Conn, error) {
 	if t.closed {
 		return nil, &net.OpError{Op: "accept", Net: t.addr.Network(), Addr: t.addr, Err: net.ErrClosed}
 	}
-	c := t.queue[0]
+	v := t.queue[0]
 	t.queue = t.queue[1:]
-	if t.netHTTP {
-		return underlying(c), nil
-	}
-	return c, nil
+	return v.outer(t.hideTLS), nil
 }
 
 // Close ends the target: streams for it that have no connection to its server yet are refused. It always returns nil.
@@ -210,8 +209,8 @@ func (t *Target) Close() error {
 	t.queue = nil
 	t.cond.Broadcast()
 	t.mu.Unlock()
-	for _, c := range queue {
-		underlying(c).reject()
+	for _, v := range queue {
+		v.reject()
 	}
 	return nil
 }
@@ -220,13 +219,13 @@ func (t *Target) Close() error {
 func (t *Target) Addr() net.Addr { return t.addr }
 
 // deliver puts a connection into the queue, if there is room.
-func (t *Target) deliver(c net.Conn) bool {
+func (t *Target) deliver(v *Conn) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed || len(t.queue) >= t.max {
 		return false
 	}
-	t.queue = append(t.queue, c)
+	t.queue = append(t.queue, v)
 	t.cond.Signal()
 	return true
 }

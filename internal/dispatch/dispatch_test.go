@@ -539,6 +539,30 @@ func TestIdleTimeout(t *testing.T) {
 	})
 }
 
+// A connection that has made requests, but none that a server got, is no different.
+func TestNoServer(t *testing.T) {
+	for _, end := range []string{"idle", "closed"} {
+		inWorld(t, newDispatcher(1), func(w *world) {
+			w.client.request(1, fmt.Sprint(NotFound), true)
+			time.Sleep(40 * time.Second)
+			w.client.request(3, fmt.Sprint(NotFound), true)
+			time.Sleep(40 * time.Second)
+			w.client.got()
+			if end == "closed" {
+				w.d.Close()
+				w.client.want("GOAWAY 3 NO_ERROR " + errClosed.Error())
+			} else {
+				time.Sleep(20 * time.Second)
+				w.client.want("GOAWAY 3 NO_ERROR no request came in 1m0s")
+			}
+			w.client.wantEnd()
+			if n := len(w.d.waits); n != 0 {
+				t.Errorf("%d connections are not forgotten", n)
+			}
+		})
+	}
+}
+
 func TestCloseTellsIdleClients(t *testing.T) {
 	inWorld(t, newDispatcher(1), func(w *world) {
 		w.client.got()
@@ -875,7 +899,7 @@ func TestWriteWaits(t *testing.T) {
 		b.fr.WriteSettingsAck()
 		synctest.Wait()
 		// b uses up the client's window, as far as it gets credit.
-		v, vb := underlying(c), underlying(sc)
+		v, vb := c.(*Conn), sc.(*Conn)
 		b.headers(3, false, ":status", "200")
 		for sent := 0; sent < 1<<20+65_535; {
 			synctest.Wait()

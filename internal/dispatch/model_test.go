@@ -928,7 +928,7 @@ func model(t *testing.T, seed uint64) {
 						return
 					}
 					mu.Lock()
-					c = underlying(sc).c
+					c = sc.(*Conn).c
 					mu.Unlock()
 					p := newPeer(t, fmt.Sprintf("server %d", i), true, sc, seed+uint64(i)+100, behaviours[i])
 					p.onRead = check

@@ -64,6 +64,18 @@ func (c *conn) open() {
 	}
 }
 
+// dismiss tells a client that no server has had a request of to go elsewhere.
+func (c *conn) dismiss(why string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.mode == opening:
+		c.sock.SetReadDeadline(aLongTimeAgo) // open says the rest
+	case c.live == 0 && !c.closing && !c.dead:
+		c.end(http2.ErrCodeNo, why)
+	}
+}
+
 var errClosed = errors.New("no server accepts connections any more")
 
 // read reads more.
@@ -257,9 +269,6 @@ func (o *opener) request(it item, raw []byte) (done bool, err error) {
 		return false, cerr
 	}
 	target := o.d.decide(o.sock, fields)
-	if !o.d.opened(o.conn) {
-		return false, errClosed
-	}
 	o.sock.SetReadDeadline(time.Time{})
 	if o.acked+len(o.unacked) > 1 {
 		// The server gets one SETTINGS frame for all of them, and acknowledges one.
@@ -277,10 +286,14 @@ func (o *opener) request(it item, raw []byte) (done bool, err error) {
 		if cerr := o.newRequest(it, fields, target); cerr != nil {
 			o.fail(cerr)
 		}
+		if o.live == 0 && o.d.isClosed() {
+			o.end(http2.ErrCodeNo, errClosed.Error())
+		}
 		go o.readLoop(bytes.Clone(o.b))
 		return true, nil
 	}
 
+	o.d.forget(o.conn)
 	v := o.newServer(target)
 	v.rmu.Lock() // until all that is at hand has been scanned
 	defer v.rmu.Unlock()
@@ -308,15 +321,17 @@ func (o *opener) request(it item, raw []byte) (done bool, err error) {
 	v.clear += pass
 	v.buf = append(v.buf, o.b[:n]...)
 	o.mu.Unlock()
-	if !o.d.targets[target].deliver(v.outer) {
+	if !o.d.targets[target].deliver(v) {
 		v.rejectLocked()
 	}
 	return true, nil
 }
 
+func noRequest(idle time.Duration) string { return fmt.Sprintf("no request came in %v", idle) }
+
 // refuse ends a connection that has no request.
 func (o *opener) refuse(err error) {
-	o.d.opened(o.conn)
+	o.d.forget(o.conn)
 	if o.preface {
 		code, debug := http2.ErrCodeNo, err.Error()
 		var cerr *h2.ConnError
@@ -327,7 +342,7 @@ func (o *opener) refuse(err error) {
 				o.d.abuse(o.sock, cerr.Reason)
 			}
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			debug = fmt.Sprintf("no request came in %v", o.d.Limits.IdleTimeout)
+			debug = noRequest(o.d.Limits.IdleTimeout)
 			if o.d.isClosed() {
 				debug = errClosed.Error()
 			}

@@ -19,7 +19,6 @@ import (
 type Conn struct {
 	c      *conn
 	target *Target
-	outer  net.Conn // what the server has: the Conn, or a tlsConn around it
 
 	// In passing, what is read from the socket and not delivered. The first clear bytes can be.
 	rmu   sync.Mutex // one Read at a time
@@ -60,7 +59,7 @@ type Conn struct {
 	downloadServer
 }
 
-// tlsConn is a Conn of a TLS connection. Servers take what has this method for one.
+// tlsConn is a Conn of a TLS connection, for servers that take what has this method for one.
 type tlsConn struct {
 	*Conn
 	state func() tls.ConnectionState
@@ -69,11 +68,12 @@ type tlsConn struct {
 // ConnectionState returns the state of the client's TLS connection.
 func (c tlsConn) ConnectionState() tls.ConnectionState { return c.state() }
 
-func underlying(c net.Conn) *Conn {
-	if t, ok := c.(tlsConn); ok {
-		return t.Conn
+// outer returns what a server gets.
+func (v *Conn) outer(hideTLS bool) net.Conn {
+	if t, ok := v.c.sock.(interface{ ConnectionState() tls.ConnectionState }); ok && !hideTLS {
+		return tlsConn{v, t.ConnectionState}
 	}
-	return c.(*Conn)
+	return v
 }
 
 // newServer makes the connection for a target's server, which has none. The caller holds mu.
@@ -91,10 +91,6 @@ func (c *conn) newServer(target int) *Conn {
 	v.readable.L, v.writable.L = &c.mu, &c.mu
 	v.dec.init(maxServerBlock)
 	v.dec.allow(c.setting(http2.SettingHeaderTableSize, defaultTableSize))
-	v.outer = v
-	if t, ok := c.sock.(interface{ ConnectionState() tls.ConnectionState }); ok {
-		v.outer = tlsConn{v, t.ConnectionState}
-	}
 	c.servers[target] = v
 	c.live++
 	return v
@@ -276,6 +272,7 @@ func (c *conn) kill() {
 		return
 	}
 	c.dead = true
+	c.attached()
 	c.sock.Close()
 	c.wakeAll()
 }

@@ -35,6 +35,10 @@ func (c *conn) startSplitting() {
 		v.readDeadline.set(c, v.readDeadline.at, v.readable.Broadcast)
 		v.writeDeadline.set(c, v.writeDeadline.at, v.writable.Broadcast)
 	}
+	if v == nil {
+		idle := c.d.Limits.IdleTimeout
+		c.alone = time.AfterFunc(idle, func() { c.dismiss(noRequest(idle)) })
+	}
 	go c.writeLoop()
 }
 
@@ -136,7 +140,17 @@ func (c *conn) fail(err *h2.ConnError) {
 func (c *conn) end(code http2.ErrCode, debug string) {
 	c.out = h2.AppendGoAway(c.out, min(c.lastID, c.maxID), code, debug)
 	c.goAway, c.closing = true, true
+	c.attached()
 	c.wakeAll()
+}
+
+// attached ends the waiting for a first server.
+func (c *conn) attached() {
+	if c.alone != nil {
+		c.alone.Stop()
+		c.alone = nil
+		c.d.forget(c)
+	}
 }
 
 // settle ends the connection when nothing is left to do on it.
@@ -347,6 +361,9 @@ func (c *conn) notFound(it item) {
 func (c *conn) newRequest(it item, fields []hpack.HeaderField, target int) *h2.ConnError {
 	id := it.StreamID
 	c.maxID = id
+	if c.alone != nil {
+		c.alone.Reset(c.d.Limits.IdleTimeout)
+	}
 	switch {
 	case id > c.lastID || len(c.streams) >= min(c.d.Limits.MaxStreams, c.most):
 		return c.refuse(it)
@@ -360,12 +377,13 @@ func (c *conn) newRequest(it item, fields []hpack.HeaderField, target int) *h2.C
 	if v == nil {
 		v = c.newServer(target)
 		v.greet()
-		if !v.target.deliver(v.outer) {
+		if !v.target.deliver(v) {
 			v.closed = true
 			c.servers[target] = nil
 			c.live--
 			return c.refuse(it)
 		}
+		c.attached()
 	}
 	if id > v.lastID || v.open >= int(min(v.maxStreams, maxStreamID)) {
 		return c.refuse(it)
