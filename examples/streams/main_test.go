@@ -1,0 +1,35 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+)
+
+func TestDemo(t *testing.T) {
+	var out bytes.Buffer
+	err := demo(t.Context(), &out)
+	if errors.Is(err, errNoHAProxy) && os.Getenv("ONEPORT_REQUIRE_CLIENTS") != "1" {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Log(out.String())
+	if s := out.String(); !strings.HasPrefix(s, "50 gRPC calls and 50 REST requests, ") || strings.Contains(s, "of which 0 carried both") {
+		t.Errorf("not one connection carried both kinds: %s", s)
+	}
+}
+
+func TestUsage(t *testing.T) {
+	var out, errs bytes.Buffer
+	if code := run([]string{"-nonsense"}, &out, &errs); code != 2 || !strings.Contains(errs.String(), "-nonsense") {
+		t.Errorf("exit status %d, %q", code, errs.String())
+	}
+	errs.Reset()
+	if code := run([]string{"-addr", "nowhere.invalid:x"}, &out, &errs); code != 1 || !strings.Contains(errs.String(), "-addr") {
+		t.Errorf("exit status %d, %q", code, errs.String())
+	}
+}
