@@ -4,14 +4,17 @@ import (
 	"context"
 	"io"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/oneport-go/oneport"
 )
@@ -72,9 +75,7 @@ func TestIdleGRPC(t *testing.T) {
 		if err != nil {
 			return nil, err
 		}
-		r, w := io.Pipe()
-		go awaitACK(r, acknowledged)
-		return teeConn{c, io.TeeReader(c, w), w}, nil
+		return watchACK(c, acknowledged), nil
 	}
 	conn, err := grpc.NewClient("passthrough:///"+p.addr,
 		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(dial))
@@ -91,6 +92,13 @@ func TestIdleGRPC(t *testing.T) {
 	checkHealth(t, conn)
 	watchHealth(t, conn)
 	p.wantMatch(t, "grpc", oneport.ProtocolHTTP2, true)
+}
+
+// watchACK returns c as a connection that closes the channel when an acknowledgement of SETTINGS was read from it.
+func watchACK(c net.Conn, acknowledged chan<- struct{}) net.Conn {
+	r, w := io.Pipe()
+	go awaitACK(r, acknowledged)
+	return teeConn{c, io.TeeReader(c, w), w}
 }
 
 // teeConn is a connection of which a copy of what is read goes elsewhere.
@@ -155,7 +163,11 @@ func callGRPCGo(t *testing.T, addr string) {
 }
 
 func dialGRPC(t *testing.T, addr string) *grpc.ClientConn {
-	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	return dialGRPCWith(t, addr, insecure.NewCredentials())
+}
+
+func dialGRPCWith(t *testing.T, addr string, creds credentials.TransportCredentials) *grpc.ClientConn {
+	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(creds))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,16 +175,20 @@ func dialGRPC(t *testing.T, addr string) *grpc.ClientConn {
 	return conn
 }
 
-func checkHealth(t *testing.T, conn *grpc.ClientConn) {
+// checkHealth makes a unary call, and returns what the server says of the client.
+func checkHealth(t *testing.T, conn *grpc.ClientConn) (who string) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	r, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{})
+	var header metadata.MD
+	r, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{}, grpc.Header(&header))
 	if err != nil {
 		t.Fatalf("Check: %v", err)
 	}
 	if r.Status != healthpb.HealthCheckResponse_SERVING {
 		t.Errorf("Check: %v", r.Status)
 	}
+	return strings.Join(header["who"], "")
 }
 
 func watchHealth(t *testing.T, conn *grpc.ClientConn) {
@@ -192,10 +208,12 @@ func watchHealth(t *testing.T, conn *grpc.ClientConn) {
 }
 
 // callGRPCJS makes the same calls with grpc-js.
-func callGRPCJS(t *testing.T, addr string) {
+func callGRPCJS(t *testing.T, addr string) { callGRPCJSWith(t, addr) }
+
+func callGRPCJSWith(t *testing.T, args ...string) {
 	needsGRPCJS(t)
 	const want = "Check SERVING\nWatch SERVING\n"
-	if got := output(t, "node", "testdata/node/health.mjs", addr); got != want {
+	if got := output(t, append([]string{"node", "testdata/node/health.mjs"}, args...)...); got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

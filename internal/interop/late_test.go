@@ -91,6 +91,7 @@ type strictClient struct {
 	stream       uint32 // the next one
 	settings     settingsRule
 	acknowledged int
+	pings        byte
 }
 
 func dialStrict(addr string) (*strictClient, error) {
@@ -98,6 +99,10 @@ func dialStrict(addr string) (*strictClient, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newStrict(conn)
+}
+
+func newStrict(conn net.Conn) (*strictClient, error) {
 	c := &strictClient{Conn: conn, framer: http2.NewFramer(conn, conn), stream: 1}
 	c.framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	c.encoder = hpack.NewEncoder(&c.block)
@@ -128,23 +133,77 @@ func (c *strictClient) begin() error {
 
 // get sends a request and returns the content of the response.
 func (c *strictClient) get(authority string) (string, error) {
+	return c.do("GET", "/", authority, "")
+}
+
+// check asks grpc-go for its health.
+func (c *strictClient) check(authority string, fields ...hpack.HeaderField) error {
+	fields = append(fields, hpack.HeaderField{Name: "content-type", Value: "application/grpc"}, hpack.HeaderField{Name: "te", Value: "trailers"})
+	got, err := c.do("POST", checkPath, authority, checkRequest, fields...)
+	if err == nil && got != checkResponse {
+		err = fmt.Errorf("got %q, want %q", got, checkResponse)
+	}
+	return err
+}
+
+// A call of the health service, as the contents of request and response: messages with their lengths.
+const (
+	checkPath     = "/grpc.health.v1.Health/Check"
+	checkRequest  = "\x00\x00\x00\x00\x00"
+	checkResponse = "\x00\x00\x00\x00\x02\x08\x01"
+)
+
+// do sends a request and returns the content of the response.
+func (c *strictClient) do(method, path, authority, content string, fields ...hpack.HeaderField) (string, error) {
 	c.block.Reset()
-	for _, f := range []hpack.HeaderField{
-		{Name: ":method", Value: "GET"},
+	for _, f := range append([]hpack.HeaderField{
+		{Name: ":method", Value: method},
 		{Name: ":scheme", Value: "http"},
-		{Name: ":path", Value: "/"},
+		{Name: ":path", Value: path},
 		{Name: ":authority", Value: authority},
-	} {
+	}, fields...) {
 		c.encoder.WriteField(f)
 	}
 	stream := c.stream
 	c.stream += 2
 	err := c.framer.WriteHeaders(http2.HeadersFrameParam{
-		StreamID: stream, BlockFragment: c.block.Bytes(), EndHeaders: true, EndStream: true,
+		StreamID: stream, BlockFragment: c.block.Bytes(), EndHeaders: true, EndStream: content == "",
 	})
+	if err == nil && content != "" {
+		err = c.framer.WriteData(stream, true, []byte(content))
+	}
 	if err != nil {
 		return "", err
 	}
+	return c.response(stream)
+}
+
+// ping sends PING and reads on to its acknowledgement.
+func (c *strictClient) ping() error {
+	c.pings++
+	payload := [8]byte{7: c.pings}
+	if err := c.framer.WritePing(false, payload); err != nil {
+		return err
+	}
+	for {
+		frame, err := c.framer.ReadFrame()
+		if err != nil {
+			return err
+		}
+		if ping, ok := frame.(*http2.PingFrame); ok && ping.IsAck() {
+			if ping.Data != payload {
+				return fmt.Errorf("PING %v was acknowledged, not %v", ping.Data, payload)
+			}
+			return nil
+		}
+		if err := c.take(frame); err != nil {
+			return err
+		}
+	}
+}
+
+// response reads on to the end of the response on the stream and returns its content.
+func (c *strictClient) response(stream uint32) (string, error) {
 	var content []byte
 	for {
 		frame, err := c.framer.ReadFrame()
@@ -161,6 +220,9 @@ func (c *strictClient) get(authority string) (string, error) {
 			}
 		}
 		if end, ok := frame.(interface{ StreamEnded() bool }); ok && end.StreamEnded() {
+			if got := frame.Header().StreamID; got != stream {
+				return "", fmt.Errorf("the response on stream %d has ended, not that on %d", got, stream)
+			}
 			return string(content), nil
 		}
 	}
@@ -175,6 +237,11 @@ func (c *strictClient) take(frame http2.Frame) error {
 			return nil
 		}
 		return errors.Join(c.settings.check(frame), c.framer.WriteSettingsAck())
+	case *http2.PingFrame:
+		if frame.IsAck() {
+			return errors.New("a PING was acknowledged that was not sent, or twice")
+		}
+		return c.framer.WritePing(true, frame.Data)
 	case *http2.GoAwayFrame:
 		return fmt.Errorf("GOAWAY: %v %q", frame.ErrCode, frame.DebugData())
 	case *http2.RSTStreamFrame:

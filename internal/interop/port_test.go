@@ -2,8 +2,10 @@ package interop
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -11,10 +13,12 @@ import (
 	"testing"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/health"
-	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
 
 	"github.com/oneport-go/oneport"
+	"github.com/oneport-go/oneport/grpccreds"
 )
 
 // A port is a mux with servers behind it.
@@ -25,6 +29,7 @@ type port struct {
 
 	mu      sync.Mutex
 	matches []oneport.Matched
+	refused []oneport.Refused // if the test expects any
 }
 
 func newPort(t *testing.T) *port {
@@ -43,9 +48,36 @@ func newPort(t *testing.T) *port {
 
 // route adds a route and has a server accept from it.
 func (p *port) route(t *testing.T, name string, serve func(*testing.T, net.Listener), matchers ...oneport.Matcher) *recorder {
-	l := &recorder{Listener: p.Route(oneport.Route{Name: name, Matchers: matchers})}
-	serve(t, l)
-	return l
+	return route(t, p.Route(oneport.Route{Name: name, Matchers: matchers}), serve)
+}
+
+// secure has the mux terminate TLS, and adds routes for gRPC and HTTP inside.
+func (p *port) secure(t *testing.T, config *tls.Config) {
+	s := p.TLS(config)
+	route(t, s.Route(oneport.Route{Name: "grpc", Matchers: []oneport.Matcher{oneport.GRPC()}}), serveGRPC)
+	route(t, s.Route(oneport.Route{Name: "http", Matchers: []oneport.Matcher{oneport.HTTP1(), oneport.HTTP2()}}), serveNetHTTP)
+}
+
+// upgrading adds routes for gRPC and HTTP that take upgrades to h2c.
+func (p *port) upgrading(t *testing.T) {
+	route(t, p.Route(oneport.Route{Name: "grpc", Matchers: []oneport.Matcher{oneport.GRPC()}, Upgrade: true}), serveGRPC)
+	route(t, p.Route(oneport.Route{Name: "http", Matchers: []oneport.Matcher{oneport.HTTP1(), oneport.HTTP2()}, Upgrade: true}), serveNetHTTP)
+}
+
+// route has a server accept from a route's listener.
+func route(t *testing.T, l net.Listener, serve func(*testing.T, net.Listener)) *recorder {
+	r := &recorder{Listener: l}
+	serve(t, r)
+	return r
+}
+
+// expectRefusals keeps refusals in place of failing the test.
+func (p *port) expectRefusals() {
+	p.OnRefuse = func(r oneport.Refused) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.refused = append(p.refused, r)
+	}
 }
 
 // start runs the mux until the end of the test.
@@ -117,11 +149,40 @@ func (r *recorder) last() net.Conn {
 }
 
 // serveGRPC runs grpc-go with the health service on l until the end of the test.
-func serveGRPC(t *testing.T, l net.Listener) { serveGRPCWith(t, l) }
+func serveGRPC(t *testing.T, l net.Listener) {
+	serveGRPCWith(t, l, grpc.Creds(grpccreds.Credentials{}), grpc.UnaryInterceptor(tellPeer))
+}
+
+// tellPeer tells a client who it is.
+func tellPeer(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	p, _ := peer.FromContext(ctx)
+	who := "grpc-go"
+	if info, ok := p.AuthInfo.(credentials.TLSInfo); ok {
+		who += describe(&info.State)
+		if info.SPIFFEID != nil {
+			who += ", SPIFFE ID " + info.SPIFFEID.String()
+		}
+	}
+	if err := grpc.SetHeader(ctx, metadata.Pairs("who", who)); err != nil {
+		return nil, err
+	}
+	return handler(ctx, req)
+}
+
+// describe says what a server sees of TLS.
+func describe(state *tls.ConnectionState) string {
+	if state == nil {
+		return ""
+	}
+	s := fmt.Sprintf(" over TLS, ALPN %q", state.NegotiatedProtocol)
+	if len(state.PeerCertificates) > 0 {
+		s += ", client " + state.PeerCertificates[0].Subject.CommonName
+	}
+	return s
+}
 
 func serveGRPCWith(t *testing.T, l net.Listener, opts ...grpc.ServerOption) {
-	srv := grpc.NewServer(opts...)
-	healthpb.RegisterHealthServer(srv, health.NewServer())
+	srv := newGRPC(opts...)
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(l) }()
 	t.Cleanup(func() {
@@ -134,9 +195,8 @@ func serveGRPCWith(t *testing.T, l net.Listener, opts ...grpc.ServerOption) {
 
 // serveNetHTTP runs net/http with HTTP/1 and HTTP/2 on l until the end of the test.
 func serveNetHTTP(t *testing.T, l net.Listener) {
-	srv := &http.Server{Handler: answer("net/http"), Protocols: new(http.Protocols)}
-	srv.Protocols.SetHTTP1(true)
-	srv.Protocols.SetUnencryptedHTTP2(true)
+	srv := &http.Server{Handler: answer("net/http")}
+	oneport.ConfigureHTTP(srv)
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(l) }()
 	t.Cleanup(func() {
@@ -147,10 +207,17 @@ func serveNetHTTP(t *testing.T, l net.Listener) {
 	})
 }
 
-// answer is a handler that says who serves and by which protocol the request came.
+// answer is a handler that says who serves, by which protocol the request came, and what its content was.
 func answer(server string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprintf(w, "%s by %s", server, r.Proto)
+		content, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		fmt.Fprintf(w, "%s by %s%s", server, r.Proto, describe(r.TLS))
+		if len(content) > 0 {
+			fmt.Fprintf(w, ", got %s", content)
+		}
 	})
 }
 

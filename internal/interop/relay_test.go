@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -39,6 +40,27 @@ const (
 
 // newRelay makes a relay that takes one connection for the server at addr.
 func newRelay(t *testing.T, addr string, headers timing) *relay {
+	return relayThrough(t, addr, headers, func(client, server *net.TCPConn) (halfCloser, halfCloser) { return client, server })
+}
+
+// newTLSRelay is newRelay for TLS, in which it is the man in the middle.
+func newTLSRelay(t *testing.T, addr string, headers timing) *relay {
+	toServer := clientTLS("h2")
+	toServer.ServerName = "127.0.0.1"
+	return relayThrough(t, addr, headers, func(client, server *net.TCPConn) (halfCloser, halfCloser) {
+		toClient := serverTLS()
+		toClient.NextProtos = []string{"h2"}
+		return tls.Server(client, toClient), tls.Client(server, toServer)
+	})
+}
+
+// halfCloser is a connection of which one side can be closed.
+type halfCloser interface {
+	net.Conn
+	CloseWrite() error
+}
+
+func relayThrough(t *testing.T, addr string, headers timing, through func(client, server *net.TCPConn) (halfCloser, halfCloser)) *relay {
 	l := listen(t)
 	r := &relay{addr: l.Addr().String(), done: make(chan struct{})}
 	go func() {
@@ -59,7 +81,8 @@ func newRelay(t *testing.T, addr string, headers timing) *relay {
 			client.Close()
 			server.Close()
 		})()
-		r.run(client.(*net.TCPConn), server.(*net.TCPConn), headers)
+		clientSide, serverSide := through(client.(*net.TCPConn), server.(*net.TCPConn))
+		r.run(clientSide, serverSide, headers)
 	}()
 	t.Cleanup(func() {
 		l.Close()
@@ -68,7 +91,7 @@ func newRelay(t *testing.T, addr string, headers timing) *relay {
 	return r
 }
 
-func (r *relay) run(client, server *net.TCPConn, headers timing) {
+func (r *relay) run(client, server halfCloser, headers timing) {
 	spoke := make(chan struct{}) // closed when the server's SETTINGS have come, or will not
 	var toServer sync.WaitGroup
 	toServer.Go(func() {

@@ -1,8 +1,12 @@
 // Asks a server for its health with grpc-js, by a unary call and by the first answer of a stream, and prints both.
-// Usage: node health.mjs HOST:PORT
+// Usage: node health.mjs [--ca FILE] HOST:PORT
+import { readFileSync } from 'node:fs';
+import { parseArgs } from 'node:util';
 import { Client, credentials } from '@grpc/grpc-js';
 
-const client = new Client(process.argv[2], credentials.createInsecure());
+const args = parseArgs({ options: { ca: { type: 'string' } }, allowPositionals: true });
+const creds = args.values.ca ? credentials.createSsl(readFileSync(args.values.ca)) : credentials.createInsecure();
+const client = new Client(args.positionals[0], creds);
 const deadline = Date.now() + 10_000;
 
 // Of HealthCheckRequest and HealthCheckResponse no more is needed than: empty stands for the whole server, and field 1
