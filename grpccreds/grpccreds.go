@@ -96,20 +96,25 @@ func below(c net.Conn) net.Conn {
 
 // withSocket returns c in a form in which the socket can be found.
 func withSocket(c net.Conn) net.Conn {
-	for b := c; b != nil; b = below(b) {
-		sc, ok := b.(syscall.Conn)
-		if !ok {
-			continue
+	if hasSocket(c) {
+		return c
+	}
+	for b := below(c); b != nil; b = below(b) {
+		if hasSocket(b) {
+			return &socketConn{c, b.(syscall.Conn)}
 		}
-		if _, err := sc.SyscallConn(); err != nil {
-			continue // no socket, or one further below
-		}
-		if b == c {
-			return c
-		}
-		return &socketConn{c, sc}
 	}
 	return c
+}
+
+// hasSocket reports whether c itself gives access to a socket.
+func hasSocket(c net.Conn) bool {
+	sc, ok := c.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	_, err := sc.SyscallConn()
+	return err == nil
 }
 
 // socketConn is a connection and the socket below it.

@@ -482,3 +482,22 @@ func TestInfo(t *testing.T) {
 		}
 	}
 }
+
+// uncomparable is a connection of a type that cannot be compared.
+type uncomparable struct {
+	net.Conn
+	state func() tls.ConnectionState
+}
+
+func (c uncomparable) ConnectionState() tls.ConnectionState { return c.state() }
+
+// TestUncomparable takes a connection of whatever type.
+func TestUncomparable(t *testing.T) {
+	t.Parallel()
+	_, server := net.Pipe()
+	defer server.Close()
+	c := uncomparable{server, func() tls.ConnectionState { return tls.ConnectionState{HandshakeComplete: true} }}
+	if _, info, err := (Credentials{}).ServerHandshake(c); err != nil || info.AuthType() != "tls" {
+		t.Errorf("%v, %v", info, err)
+	}
+}

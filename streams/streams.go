@@ -19,7 +19,7 @@
 //
 // The http.Server has to take HTTP/2 without TLS (http.Server.Protocols, SetUnencryptedHTTP2), also where the client's
 // connection is one of TLS, which the listener below has ended. Addresses are those of the client's connection, so that
-// Request.RemoteAddr and gRPC's peer.Peer.Addr are right; Request.TLS is with [TLSState].
+// Request.RemoteAddr and gRPC's peer.Peer.Addr are right; Request.TLS is with [oneport.ConfigureHTTP].
 //
 // While one server alone has streams on a connection, the frames pass through as they are: its reads and writes are those
 // of the client's connection. When a second server joins, header blocks are encoded anew, and credit is accounted for on

@@ -75,7 +75,7 @@ func serveHTTP(t testing.TB, l net.Listener, h http.Handler) *http.Server {
 	s := &http.Server{Handler: h, Protocols: new(http.Protocols)}
 	s.Protocols.SetHTTP1(true)
 	s.Protocols.SetUnencryptedHTTP2(true)
-	TLSState(s)
+	oneport.ConfigureHTTP(s)
 	go s.Serve(l)
 	t.Cleanup(func() { s.Close() })
 	return s

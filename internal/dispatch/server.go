@@ -66,12 +66,12 @@ type tlsConn struct {
 }
 
 // ConnectionState returns the state of the client's TLS connection.
-func (c tlsConn) ConnectionState() tls.ConnectionState { return c.state() }
+func (c *tlsConn) ConnectionState() tls.ConnectionState { return c.state() }
 
 // outer returns what a server gets.
 func (v *Conn) outer(hideTLS bool) net.Conn {
 	if t, ok := v.c.sock.(interface{ ConnectionState() tls.ConnectionState }); ok && !hideTLS {
-		return tlsConn{v, t.ConnectionState}
+		return &tlsConn{v, t.ConnectionState}
 	}
 	return v
 }
