@@ -3,7 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -13,11 +13,6 @@ import (
 	"sync"
 	"text/tabwriter"
 	"time"
-
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-
-	"github.com/oneport-go/oneport/examples/quickstart/greeterpb"
 )
 
 // demoTimeout is what the whole demo has to come to an end.
@@ -26,7 +21,7 @@ const demoTimeout = 10 * time.Second
 // A demoClient is one kind of client.
 type demoClient struct {
 	name string
-	call func(ctx context.Context, d *dialer, addr string) (greeting, error)
+	call caller
 	want outcome
 
 	// The client sends its request in the same moment as the preface, but apart from it. Whether it gets early SETTINGS
@@ -43,7 +38,7 @@ type outcome struct {
 var demoClients = []demoClient{
 	{
 		name: "grpc-go",
-		call: callGRPC,
+		call: callGRPC(cleartext, "gRPC"),
 		want: outcome{
 			Answer:  greeting{Message: "Hello, gRPC", Protocol: "gRPC"},
 			Verdict: verdict{Protocol: "HTTP/2", Route: "grpc", EarlySettings: true},
@@ -51,7 +46,7 @@ var demoClients = []demoClient{
 	},
 	{
 		name: "net/http, HTTP/2",
-		call: callHTTP2,
+		call: callREST(cleartext, "HTTP2", (*http.Protocols).SetUnencryptedHTTP2),
 		want: outcome{
 			Answer:  greeting{Message: "Hello, HTTP2", Protocol: "HTTP/2.0"},
 			Verdict: verdict{Protocol: "HTTP/2", Route: "http"},
@@ -60,11 +55,70 @@ var demoClients = []demoClient{
 	},
 	{
 		name: "net/http, HTTP/1.1",
-		call: callHTTP1,
+		call: callREST(cleartext, "HTTP1", (*http.Protocols).SetHTTP1),
 		want: outcome{
 			Answer:  greeting{Message: "Hello, HTTP1", Protocol: "HTTP/1.1"},
 			Verdict: verdict{Protocol: "HTTP/1", Route: "http"},
 		},
+	},
+	{
+		name: "Upgrade: h2c",
+		call: callUpgrade("Upgrade"),
+		want: outcome{
+			Answer:  greeting{Message: "Hello, Upgrade", Protocol: "HTTP/2.0"},
+			Verdict: verdict{Protocol: "HTTP/2", Route: "http", Upgraded: true},
+		},
+	},
+	{
+		name: "grpc-go, TLS",
+		call: callGRPC(overTLS, "gRPC"),
+		want: outcome{
+			Answer:  greeting{Message: "Hello, gRPC", Protocol: "gRPC", TLS: true},
+			Verdict: verdict{Protocol: "HTTP/2", Route: "grpc", TLS: true, ALPN: "h2", EarlySettings: true},
+		},
+	},
+	{
+		name: "net/http, HTTP/2, TLS",
+		call: callREST(overTLS, "HTTP2", (*http.Protocols).SetHTTP2),
+		want: outcome{
+			Answer:  greeting{Message: "Hello, HTTP2", Protocol: "HTTP/2.0", TLS: true},
+			Verdict: verdict{Protocol: "HTTP/2", Route: "http", TLS: true, ALPN: "h2"},
+		},
+		racesSettings: true,
+	},
+	{
+		name: "net/http, HTTP/1.1, TLS",
+		call: callREST(overTLS, "HTTP1", (*http.Protocols).SetHTTP1),
+		want: outcome{
+			Answer:  greeting{Message: "Hello, HTTP1", Protocol: "HTTP/1.1", TLS: true},
+			Verdict: verdict{Protocol: "HTTP/1", Route: "http", TLS: true, ALPN: "http/1.1"},
+		},
+	},
+	{
+		name: "HTTP/2, TLS without ALPN",
+		call: callBareHTTP2("bare"),
+		want: outcome{
+			Answer:  greeting{Message: "Hello, bare", Protocol: "HTTP/2.0", TLS: true},
+			Verdict: verdict{Protocol: "HTTP/2", Route: "http", TLS: true},
+		},
+		racesSettings: true,
+	},
+	{
+		name: "grpc-go, mutual TLS",
+		call: callGRPC(mutualTLS, "gRPC"),
+		want: outcome{
+			Answer:  greeting{Message: "Hello, gRPC", Protocol: "gRPC", TLS: true, Client: clientName},
+			Verdict: verdict{Protocol: "HTTP/2", Route: "grpc", TLS: true, ALPN: "h2", EarlySettings: true},
+		},
+	},
+	{
+		name: "net/http, mutual TLS",
+		call: callREST(mutualTLS, "HTTP2", (*http.Protocols).SetHTTP2),
+		want: outcome{
+			Answer:  greeting{Message: "Hello, HTTP2", Protocol: "HTTP/2.0", TLS: true, Client: clientName},
+			Verdict: verdict{Protocol: "HTTP/2", Route: "http", TLS: true, ALPN: "h2"},
+		},
+		racesSettings: true,
 	},
 	{
 		name: "rubbish",
@@ -78,26 +132,34 @@ var demoClients = []demoClient{
 // runDemo serves on l, calls the server as each of the clients, and shows what came of it. The error says which
 // outcomes are wrong.
 func runDemo(l net.Listener, out io.Writer) error {
+	authority, config, err := makeCertificates(l.Addr())
+	if err != nil {
+		return err
+	}
+	cert, err := authority.Client(clientName)
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), demoTimeout)
 	defer cancel()
 	var verdicts sync.Map // by the client's address
-	s := newServer(l, slog.New(slog.DiscardHandler), func(remote net.Addr, v verdict) {
+	s := newServer(config, slog.New(slog.DiscardHandler), func(remote net.Addr, v verdict) {
 		verdicts.Store(remote.String(), v)
 	})
 	served := make(chan error, 1)
-	go func() { served <- s.serve() }()
+	go func() { served <- s.serve(l) }()
 
 	table := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(table, "CLIENT\tPROTOCOL SEEN\tSERVED BY\tEARLY SETTINGS\tFIRST BYTE AFTER\tANSWER")
+	fmt.Fprintln(table, "CLIENT\tPROTOCOL SEEN\tTLS\tSERVED BY\tEARLY SETTINGS\tFIRST BYTE AFTER\tANSWER")
 	var errs []error
 	for _, c := range demoClients {
-		var d dialer
-		answer, err := c.call(ctx, &d, reachable(l.Addr()))
+		to := &target{addr: reachable(l.Addr()), tls: &tls.Config{RootCAs: authority.Pool()}, cert: cert}
+		answer, err := c.call(ctx, to)
 		got := outcome{Answer: answer}
-		if v, ok := verdicts.Load(d.localAddr()); ok {
+		if v, ok := verdicts.Load(to.localAddr()); ok {
 			got.Verdict = v.(verdict)
 		}
-		writeRow(table, c.name, got, d.firstByteAfter())
+		writeRow(table, c.name, got, to.firstByteAfter())
 		if err = cmp.Or(err, c.check(got)); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", c.name, err))
 		}
@@ -108,7 +170,13 @@ func runDemo(l net.Listener, out io.Writer) error {
 }
 
 func writeRow(w io.Writer, client string, o outcome, firstByte time.Duration) {
-	servedBy, settings, after, answer := o.Verdict.Route, "not sent", "never came", "none"
+	protocol, overTLS, servedBy, settings, after, answer := o.Verdict.Protocol, "no", o.Verdict.Route, "not sent", "never came", "none"
+	if o.Verdict.Upgraded {
+		protocol += ", upgraded"
+	}
+	if o.Verdict.TLS {
+		overTLS = "ALPN " + cmp.Or(o.Verdict.ALPN, "none")
+	}
 	if o.Verdict.Refused != "" {
 		servedBy = "refused: " + o.Verdict.Refused
 	}
@@ -119,9 +187,13 @@ func writeRow(w io.Writer, client string, o outcome, firstByte time.Duration) {
 		after = firstByte.Round(time.Microsecond).String()
 	}
 	if o.Answer != (greeting{}) {
-		answer = fmt.Sprintf("%s (%s)", o.Answer.Message, o.Answer.Protocol)
+		from := o.Answer.Protocol
+		if o.Answer.Client != "" {
+			from += ", from " + o.Answer.Client
+		}
+		answer = fmt.Sprintf("%s (%s)", o.Answer.Message, from)
 	}
-	fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", client, o.Verdict.Protocol, servedBy, settings, after, answer)
+	fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", client, protocol, overTLS, servedBy, settings, after, answer)
 }
 
 // check says how an outcome is not what was wanted.
@@ -138,126 +210,14 @@ func (c *demoClient) check(got outcome) error {
 	}
 	compare("message", got.Answer.Message, want.Answer.Message)
 	compare("protocol of the answer", got.Answer.Protocol, want.Answer.Protocol)
+	compare("TLS of the answer", got.Answer.TLS, want.Answer.TLS)
+	compare("client of the answer", got.Answer.Client, want.Answer.Client)
 	compare("protocol seen", got.Verdict.Protocol, want.Verdict.Protocol)
 	compare("route", got.Verdict.Route, want.Verdict.Route)
+	compare("TLS", got.Verdict.TLS, want.Verdict.TLS)
+	compare("ALPN", got.Verdict.ALPN, want.Verdict.ALPN)
+	compare("upgraded", got.Verdict.Upgraded, want.Verdict.Upgraded)
 	compare("early SETTINGS sent", got.Verdict.EarlySettings, want.Verdict.EarlySettings)
 	compare("reason of the refusal", got.Verdict.Refused, want.Verdict.Refused)
 	return errors.Join(errs...)
-}
-
-// callGRPC calls with a client that waits for the server's SETTINGS before it sends a request.
-func callGRPC(ctx context.Context, d *dialer, addr string) (greeting, error) {
-	cc, err := grpc.NewClient("passthrough:"+addr,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
-			return d.DialContext(ctx, "tcp", addr)
-		}))
-	if err != nil {
-		return greeting{}, err
-	}
-	defer cc.Close()
-	r, err := greeterpb.NewGreeterClient(cc).SayHello(ctx, &greeterpb.SayHelloRequest{Name: "gRPC"})
-	return greeting{Message: r.GetMessage(), Protocol: r.GetProtocol()}, err
-}
-
-func callHTTP2(ctx context.Context, d *dialer, addr string) (greeting, error) {
-	t := &http.Transport{DialContext: d.DialContext, Protocols: new(http.Protocols)}
-	t.Protocols.SetUnencryptedHTTP2(true)
-	return callREST(ctx, t, "http://"+addr+"/v1/hello/HTTP2")
-}
-
-func callHTTP1(ctx context.Context, d *dialer, addr string) (greeting, error) {
-	return callREST(ctx, &http.Transport{DialContext: d.DialContext}, "http://"+addr+"/v1/hello/HTTP1")
-}
-
-func callREST(ctx context.Context, t *http.Transport, url string) (greeting, error) {
-	defer t.CloseIdleConnections()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return greeting{}, err
-	}
-	resp, err := t.RoundTrip(r)
-	if err != nil {
-		return greeting{}, err
-	}
-	defer resp.Body.Close()
-	var answer greeting
-	if resp.StatusCode != http.StatusOK {
-		return answer, errors.New(resp.Status)
-	}
-	err = json.NewDecoder(resp.Body).Decode(&answer)
-	return answer, err
-}
-
-// callRubbish sends what is no protocol's, and waits until the server closes the connection.
-func callRubbish(ctx context.Context, d *dialer, addr string) (greeting, error) {
-	c, err := d.DialContext(ctx, "tcp", addr)
-	if err != nil {
-		return greeting{}, err
-	}
-	defer c.Close()
-	defer context.AfterFunc(ctx, func() { c.Close() })()
-	if _, err := io.WriteString(c, "\x00\x01rubbish\r\n"); err != nil {
-		return greeting{}, err
-	}
-	answer, err := io.ReadAll(c)
-	if len(answer) > 0 {
-		return greeting{}, fmt.Errorf("unexpected answer %q", answer)
-	}
-	return greeting{}, err
-}
-
-// A dialer dials a connection and watches it.
-type dialer struct {
-	mu        sync.Mutex
-	local     net.Addr
-	firstByte time.Duration // from when the connection was there
-}
-
-// DialContext dials as [net.Dialer.DialContext] does.
-func (d *dialer) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
-	c, err := new(net.Dialer).DialContext(ctx, network, addr)
-	if err != nil {
-		return nil, err
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.local, d.firstByte = c.LocalAddr(), 0
-	return &watchedConn{Conn: c, dialer: d, dialed: time.Now()}, nil
-}
-
-// localAddr is the client's address as the server sees it.
-func (d *dialer) localAddr() string {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.local == nil {
-		return ""
-	}
-	return d.local.String()
-}
-
-// firstByteAfter is zero if no byte has come.
-func (d *dialer) firstByteAfter() time.Duration {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.firstByte
-}
-
-// watchedConn notes for its dialer when the first byte comes.
-type watchedConn struct {
-	net.Conn
-	dialer *dialer
-	dialed time.Time
-	read   bool
-}
-
-func (c *watchedConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	if n > 0 && !c.read {
-		c.read = true // readers do not overlap
-		c.dialer.mu.Lock()
-		c.dialer.firstByte = time.Since(c.dialed)
-		c.dialer.mu.Unlock()
-	}
-	return n, err
 }

@@ -2,8 +2,12 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"net/http"
+
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
 
 	"github.com/oneport-go/oneport/examples/quickstart/greeterpb"
 )
@@ -17,21 +21,48 @@ type greeter struct {
 type greeting struct {
 	Message  string `json:"message"`
 	Protocol string `json:"protocol"`
+	TLS      bool   `json:"tls"`
+	Client   string `json:"client,omitempty"` // who the client's certificate says it is
 }
 
-func (greeter) greet(name, protocol string) greeting {
-	return greeting{Message: "Hello, " + name, Protocol: protocol}
+// greet answers a request that came by the protocol, and over TLS if there is a state of that.
+func (greeter) greet(name, protocol string, state *tls.ConnectionState) greeting {
+	return greeting{Message: "Hello, " + name, Protocol: protocol, TLS: state != nil, Client: identity(state)}
 }
 
 // SayHello answers a gRPC call.
-func (g greeter) SayHello(_ context.Context, r *greeterpb.SayHelloRequest) (*greeterpb.SayHelloResponse, error) {
-	hello := g.greet(r.GetName(), "gRPC")
-	return &greeterpb.SayHelloResponse{Message: hello.Message, Protocol: hello.Protocol}, nil
+func (g greeter) SayHello(ctx context.Context, r *greeterpb.SayHelloRequest) (*greeterpb.SayHelloResponse, error) {
+	var state *tls.ConnectionState
+	if p, ok := peer.FromContext(ctx); ok {
+		if info, ok := p.AuthInfo.(credentials.TLSInfo); ok {
+			state = &info.State
+		}
+	}
+	hello := g.greet(r.GetName(), "gRPC", state)
+	return &greeterpb.SayHelloResponse{
+		Message:  hello.Message,
+		Protocol: hello.Protocol,
+		Tls:      hello.TLS,
+		Client:   hello.Client,
+	}, nil
 }
 
 // ServeHTTP answers GET /v1/hello/{name}.
 func (g greeter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	// It fails only where the client has gone.
-	_ = json.NewEncoder(w).Encode(g.greet(r.PathValue("name"), r.Proto))
+	_ = json.NewEncoder(w).Encode(g.greet(r.PathValue("name"), r.Proto, r.TLS))
+}
+
+// identity is who the client's certificate says it is: a URI, such as a SPIFFE ID, or else the common name. It is empty
+// without a certificate that TLS has verified.
+func identity(state *tls.ConnectionState) string {
+	if state == nil || len(state.VerifiedChains) == 0 {
+		return ""
+	}
+	cert := state.VerifiedChains[0][0]
+	if len(cert.URIs) > 0 {
+		return cert.URIs[0].String()
+	}
+	return cert.Subject.CommonName
 }

@@ -1,6 +1,6 @@
-// Quickstart serves gRPC, REST over HTTP/1.1 and HTTP/2, and a web page on one port.
+// Quickstart serves gRPC, REST over HTTP/1.1 and HTTP/2, and a web page on one port, in the clear and over TLS.
 //
-// With -demo it also calls itself as four kinds of clients, and shows what came of it.
+// With -demo it also calls itself as clients of many kinds, and shows what came of it.
 package main
 
 import (
@@ -15,6 +15,8 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"github.com/oneport-go/oneport"
 )
 
 // shutdownTimeout is what running requests have to come to an end.
@@ -24,30 +26,49 @@ func main() {
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 
+const usage = `usage: quickstart [-addr address] [-client-out file]
+       quickstart [-addr address] -cert file -key file [-client-ca file]
+       quickstart [-addr address] -demo`
+
 // run is main with an exit status.
 func run(args []string, stdout, stderr io.Writer) int {
 	fs := flag.NewFlagSet("quickstart", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	fs.Usage = func() {} // an error is one sentence
 	addr := fs.String("addr", "127.0.0.1:8080", "serve on this `address`; with -demo the default is a free port")
-	demo := fs.Bool("demo", false, "serve, call the server as four kinds of clients, show what came of it, and end")
-	switch err := fs.Parse(args); {
-	case errors.Is(err, flag.ErrHelp):
+	demo := fs.Bool("demo", false, "serve, call the server as clients of many kinds, show what came of it, and end")
+	var files tlsFiles
+	fs.StringVar(&files.cert, "cert", "", "`file` with the server's certificate, in PEM; without it one is made in memory")
+	fs.StringVar(&files.key, "key", "", "`file` with the key of the certificate")
+	fs.StringVar(&files.clientCA, "client-ca", "", "`file` with the authorities whose client certificates are accepted")
+	fs.StringVar(&files.clientOut, "client-out", "",
+		"`file` to write a client certificate of the authority in memory to, with all that a client needs beside it")
+	err := fs.Parse(args)
+	if errors.Is(err, flag.ErrHelp) {
 		fs.SetOutput(stdout)
-		fmt.Fprintln(stdout, "usage: quickstart [-addr address] [-demo]")
+		fmt.Fprintln(stdout, usage)
 		fs.PrintDefaults()
 		return 0
-	case err != nil:
-		return 2
+	}
+	if err != nil {
+		return 2 // the FlagSet has said why
+	}
+	switch err := files.check(); {
 	case fs.NArg() > 0:
 		fmt.Fprintf(stderr, "unexpected argument: %s\n", fs.Arg(0))
+		return 2
+	case *demo && files != tlsFiles{}:
+		fmt.Fprintln(stderr, "-demo makes certificates of its own: leave out -cert, -key, -client-ca and -client-out")
+		return 2
+	case err != nil:
+		fmt.Fprintln(stderr, err)
 		return 2
 	}
 	if *demo && !isSet(fs, "addr") {
 		*addr = "127.0.0.1:0"
 	}
 
-	l, err := net.Listen("tcp", *addr)
+	l, err := oneport.Listen("tcp", *addr)
 	if err != nil {
 		fmt.Fprintf(stderr, "cannot serve on %s, choose another address with -addr: %v\n", *addr, err)
 		return 1
@@ -55,7 +76,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if *demo {
 		err = runDemo(l, stdout)
 	} else {
-		err = runServer(l, stdout, stderr)
+		err = runServer(l, files, stdout, stderr)
 	}
 	if err != nil {
 		fmt.Fprintln(stderr, err)
@@ -70,27 +91,20 @@ func isSet(fs *flag.FlagSet, name string) bool {
 	return set
 }
 
-// runServer serves until a signal comes.
-func runServer(l net.Listener, stdout, stderr io.Writer) error {
+// runServer serves on l until a signal comes.
+func runServer(l net.Listener, files tlsFiles, stdout, stderr io.Writer) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	config, err := files.config(l.Addr())
+	if err != nil {
+		l.Close()
+		return fmt.Errorf("certificates: %w", err)
+	}
 	log := slog.New(slog.NewTextHandler(stderr, nil))
-	s := newServer(l, log, func(remote net.Addr, v verdict) {
-		attrs := []slog.Attr{
-			slog.Any("remote", remote),
-			slog.String("protocol", v.Protocol),
-			slog.String("route", v.Route),
-			slog.Bool("early_settings", v.EarlySettings),
-		}
-		if v.Refused != "" {
-			log.LogAttrs(ctx, slog.LevelInfo, "refused", append(attrs, slog.String("reason", v.Refused))...)
-			return
-		}
-		log.LogAttrs(ctx, slog.LevelInfo, "matched", attrs...)
-	})
+	s := newServer(config, log, func(remote net.Addr, v verdict) { logVerdict(log, remote, v) })
 	served := make(chan error, 1)
-	go func() { served <- s.serve() }()
-	printCommands(stdout, reachable(l.Addr()))
+	go func() { served <- s.serve(l) }()
+	printCommands(stdout, reachable(l.Addr()), files.clientOut)
 
 	select {
 	case err := <-served:
@@ -107,11 +121,32 @@ func runServer(l net.Listener, stdout, stderr io.Writer) error {
 	return <-served
 }
 
-func printCommands(w io.Writer, addr string) {
-	fmt.Fprintf(w, "Serving on http://%s/ (Ctrl-C ends it). Try:\n\n", addr)
-	for _, c := range commands(addr) {
-		fmt.Fprintf(w, "# %s\n%s\n\n", c.Does, c.Line)
+func logVerdict(log *slog.Logger, remote net.Addr, v verdict) {
+	attrs := []slog.Attr{
+		slog.Any("remote", remote),
+		slog.String("protocol", v.Protocol),
+		slog.String("route", v.Route),
+		slog.Bool("tls", v.TLS),
+		slog.String("alpn", v.ALPN),
+		slog.Bool("upgraded", v.Upgraded),
+		slog.Bool("early_settings", v.EarlySettings),
 	}
+	what := "matched"
+	if v.Refused != "" {
+		what, attrs = "refused", append(attrs, slog.String("reason", v.Refused))
+	}
+	log.LogAttrs(context.Background(), slog.LevelInfo, what, attrs...)
+}
+
+func printCommands(w io.Writer, addr, clientFile string) {
+	fmt.Fprintf(w, "Serving on http://%s/ and https://%[1]s/ (Ctrl-C ends it). Try:\n", addr)
+	for _, g := range commands(addr, clientFile) {
+		fmt.Fprintf(w, "\n%s:\n", g.Title)
+		for _, c := range g.Commands {
+			fmt.Fprintf(w, "\n# %s\n%s\n", c.Does, c.Line)
+		}
+	}
+	fmt.Fprintln(w)
 }
 
 // reachable is where clients on this machine reach a listener. A listener on all addresses names none.

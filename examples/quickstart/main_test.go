@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,7 +14,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -42,13 +42,22 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// start serves until the test ends.
+// start serves until the test ends, with certificates that are made in memory.
 func start(t *testing.T) (s *server, addr string) {
 	t.Helper()
 	l := listen(t)
-	s = newServer(l, slog.New(slog.DiscardHandler), func(net.Addr, verdict) {})
+	_, config, err := makeCertificates(l.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return startOn(t, l, config), l.Addr().String()
+}
+
+func startOn(t *testing.T, l net.Listener, config *tls.Config) *server {
+	t.Helper()
+	s := newServer(config, slog.New(slog.DiscardHandler), func(net.Addr, verdict) {})
 	served := make(chan error, 1)
-	go func() { served <- s.serve() }()
+	go func() { served <- s.serve(l) }()
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
@@ -59,7 +68,7 @@ func start(t *testing.T) (s *server, addr string) {
 			t.Errorf("serve: %v", err)
 		}
 	})
-	return s, l.Addr().String()
+	return s
 }
 
 func listen(t *testing.T) net.Listener {
@@ -109,8 +118,9 @@ func TestHTTP(t *testing.T) {
 			{method: "GET", path: "/v1/hello/", status: 404, contentType: "text/plain; charset=utf-8"},
 			{method: "GET", path: "/unknown", status: 404, contentType: "text/plain; charset=utf-8"},
 			{method: "GET", path: "/", status: 200, contentType: "text/html; charset=utf-8", contains: []string{
-				"<!DOCTYPE html>\n<html lang=\"en\">", "<title>One port, " + addr + "</title>", proto,
+				"<!DOCTYPE html>\n<html lang=\"en\">", "<title>One port, " + addr + "</title>", "<strong>" + proto + "</strong> in the clear",
 				"curl --http2-prior-knowledge http://" + addr + "/v1/hello/World",
+				"curl -k https://" + addr + "/v1/hello/World",
 				"grpcurl -plaintext -d &#39;{&#34;name&#34;:&#34;World&#34;}&#39; " + addr + " oneport.examples.greeter.v1.Greeter/SayHello",
 			}},
 		} {
@@ -139,7 +149,7 @@ func TestHTTP(t *testing.T) {
 					if err := json.Unmarshal(body, &got); err != nil {
 						t.Fatalf("%s: %v", body, err)
 					}
-					want := map[string]any{"message": "Hello, " + test.name, "protocol": proto}
+					want := map[string]any{"message": "Hello, " + test.name, "protocol": proto, "tls": false}
 					if d := cmp.Diff(want, got); d != "" {
 						t.Errorf("answer (-want +got):\n%s", d)
 					}
@@ -296,67 +306,6 @@ func TestShutdownEndsWithContext(t *testing.T) {
 	}
 }
 
-func TestDemo(t *testing.T) {
-	t.Parallel()
-	var out bytes.Buffer
-	if err := runDemo(listen(t), &out); err != nil {
-		t.Errorf("%v\n%s", err, &out)
-	}
-	const unit = `[0-9.]+(µs|ms|s)`
-	table := regexp.MustCompile(`^CLIENT +PROTOCOL SEEN +SERVED BY +EARLY SETTINGS +FIRST BYTE AFTER +ANSWER
-grpc-go +HTTP/2 +grpc +sent +` + unit + ` +Hello, gRPC \(gRPC\)
-net/http, HTTP/2 +HTTP/2 +http +(not )?sent +` + unit + ` +Hello, HTTP2 \(HTTP/2.0\)
-net/http, HTTP/1.1 +HTTP/1 +http +not sent +` + unit + ` +Hello, HTTP1 \(HTTP/1.1\)
-rubbish +unknown +refused: no route +not sent +never came +none
-$`)
-	if !table.Match(out.Bytes()) {
-		t.Errorf("got a table that does not match %s:\n%s", table, &out)
-	}
-}
-
-func TestDemoOfBrokenServer(t *testing.T) {
-	t.Parallel()
-	l := listen(t)
-	l.Close()
-	var out bytes.Buffer
-	err := runDemo(l, &out)
-	for _, c := range demoClients {
-		if err == nil || !strings.Contains(err.Error(), c.name) {
-			t.Errorf("got error %v, want one that names client %q", err, c.name)
-		}
-	}
-}
-
-func TestDemoCheck(t *testing.T) {
-	t.Parallel()
-	for _, c := range demoClients {
-		if err := c.check(c.want); err != nil {
-			t.Errorf("%s, as wanted: %v", c.name, err)
-		}
-		for what, change := range map[string]func(*outcome){
-			"message":                func(o *outcome) { o.Answer.Message = "Hello" },
-			"protocol of the answer": func(o *outcome) { o.Answer.Protocol = "HTTP/1.0" },
-			"protocol seen":          func(o *outcome) { o.Verdict.Protocol = "TLS" },
-			"route":                  func(o *outcome) { o.Verdict.Route = "other" },
-			"early SETTINGS sent":    func(o *outcome) { o.Verdict.EarlySettings = !o.Verdict.EarlySettings },
-			"reason of the refusal":  func(o *outcome) { o.Verdict.Refused = "timeout" },
-		} {
-			got := c.want
-			change(&got)
-			err := c.check(got)
-			switch ok := c.racesSettings && what == "early SETTINGS sent"; {
-			case ok && err != nil:
-				t.Errorf("%s, either is right: %v", c.name, err)
-			case !ok && (err == nil || !strings.HasPrefix(err.Error(), what+": got ")):
-				t.Errorf("%s, wrong %s: got error %v", c.name, what, err)
-			}
-		}
-		if err := c.check(outcome{}); err == nil {
-			t.Errorf("%s: nothing observed, no error", c.name)
-		}
-	}
-}
-
 func TestRunErrors(t *testing.T) {
 	t.Parallel()
 	l := listen(t)
@@ -372,6 +321,12 @@ func TestRunErrors(t *testing.T) {
 		{[]string{"-addr", "nonsense"}, 1, "cannot serve on nonsense"},
 		{[]string{"-nonsense"}, 2, "flag provided but not defined: -nonsense"},
 		{[]string{"nonsense"}, 2, "unexpected argument: nonsense"},
+		{[]string{"-cert", "c.pem"}, 2, "-cert and -key go together"},
+		{[]string{"-client-ca", "c.pem"}, 2, "-client-ca goes with -cert and -key"},
+		{[]string{"-cert", "c.pem", "-key", "k.pem", "-client-out", "c.pem"}, 2, "-client-out does not go with -cert"},
+		{[]string{"-demo", "-client-out", "c.pem"}, 2, "-demo makes certificates of its own"},
+		{[]string{"-addr", "127.0.0.1:0", "-cert", "none.pem", "-key", "none.pem"}, 1, "certificates: open none.pem"},
+		{[]string{"-addr", "127.0.0.1:0", "-client-out", "none/c.pem"}, 1, "certificates: open none/c.pem"},
 	} {
 		var stdout, stderr bytes.Buffer
 		if got := run(test.args, &stdout, &stderr); got != test.status {
@@ -419,7 +374,7 @@ type program struct {
 	log  *bufio.Scanner
 }
 
-func startProgram(t *testing.T) *program {
+func startProgram(t *testing.T, args ...string) *program {
 	t.Helper()
 	if runtime.GOOS == "windows" {
 		t.Skip("a process cannot be sent SIGTERM there")
@@ -428,7 +383,7 @@ func startProgram(t *testing.T) *program {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), exe, "-addr", "127.0.0.1:0")
+	cmd := exec.CommandContext(t.Context(), exe, append([]string{"-addr", "127.0.0.1:0"}, args...)...)
 	// Under the race detector a program takes another second to end, by default.
 	cmd.Env = append(os.Environ(), asProgram+"=1", "GORACE=atexit_sleep_ms=0")
 	stdout, err := cmd.StdoutPipe()
@@ -442,6 +397,7 @@ func startProgram(t *testing.T) *program {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { cmd.Wait() }) // once the test's context has ended it, if the test has not
 	p := &program{cmd: cmd, log: bufio.NewScanner(stderr)}
 	if _, err := fmt.Fscanf(stdout, "Serving on http://%s", &p.addr); err != nil {
 		t.Fatal(err)
@@ -477,13 +433,13 @@ func TestSignal(t *testing.T) {
 			t.Fatal(err)
 		}
 		resp.Body.Close()
-		p.awaitLog(t, "msg=matched remote=127.0.0.1:")
+		p.awaitLog(t, `protocol=HTTP/1 route=http tls=false alpn="" upgraded=false early_settings=false`)
 		c, err := net.Dial("tcp", p.addr)
 		if err != nil {
 			t.Fatal(err)
 		}
 		io.WriteString(c, "\x00rubbish")
-		p.awaitLog(t, `route="" early_settings=false reason="no route"`)
+		p.awaitLog(t, `msg=refused remote=127.0.0.1:`)
 		c.Close()
 		p.signal(t, sig)
 		p.awaitLog(t, "shutting down")

@@ -69,7 +69,11 @@ type SayHelloResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Message string                 `protobuf:"bytes,1,opt,name=message,proto3" json:"message,omitempty"`
 	// The protocol by which the request came.
-	Protocol      string `protobuf:"bytes,2,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	Protocol string `protobuf:"bytes,2,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	// Whether it came over TLS.
+	Tls bool `protobuf:"varint,3,opt,name=tls,proto3" json:"tls,omitempty"`
+	// Who sent it, by a client certificate. Empty without one.
+	Client        string `protobuf:"bytes,4,opt,name=client,proto3" json:"client,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -118,16 +122,32 @@ func (x *SayHelloResponse) GetProtocol() string {
 	return ""
 }
 
+func (x *SayHelloResponse) GetTls() bool {
+	if x != nil {
+		return x.Tls
+	}
+	return false
+}
+
+func (x *SayHelloResponse) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
+}
+
 var File_examples_quickstart_greeterpb_greeter_proto protoreflect.FileDescriptor
 
 const file_examples_quickstart_greeterpb_greeter_proto_rawDesc = "" +
 	"\n" +
 	"+examples/quickstart/greeterpb/greeter.proto\x12\x1boneport.examples.greeter.v1\"%\n" +
 	"\x0fSayHelloRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"H\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"r\n" +
 	"\x10SayHelloResponse\x12\x18\n" +
 	"\amessage\x18\x01 \x01(\tR\amessage\x12\x1a\n" +
-	"\bprotocol\x18\x02 \x01(\tR\bprotocol2r\n" +
+	"\bprotocol\x18\x02 \x01(\tR\bprotocol\x12\x10\n" +
+	"\x03tls\x18\x03 \x01(\bR\x03tls\x12\x16\n" +
+	"\x06client\x18\x04 \x01(\tR\x06client2r\n" +
 	"\aGreeter\x12g\n" +
 	"\bSayHello\x12,.oneport.examples.greeter.v1.SayHelloRequest\x1a-.oneport.examples.greeter.v1.SayHelloResponseB=Z;github.com/oneport-go/oneport/examples/quickstart/greeterpbb\x06proto3"
 
