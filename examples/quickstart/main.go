@@ -139,7 +139,7 @@ func logVerdict(log *slog.Logger, remote net.Addr, v verdict) {
 }
 
 func printCommands(w io.Writer, addr, clientFile string) {
-	fmt.Fprintf(w, "Serving on http://%s/ and https://%[1]s/ (Ctrl-C ends it). Try:\n", addr)
+	fmt.Fprintf(w, "Serving on http://%s/ and https://%[1]s/ (Ctrl-C ends it).\n", addr)
 	for _, g := range commands(addr, clientFile) {
 		fmt.Fprintf(w, "\n%s:\n", g.Title)
 		for _, c := range g.Commands {

@@ -44,7 +44,7 @@ func commands(addr, clientFile string) []commandGroup {
 	const hello = "/v1/hello/World"
 	call := `-d '{"name":"World"}' ` + addr + " " + greeterpb.Greeter_ServiceDesc.ServiceName + "/SayHello"
 	groups := []commandGroup{
-		{"In the clear", []command{
+		{"Try it in the clear", []command{
 			{"REST over HTTP/1.1", "curl http://" + addr + hello},
 			{"REST over HTTP/2, with prior knowledge", "curl --http2-prior-knowledge http://" + addr + hello},
 			{"REST over HTTP/2, by Upgrade: h2c", "curl --http2 http://" + addr + hello},
@@ -52,14 +52,14 @@ func commands(addr, clientFile string) []commandGroup {
 			{"gRPC health check", "grpcurl -plaintext " + addr + " grpc.health.v1.Health/Check"},
 			{"gRPC server reflection", "grpcurl -plaintext " + addr + " list"},
 		}},
-		{"Over TLS", []command{
+		{"Try it over TLS", []command{
 			{"REST over HTTP/2, by ALPN", "curl -k https://" + addr + hello},
 			{"REST over HTTP/1.1", "curl -k --http1.1 https://" + addr + hello},
 			{"gRPC", "grpcurl -insecure " + call},
 		}},
 	}
 	if clientFile != "" {
-		groups = append(groups, commandGroup{"Over TLS, each side with a certificate", []command{
+		groups = append(groups, commandGroup{"Try it over TLS, each side with a certificate", []command{
 			{"REST", "curl --cacert " + clientFile + " --cert " + clientFile + " https://" + addr + hello},
 			{"gRPC", "grpcurl -cacert " + clientFile + " -cert " + clientFile + " -key " + clientFile + " " + call},
 		}})
