@@ -1,0 +1,108 @@
+// TLS-passthrough sends TLS connections by server name to two servers that do their own TLS: one of net/http, one of
+// grpc-go. The mux has no certificate and decrypts nothing.
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/reflection"
+
+	"github.com/oneport-go/oneport"
+	"github.com/oneport-go/oneport/internal/certs"
+)
+
+// The names that clients ask for. Those below localhost need no DNS.
+const (
+	webName  = "web.localhost"
+	grpcName = "grpc.localhost"
+)
+
+func main() {
+	addr := flag.String("addr", "127.0.0.1:8443", "serve on this `address`")
+	flag.Parse()
+	authority, err := certs.NewAuthority()
+	if err == nil {
+		err = serve(*addr, authority)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// serve listens and serves until a signal comes.
+func serve(addr string, authority *certs.Authority) error {
+	l, err := oneport.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("Serving on %s (Ctrl-C ends it). Try:\n\n", l.Addr())
+	fmt.Printf("curl -k --connect-to ::%s https://%s/\n", l.Addr(), webName)
+	fmt.Printf("grpcurl -insecure -servername %s %s grpc.health.v1.Health/Check\n", grpcName, l.Addr())
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // from then on a signal ends the process at once
+	return run(ctx, l, authority)
+}
+
+// shutdownTimeout is what running requests have to come to an end.
+const shutdownTimeout = 10 * time.Second
+
+// run serves on l, with certificates of the authority, until ctx ends.
+func run(ctx context.Context, l net.Listener, authority *certs.Authority) error {
+	webCert, err := authority.Server(webName)
+	if err != nil {
+		return err
+	}
+	grpcCert, err := authority.Server(grpcName)
+	if err != nil {
+		return err
+	}
+
+	mux := oneport.New(l)
+	webL := mux.Match(oneport.ServerName(webName))
+	grpcL := mux.Match(oneport.ServerName(grpcName))
+
+	web := &http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprintf(w, "%s for %s over %s\n", r.Proto, r.TLS.ServerName, tls.VersionName(r.TLS.Version))
+		}),
+		TLSConfig:         &tls.Config{Certificates: []tls.Certificate{webCert}},
+		ReadHeaderTimeout: 5 * time.Second,
+	}
+	rpc := grpc.NewServer(grpc.Creds(credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{grpcCert}})))
+	healthpb.RegisterHealthServer(rpc, health.NewServer())
+	reflection.Register(rpc)
+
+	go web.ServeTLS(webL, "", "")
+	go rpc.Serve(grpcL)
+	served := make(chan error, 1)
+	go func() { served <- mux.Serve() }()
+
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
+	defer cancel()
+	defer context.AfterFunc(ctx, rpc.Stop)() // cuts off what is left then
+	err = mux.Shutdown(ctx)
+	rpc.GracefulStop()
+	return errors.Join(err, web.Shutdown(ctx))
+}
