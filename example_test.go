@@ -3,6 +3,8 @@ package oneport_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"log"
@@ -13,11 +15,14 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/oneport-go/oneport"
+	"github.com/oneport-go/oneport/grpccreds"
+	"github.com/oneport-go/oneport/internal/certs"
 )
 
 // gRPC and HTTP on one port.
@@ -38,10 +43,8 @@ func Example() {
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			fmt.Fprintf(w, "hello over %s", r.Proto)
 		}),
-		Protocols: new(http.Protocols),
 	}
-	httpServer.Protocols.SetHTTP1(true)
-	httpServer.Protocols.SetUnencryptedHTTP2(true)
+	oneport.ConfigureHTTP(httpServer)
 	go httpServer.Serve(httpL)
 
 	go mux.Serve()
@@ -77,6 +80,161 @@ func Example() {
 	// Output:
 	// SERVING
 	// hello over HTTP/1.1
+}
+
+// gRPC and HTTP on one port, in the clear and over TLS.
+func ExampleServer() {
+	certificate, authority := newCertificate() // tls.LoadX509KeyPair reads one
+	grpcServer := grpc.NewServer(grpc.Creds(grpccreds.Credentials{}))
+	healthpb.RegisterHealthServer(grpcServer, health.NewServer())
+
+	s := &oneport.Server{
+		GRPC: grpcServer,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprintf(w, "%s, TLS %t", r.Proto, r.TLS != nil)
+		}),
+		TLSConfig: &tls.Config{Certificates: []tls.Certificate{certificate}},
+	}
+	l, err := oneport.Listen("tcp", "127.0.0.1:0") // s.ListenAndServe does both for s.Addr
+	if err != nil {
+		log.Fatal(err)
+	}
+	go s.Serve(l)
+
+	trust := &tls.Config{RootCAs: authority}
+	for _, url := range []string{"http://" + l.Addr().String(), "https://" + l.Addr().String()} {
+		fmt.Println(get(url, trust))
+	}
+	for _, creds := range []credentials.TransportCredentials{insecure.NewCredentials(), credentials.NewTLS(trust)} {
+		conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(creds))
+		if err != nil {
+			log.Fatal(err)
+		}
+		status, err := healthpb.NewHealthClient(conn).Check(context.Background(), &healthpb.HealthCheckRequest{})
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(status.Status)
+		conn.Close()
+	}
+
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := s.Shutdown(ctx); err != nil {
+		log.Fatal(err)
+	}
+
+	// Output:
+	// HTTP/1.1, TLS false
+	// HTTP/2.0, TLS true
+	// SERVING
+	// SERVING
+}
+
+// The mux terminates TLS, and offers by ALPN what its routes inside can take.
+func ExampleMux_TLS() {
+	certificate, authority := newCertificate()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	mux := oneport.New(l)
+	secure := mux.TLS(&tls.Config{Certificates: []tls.Certificate{certificate}})
+	chat := secure.Match(oneport.ALPN("chat/1"))
+	web := secure.Match(oneport.HTTP1(), oneport.HTTP2())
+	go mux.Serve()
+	defer mux.Close()
+
+	go func() {
+		for {
+			c, err := chat.Accept()
+			if err != nil {
+				return
+			}
+			fmt.Fprintln(c, "welcome to the chat")
+			c.Close()
+		}
+	}()
+	webServer := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "%s by ALPN %s", r.Proto, r.TLS.NegotiatedProtocol)
+	})}
+	oneport.ConfigureHTTP(webServer)
+	go webServer.Serve(web)
+	defer webServer.Close()
+
+	trust := &tls.Config{RootCAs: authority}
+	fmt.Println(get("https://"+l.Addr().String(), trust))
+
+	trust.NextProtos = []string{"chat/1"}
+	client, err := tls.Dial("tcp", l.Addr().String(), trust)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+	greeting, _ := io.ReadAll(client)
+	fmt.Print(string(greeting))
+
+	// Output:
+	// HTTP/2.0 by ALPN h2
+	// welcome to the chat
+}
+
+// A route for gRPC has the mux read the request inside TLS. ConfigureHTTP lets net/http take what is not gRPC as HTTP/2 over
+// TLS all the same.
+func ExampleConfigureHTTP() {
+	certificate, authority := newCertificate()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	mux := oneport.New(l)
+	secure := mux.TLS(&tls.Config{Certificates: []tls.Certificate{certificate}})
+	grpcL := secure.Match(oneport.GRPC())
+	httpL := secure.Match(oneport.HTTP1(), oneport.HTTP2())
+
+	grpcServer := grpc.NewServer(grpc.Creds(grpccreds.Credentials{}))
+	go grpcServer.Serve(grpcL)
+	defer grpcServer.Stop()
+	httpServer := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "%s over %s", r.Proto, tls.VersionName(r.TLS.Version))
+	})}
+	oneport.ConfigureHTTP(httpServer)
+	go httpServer.Serve(httpL)
+	defer httpServer.Close()
+	go mux.Serve()
+	defer mux.Close()
+
+	fmt.Println(get("https://"+l.Addr().String(), &tls.Config{RootCAs: authority}))
+	// Output: HTTP/2.0 over TLS 1.3
+}
+
+// newCertificate makes a certificate for a server on this machine, and the authority that clients have to trust.
+func newCertificate() (tls.Certificate, *x509.CertPool) {
+	authority, err := certs.NewAuthority()
+	if err != nil {
+		log.Fatal(err)
+	}
+	certificate, err := authority.Server("127.0.0.1")
+	if err != nil {
+		log.Fatal(err)
+	}
+	return certificate, authority.Pool()
+}
+
+// get returns the content of the response.
+func get(url string, config *tls.Config) string {
+	tr := &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true}
+	defer tr.CloseIdleConnections()
+	resp, err := (&http.Client{Transport: tr}).Get(url)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer resp.Body.Close()
+	content, err := io.ReadAll(resp.Body)
+	if err != nil {
+		log.Fatal(err)
+	}
+	return string(content)
 }
 
 // A route with a name, chosen by host, and another that takes the rest.
