@@ -69,8 +69,14 @@ type Server struct {
 	// that costs where a connection has requests of one kind only is in docs/streams.md.
 	PerConnection bool
 
+	// OnDispatch, if not nil, is called for each HTTP/2 connection when its first request is on its way to a server, and
+	// again when the first request for the other one is, unless PerConnection is set. What holds for [Mux.OnMatch] holds
+	// here.
+	OnDispatch func(Dispatched)
+
 	// Configure, if not nil, is called for the Mux of each listener before the routes for GRPC and HTTP are added. It may
-	// set the fields of the Mux, such as its hooks, and add routes that go before those.
+	// set the fields of the Mux, such as its hooks, and add routes that go before those. DecideTimeout, IdleTimeout,
+	// MaxHeaderListBytes, QueueLength, EarlySettings and Logger apply where requests are dispatched one by one as well.
 	Configure func(*Mux)
 
 	once    sync.Once
@@ -169,6 +175,13 @@ func (s *Server) serve(l net.Listener, config *tls.Config, requireTLS bool) erro
 	}
 }
 
+// Dispatched describes an HTTP/2 connection whose requests a [Server] dispatches one by one.
+type Dispatched struct {
+	Conn          net.Conn // as its route got it; the accepted connection is below, see [Conn.NetConn]
+	Server        string   // that takes part from now on: "grpc" or "http"
+	EarlySettings bool     // an early SETTINGS frame was sent: the first request was not there when the mux looked
+}
+
 // A port is a listener of a Server, with what is behind it.
 type port struct {
 	mux     *Mux
@@ -180,6 +193,9 @@ type port struct {
 func (p *port) dispatch(s *Server) {
 	const toGRPC, toHTTP = 0, 1
 	grpc := GRPC()
+	limits := dispatch.DefaultLimits()
+	limits.OpenTimeout, limits.IdleTimeout = p.mux.decideTimeout(), p.mux.idleTimeout()
+	limits.MaxHeaderListBytes = orDefault(p.mux.MaxHeaderListBytes, limits.MaxHeaderListBytes)
 	p.streams = &dispatch.Dispatcher{
 		Decide: func(c net.Conn, fields []hpack.HeaderField) int {
 			if grpc.Match(NewStreamPreview(c, fields)) == Match {
@@ -187,9 +203,13 @@ func (p *port) dispatch(s *Server) {
 			}
 			return toHTTP
 		},
-		Limits:        dispatch.DefaultLimits(),
+		Limits:        limits,
 		EarlySettings: p.mux.earlySettings(),
 		Logger:        p.mux.Logger,
+	}
+	if s.OnDispatch != nil {
+		names := []string{toGRPC: "grpc", toHTTP: "http"}
+		p.streams.OnServer = func(c net.Conn, target int, early bool) { s.OnDispatch(Dispatched{c, names[target], early}) }
 	}
 	addr := p.mux.root.Addr()
 	for _, serve := range []func(net.Listener) error{toGRPC: s.GRPC.Serve, toHTTP: s.http.Serve} {

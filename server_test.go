@@ -331,3 +331,32 @@ func TestServerConfigure(t *testing.T) {
 		t.Errorf("matched %+v", i)
 	}
 }
+
+// TestOnDispatch is told which servers the requests of a connection go to.
+func TestOnDispatch(t *testing.T) {
+	t.Parallel()
+	dispatched := make(chan Dispatched, 10)
+	g := newCountingGRPC()
+	l := startServer(t, &Server{GRPC: g, Handler: protoHandler, OnDispatch: func(d Dispatched) {
+		dispatched <- d
+		panic("is no reason to end the connection")
+	}})
+	client := dial(t, l)
+	write(t, client, capture(t, "grpc-go.1"))
+	early := make([]byte, 15)
+	if _, err := io.ReadFull(client, early); err != nil {
+		t.Fatal(err)
+	}
+	write(t, client, capture(t, "grpc-go.2"))
+	d := <-dispatched
+	if d.Server != "grpc" || !d.EarlySettings || d.Conn.RemoteAddr().String() != client.LocalAddr().String() {
+		t.Errorf("got %+v", d)
+	}
+	(<-g.conns).Close()
+
+	c := httpClient(t, nil, func(p *http.Protocols) { p.SetUnencryptedHTTP2(true) })
+	get(t, c, "http://"+l.Addr().String())
+	if d := <-dispatched; d.Server != "http" {
+		t.Errorf("got %+v", d)
+	}
+}

@@ -25,6 +25,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/oneport-go/oneport"
+	"github.com/oneport-go/oneport/internal/dispatch"
 )
 
 func TestMain(m *testing.M) {
@@ -457,5 +458,20 @@ func TestUnmatched(t *testing.T) {
 		if !strings.Contains(got, want) {
 			t.Errorf("policy %d: %s", policy, got)
 		}
+	}
+}
+
+// TestDefaults holds the defaults here to those that oneport.Server has.
+func TestDefaults(t *testing.T) {
+	t.Parallel()
+	want := dispatch.DefaultLimits()
+	got := dispatch.Limits{
+		OpenTimeout: DefaultOpenTimeout, IdleTimeout: DefaultIdleTimeout,
+		MaxStreams: DefaultMaxStreams, MaxHeaderListBytes: DefaultMaxHeaderListBytes, MaxContinuations: DefaultMaxContinuations,
+		MaxBuffered: DefaultMaxBuffered,
+		ResetBurst:  DefaultResetBurst, ResetRate: DefaultResetRate, ControlBurst: DefaultControlBurst, ControlRate: DefaultControlRate,
+	}
+	if got != want {
+		t.Errorf("got %+v, want %+v", got, want)
 	}
 }

@@ -40,6 +40,10 @@ type Dispatcher struct {
 	// OnAbuse, if not nil, is called for each connection that is ended because it is over a limit.
 	OnAbuse func(c net.Conn, err error)
 
+	// OnServer, if not nil, is called for each client connection and target when the first stream for it has come. early
+	// says that the client was sent EarlySettings. The connection may be locked meanwhile, and only that.
+	OnServer func(c net.Conn, target int, early bool)
+
 	// AlwaysSplit has no connection pass through, so that tests reach the other mode with one server.
 	AlwaysSplit bool
 
@@ -158,6 +162,19 @@ func (d *Dispatcher) abuse(c net.Conn, reason string) {
 	if d.OnAbuse != nil {
 		d.OnAbuse(c, err)
 	}
+}
+
+// joined reports that c has a server.
+func (d *Dispatcher) joined(c *conn, target int, early bool) {
+	if d.OnServer == nil {
+		return
+	}
+	defer func() {
+		if v := recover(); v != nil {
+			d.log(slog.LevelError, "oneport: panic in a hook", slog.Any("remote", c.sock.RemoteAddr()), slog.Any("panic", v))
+		}
+	}()
+	d.OnServer(c.sock, target, early)
 }
 
 func (d *Dispatcher) log(level slog.Level, msg string, attrs ...slog.Attr) {

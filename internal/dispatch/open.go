@@ -228,7 +228,7 @@ func (o *opener) answer() error {
 
 // appendEarlySettings appends the SETTINGS frame that begins what the client is sent while no server has spoken to it.
 func (c *conn) appendEarlySettings(b []byte) []byte {
-	c.spoken = true
+	c.spoken, c.early = true, true
 	f := &serverFrame{}
 	for _, s := range c.d.EarlySettings {
 		c.noteTold(f, s.ID, s.Val)
@@ -320,7 +320,9 @@ func (o *opener) request(it item, raw []byte) (done bool, err error) {
 	}
 	v.clear += pass
 	v.buf = append(v.buf, o.b[:n]...)
+	early := o.early
 	o.mu.Unlock()
+	o.d.joined(o.conn, target, early)
 	if !o.d.targets[target].deliver(v) {
 		v.rejectLocked()
 	}

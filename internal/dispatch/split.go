@@ -377,6 +377,7 @@ func (c *conn) newRequest(it item, fields []hpack.HeaderField, target int) *h2.C
 	if v == nil {
 		v = c.newServer(target)
 		v.greet()
+		c.d.joined(c, target, c.early)
 		if !v.target.deliver(v) {
 			v.closed = true
 			c.servers[target] = nil
