@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -19,6 +21,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/oneport-go/oneport/examples/quickstart/greeterpb"
 )
@@ -97,6 +100,87 @@ func callREST(s security, name string, version func(*http.Protocols, bool)) call
 	}
 }
 
+// callMixed sends n REST requests and n RPCs over one connection, as a proxy does that has a pool of them.
+func callMixed(n int) caller {
+	return func(ctx context.Context, to *target) (greeting, error) {
+		tr := &http.Transport{DialContext: to.DialContext, Protocols: new(http.Protocols)}
+		tr.Protocols.SetUnencryptedHTTP2(true)
+		defer tr.CloseIdleConnections()
+		// The first request goes alone, since the Transport would dial for each of several.
+		var rpcs, rests atomic.Int64
+		first, err := getOver(ctx, tr, "http://"+to.addr+"/v1/hello/0")
+		if err != nil {
+			return greeting{}, err
+		}
+		rests.Add(1)
+		errs := make([]error, 2*n)
+		var both sync.WaitGroup
+		for i := range n {
+			name := fmt.Sprint(i)
+			both.Go(func() {
+				if errs[i] = rpcOver(ctx, tr, to.addr, name); errs[i] == nil {
+					rpcs.Add(1)
+				}
+			})
+			if i == 0 {
+				continue
+			}
+			both.Go(func() {
+				hello, err := getOver(ctx, tr, "http://"+to.addr+"/v1/hello/"+name)
+				switch {
+				case err != nil:
+					errs[n+i] = err
+				case hello.Message == "Hello, "+name && hello.Protocol == first.Protocol:
+					rests.Add(1)
+				}
+			})
+		}
+		both.Wait()
+		return greeting{
+			Message:  fmt.Sprintf("%d and %d greetings", rpcs.Load(), rests.Load()),
+			Protocol: "gRPC and " + first.Protocol,
+		}, errors.Join(errs...)
+	}
+}
+
+// rpcOver calls SayHello with net/http's client, which shares its connection with other requests and leaves the framing
+// of gRPC to us: a byte that says whether the message is compressed, and its length.
+func rpcOver(ctx context.Context, tr *http.Transport, addr, name string) error {
+	message, err := proto.Marshal(&greeterpb.SayHelloRequest{Name: name})
+	if err != nil {
+		return err
+	}
+	const prefixLen = 5
+	body := binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message)))
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+addr+greeterpb.Greeter_SayHello_FullMethodName,
+		bytes.NewReader(append(body, message...)))
+	if err != nil {
+		return err
+	}
+	r.Header.Set("Content-Type", "application/grpc")
+	r.Header.Set("Te", "trailers")
+	resp, err := tr.RoundTrip(r)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return err
+	}
+	if status := resp.Trailer.Get("Grpc-Status"); status != "0" || len(answer) < prefixLen {
+		return fmt.Errorf("RPC %s: status %q, %d bytes", name, status, len(answer))
+	}
+	var hello greeterpb.SayHelloResponse
+	if err := proto.Unmarshal(answer[prefixLen:], &hello); err != nil {
+		return err
+	}
+	if hello.GetMessage() != "Hello, "+name || hello.GetProtocol() != "gRPC" {
+		return fmt.Errorf("RPC %s: answered %v", name, &hello)
+	}
+	return nil
+}
+
 // callBareHTTP2 calls with a client that speaks HTTP/2 over TLS and does not say so by ALPN. There are such clients,
 // though RFC 9113, 3.2 wants ALPN; net/http's is made one of them by having it take the connection for one in the clear.
 func callBareHTTP2(name string) caller {
@@ -116,8 +200,13 @@ func callBareHTTP2(name string) caller {
 	}
 }
 
+// get sends one request on a connection of its own.
 func get(ctx context.Context, tr *http.Transport, url string) (greeting, error) {
 	defer tr.CloseIdleConnections()
+	return getOver(ctx, tr, url)
+}
+
+func getOver(ctx context.Context, tr *http.Transport, url string) (greeting, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return greeting{}, err

@@ -121,6 +121,15 @@ var demoClients = []demoClient{
 		racesSettings: true,
 	},
 	{
+		name: "100 of each on one connection",
+		call: callMixed(100),
+		want: outcome{
+			Answer:  greeting{Message: "100 and 100 greetings", Protocol: "gRPC and HTTP/2.0"},
+			Verdict: verdict{Protocol: "HTTP/2", Route: "http and grpc"},
+		},
+		racesSettings: true,
+	},
+	{
 		name: "rubbish",
 		call: callRubbish,
 		want: outcome{
@@ -142,10 +151,8 @@ func runDemo(l net.Listener, out io.Writer) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), demoTimeout)
 	defer cancel()
-	var verdicts sync.Map // by the client's address
-	s := newServer(config, slog.New(slog.DiscardHandler), func(remote net.Addr, v verdict) {
-		verdicts.Store(remote.String(), v)
-	})
+	var verdicts verdicts
+	s := newServer(config, slog.New(slog.DiscardHandler), observers{judged: verdicts.judged, dispatched: verdicts.dispatched})
 	served := make(chan error, 1)
 	go func() { served <- s.serve(l) }()
 
@@ -155,10 +162,7 @@ func runDemo(l net.Listener, out io.Writer) error {
 	for _, c := range demoClients {
 		to := &target{addr: reachable(l.Addr()), tls: &tls.Config{RootCAs: authority.Pool()}, cert: cert}
 		answer, err := c.call(ctx, to)
-		got := outcome{Answer: answer}
-		if v, ok := verdicts.Load(to.localAddr()); ok {
-			got.Verdict = v.(verdict)
-		}
+		got := outcome{Answer: answer, Verdict: verdicts.of(to.localAddr())}
 		writeRow(table, c.name, got, to.firstByteAfter())
 		if err = cmp.Or(err, c.check(got)); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", c.name, err))
@@ -167,6 +171,39 @@ func runDemo(l net.Listener, out io.Writer) error {
 	table.Flush()
 
 	return errors.Join(append(errs, s.shutdown(ctx), <-served)...)
+}
+
+// verdicts has what was observed of each connection, by the client's address.
+type verdicts struct {
+	mu sync.Mutex
+	m  map[string]verdict
+}
+
+func (vs *verdicts) judged(remote net.Addr, v verdict) {
+	vs.mu.Lock()
+	defer vs.mu.Unlock()
+	if vs.m == nil {
+		vs.m = make(map[string]verdict)
+	}
+	vs.m[remote.String()] = v
+}
+
+// dispatched puts the servers that take part in a connection in the place of its route.
+func (vs *verdicts) dispatched(remote net.Addr, server string, earlySettings bool) {
+	vs.mu.Lock()
+	defer vs.mu.Unlock()
+	v := vs.m[remote.String()]
+	if v.Dispatched {
+		server = v.Route + " and " + server
+	}
+	v.Route, v.Dispatched, v.EarlySettings = server, true, earlySettings
+	vs.m[remote.String()] = v
+}
+
+func (vs *verdicts) of(remote string) verdict {
+	vs.mu.Lock()
+	defer vs.mu.Unlock()
+	return vs.m[remote]
 }
 
 func writeRow(w io.Writer, client string, o outcome, firstByte time.Duration) {

@@ -25,6 +25,7 @@ net/http, HTTP/1.1, TLS +HTTP/1 +ALPN http/1.1 +http +not sent +` + unit + ` +He
 HTTP/2, TLS without ALPN +HTTP/2 +ALPN none +http +(not )?sent +` + unit + ` +Hello, bare \(HTTP/2.0\)
 grpc-go, mutual TLS +HTTP/2 +ALPN h2 +grpc +sent +` + unit + ` +Hello, gRPC \(gRPC, from quickstart-client\)
 net/http, mutual TLS +HTTP/2 +ALPN h2 +http +(not )?sent +` + unit + ` +Hello, HTTP2 \(HTTP/2.0, from quickstart-client\)
+100 of each on one connection +HTTP/2 +no +http and grpc +(not )?sent +` + unit + ` +100 and 100 greetings \(gRPC and HTTP/2.0\)
 rubbish +unknown +no +refused: no route +not sent +never came +none
 $`)
 	if !table.Match(out.Bytes()) {

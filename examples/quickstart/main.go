@@ -101,7 +101,13 @@ func runServer(l net.Listener, files tlsFiles, stdout, stderr io.Writer) error {
 		return fmt.Errorf("certificates: %w", err)
 	}
 	log := slog.New(slog.NewTextHandler(stderr, nil))
-	s := newServer(config, log, func(remote net.Addr, v verdict) { logVerdict(log, remote, v) })
+	s := newServer(config, log, observers{
+		judged: func(remote net.Addr, v verdict) { logVerdict(log, remote, v) },
+		dispatched: func(remote net.Addr, server string, earlySettings bool) {
+			log.LogAttrs(ctx, slog.LevelInfo, "dispatched", slog.Any("remote", remote),
+				slog.String("server", server), slog.Bool("early_settings", earlySettings))
+		},
+	})
 	served := make(chan error, 1)
 	go func() { served <- s.serve(l) }()
 	printCommands(stdout, reachable(l.Addr()), files.clientOut)

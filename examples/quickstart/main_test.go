@@ -55,7 +55,10 @@ func start(t *testing.T) (s *server, addr string) {
 
 func startOn(t *testing.T, l net.Listener, config *tls.Config) *server {
 	t.Helper()
-	s := newServer(config, slog.New(slog.DiscardHandler), func(net.Addr, verdict) {})
+	s := newServer(config, slog.New(slog.DiscardHandler), observers{
+		judged:     func(net.Addr, verdict) {},
+		dispatched: func(net.Addr, string, bool) {},
+	})
 	served := make(chan error, 1)
 	go func() { served <- s.serve(l) }()
 	t.Cleanup(func() {

@@ -22,7 +22,8 @@ import (
 // A verdict is what the mux has found out about a connection and done with it.
 type verdict struct {
 	Protocol      string
-	Route         string
+	Route         string // or the servers, where requests are dispatched one by one
+	Dispatched    bool
 	TLS           bool
 	ALPN          string // the protocol that ALPN has negotiated
 	Upgraded      bool   // by Upgrade: h2c
@@ -36,8 +37,14 @@ type server struct {
 	health *health.Server
 }
 
-// newServer makes a server. It calls judged for each connection, before that is answered.
-func newServer(config *tls.Config, log *slog.Logger, judged func(remote net.Addr, v verdict)) *server {
+// observers are told of connections before they are answered.
+type observers struct {
+	judged     func(remote net.Addr, v verdict)                         // of each one
+	dispatched func(remote net.Addr, server string, earlySettings bool) // of one of HTTP/2, for each server that takes part
+}
+
+// newServer makes a server.
+func newServer(config *tls.Config, log *slog.Logger, o observers) *server {
 	grpcServer := grpc.NewServer(grpc.Creds(grpccreds.Credentials{}))
 	healthServer := health.NewServer()
 	greeterpb.RegisterGreeterServer(grpcServer, greeter{})
@@ -66,7 +73,7 @@ func newServer(config *tls.Config, log *slog.Logger, judged func(remote net.Addr
 						Upgraded:      c.Upgraded,
 						EarlySettings: c.EarlySettings,
 					}
-					judged(c.Conn.RemoteAddr(), v.over(c.TLS))
+					o.judged(c.Conn.RemoteAddr(), v.over(c.TLS))
 				}
 				m.OnRefuse = func(c oneport.Refused) {
 					v := verdict{
@@ -75,9 +82,10 @@ func newServer(config *tls.Config, log *slog.Logger, judged func(remote net.Addr
 						EarlySettings: c.EarlySettings,
 						Refused:       c.Reason.String(),
 					}
-					judged(c.Conn.RemoteAddr(), v.over(c.TLS))
+					o.judged(c.Conn.RemoteAddr(), v.over(c.TLS))
 				}
 			},
+			OnDispatch: func(d oneport.Dispatched) { o.dispatched(d.Conn.RemoteAddr(), d.Server, d.EarlySettings) },
 		},
 	}
 }

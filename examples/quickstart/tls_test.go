@@ -101,7 +101,7 @@ func TestClientOut(t *testing.T) {
 	if err != nil || got.Client != clientName {
 		t.Errorf("answered %+v, %v", got, err)
 	}
-	p.awaitLog(t, "protocol=HTTP/2 route=http tls=true alpn=h2 upgraded=false early_settings=")
+	p.awaitLog(t, "protocol=HTTP/2 route=http2 tls=true alpn=h2 upgraded=false early_settings=")
 }
 
 // TestOwnCertificates serves with files of the user's.
