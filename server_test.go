@@ -360,3 +360,30 @@ func TestOnDispatch(t *testing.T) {
 		t.Errorf("got %+v", d)
 	}
 }
+
+// TestServerTLSRecords sends the first flight in several TLS records, all of which are there when the server looks.
+func TestServerTLSRecords(t *testing.T) {
+	t.Parallel()
+	dispatched := make(chan Dispatched, 1)
+	g := newCountingGRPC()
+	l := startServer(t, &Server{GRPC: g, Handler: protoHandler, TLSConfig: serverTLS(), OnDispatch: func(d Dispatched) { dispatched <- d }})
+	conn := &corkedConn{Conn: dial(t, l)}
+	config := clientTLS("h2")
+	config.VerifyConnection = func(tls.ConnectionState) error {
+		conn.corked = true
+		return nil
+	}
+	client := tls.Client(conn, config)
+	if err := client.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	flight := capture(t, "grpc-go.1")
+	write(t, client, flight)
+	write(t, client, capture(t, "grpc-go.2"))
+	conn.corked = false
+	write(t, conn, conn.held.Bytes())
+	if d := <-dispatched; d.EarlySettings || d.Server != "grpc" {
+		t.Errorf("got %+v", d)
+	}
+	(<-g.conns).Close()
+}

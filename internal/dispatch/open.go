@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -44,15 +45,20 @@ func (c *conn) open() {
 			return
 		}
 		if err == nil && !o.requesting() {
+			if o.more() {
+				continue
+			}
 			err = o.answer()
 		}
 		if err != nil {
 			o.refuse(err)
 			return
 		}
+		limit := c.d.Limits.OpenTimeout
 		if o.settled {
-			c.sock.SetReadDeadline(start.Add(max(c.d.Limits.OpenTimeout, c.d.Limits.IdleTimeout)))
+			limit = max(limit, c.d.Limits.IdleTimeout)
 		}
+		c.sock.SetReadDeadline(start.Add(limit))
 		if c.d.isClosed() {
 			o.refuse(errClosed)
 			return
@@ -87,6 +93,19 @@ func (o *opener) read() error {
 		return nil // an error will come again
 	}
 	return err
+}
+
+// more reads what has come already, and reports whether there was any. A read from a connection with TLS takes one record,
+// and clients put the frames of their first flight into several: whether they wait for SETTINGS is not known before. Without
+// time to wait crypto/tls gives what it has read and not looked at.
+func (o *opener) more() bool {
+	if _, secured := o.sock.(interface{ ConnectionState() tls.ConnectionState }); !secured || o.spoken {
+		return false
+	}
+	o.sock.SetReadDeadline(aLongTimeAgo)
+	before := len(o.b)
+	o.read() // an error comes again, if it is not that of the deadline
+	return len(o.b) > before
 }
 
 // grow returns b with room behind it.
