@@ -479,6 +479,27 @@ func TestServerClosesWithQueue(t *testing.T) {
 	})
 }
 
+// A client that does not take what servers have left behind does not hold the connection for ever.
+func TestNothingTaken(t *testing.T) {
+	inWorld(t, newDispatcher(2), func(w *world) {
+		a, b := w.shared()
+		w.client.fr.WriteWindowUpdate(1, 100_000)
+		a.got()
+		a.headers(1, false, ":status", "200")
+		for range 10 {
+			a.fr.WriteData(1, false, make([]byte, 10_000))
+		}
+		synctest.Wait()
+		a.close()
+		b.close()
+		w.client.got()
+		time.Sleep(59 * time.Second)
+		w.client.want()
+		time.Sleep(time.Second)
+		w.client.wantEnd()
+	})
+}
+
 // A slow reader of one server does not keep the other's uploads waiting, up to what is held.
 func TestSlowReaderIsAlone(t *testing.T) {
 	inWorld(t, newDispatcher(2), func(w *world) {

@@ -3,6 +3,7 @@ package dispatch
 import (
 	"bytes"
 	"encoding/binary"
+	"sync"
 
 	"golang.org/x/net/http2"
 
@@ -50,7 +51,8 @@ func (v *Conn) readPassing(p []byte) (int, error) {
 			continue
 		}
 		if !split && clear < n {
-			v.buf = append(v.buf[:0], b[clear:n]...)
+			v.lent = heldBuffers.Get().(*[heldBuffer]byte)
+			v.buf = append(v.lent[:0], b[clear:n]...)
 		}
 		if clear > 0 {
 			return clear, nil
@@ -64,9 +66,19 @@ func (v *Conn) deliver(p []byte) int {
 	v.clear -= n
 	if v.buf = v.buf[n:]; len(v.buf) == 0 {
 		v.buf = nil
+		if v.lent != nil {
+			heldBuffers.Put(v.lent)
+			v.lent = nil
+		}
 	}
 	return n
 }
+
+// heldBuffers lends memory for what is held back. Servers that read a frame header alone, as net/http does, need it for
+// each request, and few bytes of it.
+var heldBuffers = sync.Pool{New: func() any { return new([heldBuffer]byte) }}
+
+const heldBuffer = 4 << 10
 
 // scanClient looks at what the client has sent while the connection passes through to v. The first clear bytes of b are
 // v's; those up to n have to be shown again with more behind them. If split is set, the connection has been split, and

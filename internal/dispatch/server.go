@@ -24,6 +24,7 @@ type Conn struct {
 	rmu   sync.Mutex // one Read at a time
 	buf   []byte
 	clear int
+	lent  *[heldBuffer]byte // the memory of buf, where that is not larger
 
 	// What the server writes.
 	wmu  sync.Mutex // one Write at a time, and guards out, held and dec
@@ -179,6 +180,9 @@ func (v *Conn) Write(p []byte) (int, error) {
 			c.kill()
 			return 0, v.opError("write", fmt.Errorf("the server has broken HTTP/2: %w", err))
 		}
+		if len(b) == 0 {
+			return len(p), nil
+		}
 		c.writing = true
 		c.mu.Unlock()
 		_, err = c.sock.Write(b)
@@ -273,6 +277,9 @@ func (c *conn) kill() {
 	}
 	c.dead = true
 	c.attached()
+	for _, t := range c.patience {
+		t.Stop()
+	}
 	c.sock.Close()
 	c.wakeAll()
 }

@@ -824,6 +824,15 @@ func (v *Conn) leave(code http2.ErrCode) {
 		c.finish = true
 	}
 	c.settle()
+	if c.live == 0 || len(v.queue) > 0 {
+		c.patience = append(c.patience, time.AfterFunc(c.d.Limits.IdleTimeout, func() {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			if c.live == 0 || len(v.queue) > 0 {
+				c.kill() // no server is there that would lose patience
+			}
+		}))
+	}
 }
 
 // endQueued reports whether the end of the server's answer is queued.
