@@ -22,7 +22,7 @@ const (
 // A conn is a client connection.
 //
 // Whatever reads from sock has the client's frames to itself: the goroutine of open, then the Read of the server that
-// the connection passes through to, then the goroutine of readLoop. It alone uses in and dec.
+// the connection passes through to, then the goroutine of readLoop. It alone uses in and dec, and sets maxID.
 type conn struct {
 	d    *Dispatcher
 	sock net.Conn
@@ -39,9 +39,10 @@ type conn struct {
 	draining
 
 	streams map[uint32]*stream
-	maxID   uint32 // the highest that the client has used
-	gone    recent // streams that are closed
-	cur     *stream
+	maxID   uint32  // the highest that the client has used
+	gone    recent  // streams that are closed
+	cur     *stream // the stream of the DATA frame in which in is, in splitting
+	begun   int64   // what is still to come of that frame's content
 
 	// SETTINGS of the client.
 	settings   []http2.Setting // the last value of each parameter
@@ -83,6 +84,10 @@ type told struct {
 	maxStreams uint32
 	window     uint32
 	connect    bool
+
+	// The most, which the reader obeys when it has read what came after it.
+	maxFrame  int
+	tableSize uint32
 }
 
 // clientFrame is a SETTINGS frame of the client that has not been acknowledged.
@@ -126,13 +131,28 @@ func newConn(d *Dispatcher, sock net.Conn) *conn {
 			maxContinuations: l.MaxContinuations,
 		},
 	}
-	c.told = told{maxStreams: 1<<32 - 1, window: defaultWindow}
+	c.told = told{maxStreams: 1<<32 - 1, window: defaultWindow, maxFrame: defaultFrameSize, tableSize: defaultTableSize}
 	c.lastID = maxStreamID
 	c.dec.init(l.MaxHeaderListBytes)
 	c.upload.credit = defaultWindow
 	c.download.credit = defaultWindow
 	c.download.init(c)
 	return c
+}
+
+// examine decodes a header block of the client's, and decides where it goes. It is for the one that reads, without mu,
+// since it can take long.
+func (c *conn) examine(it *item) {
+	if it.fields, it.fault = c.dec.decode(it.payload); it.fault == nil && it.StreamID > c.maxID {
+		it.opens = true
+		it.target = c.d.decide(c.sock, it.fields)
+	}
+}
+
+// obeyTold applies what the client has been told. It is for the one that reads, with mu.
+func (c *conn) obeyTold() {
+	c.in.maxFrame = c.told.maxFrame
+	c.dec.allow(c.told.tableSize)
 }
 
 // remove takes a stream out of the table.

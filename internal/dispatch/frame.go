@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 
 	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 
 	"github.com/oneport-go/oneport/internal/h2"
 )
@@ -113,6 +114,12 @@ type item struct {
 	priority []byte // of HEADERS, if it has the PRIORITY flag
 	first    bool   // the part of the DATA frame with its header
 	last     bool   // nothing of the content of the DATA frame follows
+
+	// What examine finds out about a header block of the client's.
+	fields []hpack.HeaderField
+	fault  *h2.ConnError
+	opens  bool // a stream,
+	target int  // which is for this target
 }
 
 func (it *item) ack() bool       { return it.Flags.Has(http2.FlagSettingsAck) } // the same bit in PING
@@ -378,6 +385,3 @@ func forbidPush(payload []byte) {
 		}
 	}
 }
-
-// raiseMaxFrame obeys a SETTINGS_MAX_FRAME_SIZE that the other side is told.
-func (p *parser) raiseMaxFrame(n int) { p.maxFrame = max(p.maxFrame, n) }

@@ -869,10 +869,7 @@ func invariants(t *testing.T, c *conn) {
 			t.Errorf("server %d: %d bytes unread", v.target.index, v.in.len())
 		}
 	}
-	begun := int64(0)
-	if c.in.hdr.Type == http2.FrameData {
-		begun = int64(c.in.left)
-	}
+	begun := c.begun
 	if got := c.upload.credit + held + begun + c.grant; got != limit {
 		t.Errorf("upload: credit %d + held %d + begun %d + to be granted %d = %d, not %d", c.upload.credit, held, begun, c.grant, got, limit)
 	}

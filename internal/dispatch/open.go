@@ -275,19 +275,18 @@ func (c *conn) noteTold(f *serverFrame, id http2.SettingID, val uint32) {
 	case http2.SettingMaxFrameSize:
 		// The client may use it as soon as it knows. A lower one holds only once it has acknowledged it, and is left to
 		// the server.
-		c.in.raiseMaxFrame(int(val))
+		c.told.maxFrame = max(c.told.maxFrame, int(val))
 	case http2.SettingHeaderTableSize:
-		c.dec.allow(val)
+		c.told.tableSize = max(c.told.tableSize, val)
 	}
 }
 
 // request takes the first request.
 func (o *opener) request(it item, raw []byte) (done bool, err error) {
-	fields, cerr := o.dec.decode(it.payload)
-	if cerr != nil {
-		return false, cerr
+	if o.examine(&it); it.fault != nil {
+		return false, it.fault
 	}
-	target := o.d.decide(o.sock, fields)
+	target := it.target
 	o.sock.SetReadDeadline(time.Time{})
 	if o.acked+len(o.unacked) > 1 {
 		// The server gets one SETTINGS frame for all of them, and acknowledges one.
@@ -302,7 +301,7 @@ func (o *opener) request(it item, raw []byte) (done bool, err error) {
 		for _, p := range o.pings {
 			o.out = h2.AppendPingACK(o.out, p)
 		}
-		if cerr := o.newRequest(it, fields, target); cerr != nil {
+		if cerr := o.newRequest(it); cerr != nil {
 			o.fail(cerr)
 		}
 		if o.live == 0 && o.d.isClosed() {
@@ -333,6 +332,7 @@ func (o *opener) request(it item, raw []byte) (done bool, err error) {
 	o.maxID = it.StreamID
 	o.newStream(it.StreamID, v, it.endStream())
 	v.clear = len(v.buf)
+	o.obeyTold()
 	pass, n, split := o.scanClient(v, o.b)
 	if split {
 		n = pass

@@ -41,6 +41,7 @@ func (v *Conn) readPassing(p []byte) (int, error) {
 			c.mu.Unlock()
 			return 0, nil
 		}
+		c.obeyTold()
 		clear, n, split := c.scanClient(v, b)
 		c.mu.Unlock()
 		if held > 0 {
@@ -82,14 +83,22 @@ const heldBuffer = 4 << 10
 
 // scanClient looks at what the client has sent while the connection passes through to v. The first clear bytes of b are
 // v's; those up to n have to be shown again with more behind them. If split is set, the connection has been split, and
-// what follows clear has been taken care of. The caller holds mu, and rmu of v.
+// what follows clear has been taken care of. The caller holds rmu of v, and mu, which is not held all the time.
 func (c *conn) scanClient(v *Conn, b []byte) (clear, n int, split bool) {
 	n = len(b)
 	for clear < n {
 		if c.dropping {
 			return clear, clear, false
 		}
+		c.mu.Unlock()
 		it, m, ferr := c.in.next(b[clear:n])
+		if it.kind == blockItem && m > 0 {
+			c.examine(&it)
+		}
+		c.mu.Lock()
+		if c.mode != passing {
+			return clear, clear, true // ended meanwhile
+		}
 		if ferr != nil {
 			if ferr.Code == http2.ErrCodeEnhanceYourCalm {
 				c.startSplitting()
@@ -106,34 +115,27 @@ func (c *conn) scanClient(v *Conn, b []byte) (clear, n int, split bool) {
 		var cerr *h2.ConnError
 		switch it.kind {
 		case blockItem:
-			fields, derr := c.dec.decode(it.payload)
-			if derr != nil && derr.Code != http2.ErrCodeEnhanceYourCalm {
+			if cerr = it.fault; cerr != nil && cerr.Code != http2.ErrCodeEnhanceYourCalm {
 				clear = c.leaveFault(clear+m, n)
 				continue
 			}
-			if cerr = derr; cerr != nil {
+			if cerr != nil {
 				break
 			}
-			if it.StreamID <= c.maxID {
+			if !it.opens {
 				if s := c.streams[it.StreamID]; s != nil && it.endStream() {
 					s.clientEnded = true
 					c.endIfDone(s)
 				}
 				break
 			}
-			c.mu.Unlock()
-			target := c.d.decide(c.sock, fields)
-			c.mu.Lock()
-			if c.mode != passing {
-				return clear, clear, true
-			}
-			if target == v.target.index && len(c.streams) < c.d.Limits.MaxStreams {
+			if it.target == v.target.index && len(c.streams) < c.d.Limits.MaxStreams {
 				c.maxID = it.StreamID
 				c.newStream(it.StreamID, v, it.endStream())
 				break
 			}
 			c.startSplitting()
-			if cerr := c.newRequest(it, fields, target); cerr != nil {
+			if cerr := c.newRequest(it); cerr != nil {
 				c.fail(cerr)
 			}
 			go c.readLoop(bytes.Clone(b[clear+m : n]))

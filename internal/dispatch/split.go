@@ -70,6 +70,7 @@ const readBuffer = 32 << 10
 func (c *conn) takeFrames(b []byte) (rest []byte, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.obeyTold()
 	for {
 		for c.choked() {
 			c.unread.Wait()
@@ -77,15 +78,24 @@ func (c *conn) takeFrames(b []byte) (rest []byte, ok bool) {
 		if c.closing || c.dead {
 			return nil, false
 		}
+		c.mu.Unlock()
 		it, n, ferr := c.in.next(b)
-		if ferr != nil {
-			c.fail(&ferr.ConnError)
+		if it.kind == blockItem && n > 0 {
+			c.examine(&it)
+		}
+		c.mu.Lock()
+		cerr := it.fault
+		switch {
+		case c.closing || c.dead:
 			return nil, false
-		}
-		if n == 0 {
+		case ferr != nil:
+			cerr = &ferr.ConnError
+		case n == 0:
 			return b, true
+		case cerr == nil:
+			cerr = c.take(it)
 		}
-		if cerr := c.take(it); cerr != nil {
+		if cerr != nil {
 			c.fail(cerr)
 			return nil, false
 		}
@@ -183,26 +193,16 @@ func (c *conn) log(what string, err error) {
 	c.d.log(slog.LevelWarn, "oneport: "+what, slog.Any("remote", c.sock.RemoteAddr()), slog.Any("err", err))
 }
 
-// take takes an item of the client's. It unlocks mu while a matcher runs.
+// take takes an item of the client's.
 func (c *conn) take(it item) *h2.ConnError {
 	switch it.kind {
 	case dataItem:
 		return c.takeData(it)
 	case blockItem:
-		fields, cerr := c.dec.decode(it.payload)
-		if cerr != nil {
-			return cerr
+		if it.opens {
+			return c.newRequest(it)
 		}
-		if it.StreamID <= c.maxID {
-			return c.takeTrailers(it, fields)
-		}
-		c.mu.Unlock()
-		target := c.d.decide(c.sock, fields)
-		c.mu.Lock()
-		if c.closing || c.dead {
-			return nil
-		}
-		return c.newRequest(it, fields, target)
+		return c.takeTrailers(it)
 	case skipItem:
 		if it.first {
 			return c.spendControl()
@@ -283,6 +283,7 @@ func (c *conn) takeData(it item) *h2.ConnError {
 			return cerr
 		}
 	}
+	c.begun = int64(c.in.left)
 	s := c.cur
 	if s == nil || s.removed {
 		c.refund(int64(len(it.payload)))
@@ -358,8 +359,8 @@ func (c *conn) notFound(it item) {
 }
 
 // newRequest opens a stream.
-func (c *conn) newRequest(it item, fields []hpack.HeaderField, target int) *h2.ConnError {
-	id := it.StreamID
+func (c *conn) newRequest(it item) *h2.ConnError {
+	id, target := it.StreamID, it.target
 	c.maxID = id
 	if c.alone != nil {
 		c.alone.Reset(c.d.Limits.IdleTimeout)
@@ -390,7 +391,7 @@ func (c *conn) newRequest(it item, fields []hpack.HeaderField, target int) *h2.C
 		return c.refuse(it)
 	}
 	s := c.newStream(id, v, it.endStream())
-	v.push(appendBlock(v.in.room(), id, it.endStream(), it.priority, v.enc.encode(fields), v.maxFrame))
+	v.push(appendBlock(v.in.room(), id, it.endStream(), it.priority, v.enc.encode(it.fields), v.maxFrame))
 	if !s.clientEnded {
 		c.topUpIfLow(s)
 	}
@@ -398,7 +399,7 @@ func (c *conn) newRequest(it item, fields []hpack.HeaderField, target int) *h2.C
 }
 
 // takeTrailers takes a header block on a stream that is not new.
-func (c *conn) takeTrailers(it item, fields []hpack.HeaderField) *h2.ConnError {
+func (c *conn) takeTrailers(it item) *h2.ConnError {
 	s := c.streams[it.StreamID]
 	if s == nil {
 		switch why, ok := c.gone.find(it.StreamID); {
@@ -418,7 +419,7 @@ func (c *conn) takeTrailers(it item, fields []hpack.HeaderField) *h2.ConnError {
 		return c.spendReset()
 	}
 	s.clientEnded = true
-	c.uploadedTrailers(s, fields)
+	c.uploadedTrailers(s, it.fields)
 	c.endIfDone(s)
 	return nil
 }

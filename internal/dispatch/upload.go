@@ -80,8 +80,8 @@ func (c *conn) refund(n int64) {
 // topUp gives the client what it lacks of the credit that the server has given for the stream.
 func (c *conn) topUp(s *stream) {
 	lead := s.toServer - int64(s.content.len()) - s.toClient
-	if c.cur == s && c.in.hdr.Type == http2.FrameData {
-		lead -= int64(c.in.left) // is on its way
+	if c.cur == s {
+		lead -= c.begun // is on its way
 	}
 	if lead <= 0 || s.clientEnded || s.removed || c.closing {
 		return
