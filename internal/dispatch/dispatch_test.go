@@ -951,6 +951,71 @@ func TestWriteWaits(t *testing.T) {
 	})
 }
 
+// A server that reads only when it has written does not wait for credit that cannot be read.
+func TestNoDeadlock(t *testing.T) {
+	d := newDispatcher(2)
+	d.Limits.MaxStreams = 10_000
+	inWorld(t, d, func(w *world) {
+		w.client.fr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 30})
+		w.client.fr.WriteWindowUpdate(0, 1<<20)
+		w.client.request(1, "0", false)
+		c, err := w.d.targets[0].Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		var frames bytes.Buffer
+		fr := http2.NewFramer(&frames, nil)
+		fr.WriteSettings()
+		fr.WriteSettingsAck()
+		fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, EndHeaders: true, BlockFragment: []byte{0x88}})
+		if _, err := c.Write(frames.Bytes()); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := c.Read(make([]byte, 1000)); n == 0 {
+			t.Fatal(err)
+		}
+		written := make(chan struct{})
+		go func() {
+			c.Read(make([]byte, 1000)) // comes to the split
+			<-written
+			io.Copy(io.Discard, c)
+		}()
+		w.client.request(3, "1", true)
+		sc, err := w.d.targets[1].Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer sc.Close()
+
+		// The client's window is used up, so that all that is written has to be queued.
+		v := c.(*Conn)
+		v.c.mu.Lock()
+		v.c.download.credit = 0
+		v.c.mu.Unlock()
+		for id := uint32(5); id < 8000; id += 2 { // more than may be unread
+			w.client.request(id, "0", true)
+			w.client.fr.WritePriority(id, http2.PriorityParam{Weight: 1})
+			w.client.fr.WriteRawFrame(http2.FramePriorityUpdate, 0, 0, append([]byte{0, 0, byte(id >> 8), byte(id)}, make([]byte, 200)...))
+			if id == 4001 {
+				w.client.fr.WriteWindowUpdate(0, 1<<20)
+			}
+		}
+		synctest.Wait()
+		frames.Reset()
+		for range 20 {
+			fr.WriteData(1, false, make([]byte, 16_000))
+		}
+		if _, err := c.Write(frames.Bytes()); err != nil {
+			t.Error(err)
+		}
+		close(written)
+		if n := dataBytes(w.client.got()); n != 20*16_000 {
+			t.Errorf("the client got %d bytes", n)
+		}
+	})
+}
+
 func TestAddresses(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -111,13 +111,15 @@ func (v *Conn) sent(n int64) {
 	d.grant = 0
 }
 
-// mustWait reports whether the server has to wait after a Write.
+// mustWait reports whether the server has to wait after a Write. For credit of the client's it does not have to while the
+// client is not read from because of what this server has not read: it may read only when it has written, and the credit
+// would not be read.
 func (v *Conn) mustWait() bool {
 	c := v.c
 	if c.dead || c.closing || v.closed || c.rawFrom == v {
 		return false
 	}
-	return len(c.out) > maxOut || v.bytes > int64(c.d.Limits.MaxBuffered)
+	return len(c.out) > maxOut || v.bytes > int64(c.d.Limits.MaxBuffered) && v.in.len() <= maxUnread
 }
 
 // downloaded takes a part of the content of a response.

@@ -114,6 +114,7 @@ func (c *conn) choked() bool {
 	}
 	for _, v := range c.servers {
 		if v != nil && v.in.len() > maxUnread {
+			v.writable.Broadcast() // see mustWait
 			return true
 		}
 	}
