@@ -45,6 +45,7 @@ type transit struct {
 	seen     int
 
 	peeking     bool
+	empty       bool   // a look has just found nothing
 	onSocket    bool   // peeker can look at the socket below TLS
 	consumed    []byte // what was taken out of the connection, if not peeking
 	first       []byte // what the server reads before that, in place of an upgrade
@@ -124,6 +125,7 @@ func (u *undecided) glance() *route {
 	p := &u.preview
 	data, ended, err := u.peeker.peek(0, false)
 	if err != nil || len(data) == 0 {
+		u.empty = err == nil && !ended
 		return nil
 	}
 	p.data, p.ended = data, ended
@@ -246,6 +248,9 @@ func (u *undecided) failed(err error) (*route, *refusal) {
 // look returns what the client has sent so far. With wait, it waits until that is more than there was.
 func (u *undecided) look(wait bool) (data []byte, ended bool, err error) {
 	if u.peeking {
+		if u.empty && !wait {
+			return nil, false, nil
+		}
 		if !wait || u.seen == 0 || canAwaitMore && u.seen < u.mux.buffers.size && !u.peeker.nearlyFull(u.seen) {
 			return u.peeker.peek(u.seen, wait)
 		}
@@ -344,7 +349,13 @@ func (u *undecided) arm() *refusal {
 		return u.interruption()
 	}
 	u.armed = true
-	if errors.Join(u.conn.SetReadDeadline(wake), u.conn.SetWriteDeadline(limit)) == nil {
+	var err error
+	if wake.Equal(limit) {
+		err = u.conn.SetDeadline(limit) // for which the net package needs one timer, not two
+	} else {
+		err = errors.Join(u.conn.SetReadDeadline(wake), u.conn.SetWriteDeadline(limit))
+	}
+	if err == nil {
 		return nil
 	}
 	// A connection without deadlines can be woken up only by its end.

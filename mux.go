@@ -110,6 +110,8 @@ type Mux struct {
 	early    []byte    // the early SETTINGS frame
 	counters counters
 	refusals logLimiter
+	work     chan *undecided // for goroutines that are idle
+	idle     atomic.Int32    // how many these are
 
 	mu       sync.Mutex
 	serving  bool
@@ -148,7 +150,7 @@ type Refused struct {
 
 // New makes a Mux that accepts from l.
 func New(l net.Listener) *Mux {
-	m := &Mux{root: l, stop: make(chan struct{}), done: make(chan struct{})}
+	m := &Mux{root: l, work: make(chan *undecided), stop: make(chan struct{}), done: make(chan struct{})}
 	m.routes.Store(new([]*route))
 	return m
 }
@@ -404,7 +406,32 @@ func (m *Mux) accepted(c net.Conn) {
 		m.interrupt(m.waiting.oldest, ReasonTooMany)
 	}
 	m.mu.Unlock()
-	go m.handle(u)
+	select {
+	case m.work <- u:
+	default:
+		go m.handleSome(u)
+	}
+}
+
+// maxIdle is how many goroutines wait for another connection when they are done with one. That spares the next ones a new
+// goroutine, whose stack would grow with the depth of the calls.
+const maxIdle = 8
+
+// handleSome handles u, and other connections after it.
+func (m *Mux) handleSome(u *undecided) {
+	for {
+		m.handle(u)
+		if m.idle.Add(1) > maxIdle {
+			m.idle.Add(-1)
+			return
+		}
+		select {
+		case u = <-m.work:
+			m.idle.Add(-1)
+		case <-m.stop:
+			return
+		}
+	}
 }
 
 // handOverNow brings a connection whose first bytes are there already to its route, where that takes no time: on the way
