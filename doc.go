@@ -7,17 +7,33 @@
 //	                 |           | ------------> | http.Server |
 //	                 +-----------+               +-------------+
 //
-// A [Mux] wraps a [net.Listener]. It looks at the first bytes of each connection and hands it to the first route whose
-// [Matcher] takes it. Each route is a [net.Listener] of its own:
+// A [Server] is all that in a few lines, in the clear and over TLS:
+//
+//	s := &oneport.Server{Addr: ":8080", GRPC: grpcServer, Handler: handler, TLSConfig: config}
+//	err := s.ListenAndServe()
+//
+// A [Mux] is for everything else. It wraps a [net.Listener], looks at the first bytes of each connection, and hands it to
+// the first route whose [Matcher] takes it. Each route is a [net.Listener] of its own:
 //
 //	l, err := net.Listen("tcp", ":8080")
 //	...
 //	mux := oneport.New(l)
 //	grpcL := mux.Match(oneport.GRPC())
 //	httpL := mux.Match(oneport.HTTP1(), oneport.HTTP2())
+//	oneport.ConfigureHTTP(httpServer)
 //	go grpcServer.Serve(grpcL)
 //	go httpServer.Serve(httpL)
 //	err = mux.Serve()
+//
+// # Where to find what
+//
+//   - [Mux], [Route]: routes, limits, hooks, [Mux.Stats]; [Mux.Shutdown]
+//   - [GRPC], [HTTP1], [HTTP2], [Header], [Host], [Path], [TLS], [ServerName], [Prefix], [Silence] and others: matchers;
+//     [MatcherFunc], [ReaderFunc]: functions of your own, which see a [Preview]
+//   - [Mux.TLS], [TLSRoute], [Secure]: TLS that ends on the port
+//   - [Listen], [ListenConfig]: listeners for many new connections
+//   - package streams: requests of one HTTP/2 connection, each to the server it is for
+//   - package grpccreds: a gRPC server's view of the TLS below
 //
 // # What the server gets
 //
@@ -32,12 +48,25 @@
 // and no header block, and a route still depends on it, the mux sends one SETTINGS frame at once, and takes the client's
 // acknowledgement of it out of what the server reads. See [DefaultEarlySettings] and [Route].
 //
+// # TLS
+//
+// A route with [TLS], [ServerName], [ALPN] or [TLSVersion] passes a TLS connection on to a server that does its own TLS,
+// by what the ClientHello says. [Mux.TLS] terminates TLS instead, offers by ALPN what its routes can take, and decides
+// again inside, by ALPN alone where that is enough:
+//
+//	secure := mux.TLS(config)
+//	grpcL := secure.Match(oneport.GRPC())
+//	httpL := secure.Match(oneport.HTTP1(), oneport.HTTP2())
+//
+// What the handshake has found out, with the client's certificate, is in [http.Request.TLS], in the AuthInfo of gRPC's
+// peers with package grpccreds, and in [Preview.TLS], [Matched] and [Refused].
+//
 // # Limits
 //
 // Everything that a client can make the mux hold is bounded, with defaults for the open internet: the fields of [Mux] say
 // how. A connection that finds no route is refused in its own language (a status line of HTTP/1, SETTINGS and GOAWAY of
 // HTTP/2, an alert of TLS), counted ([Mux.Stats]), reported ([Mux.OnRefuse]) and logged ([Mux.Logger]).
 //
-// A decision is for the whole of a connection. Where a proxy sends requests of several kinds over one HTTP/2 connection,
-// all of them reach the server that the first one was for.
+// A decision of a Mux is for the whole of a connection. Where a proxy sends requests of several kinds over one HTTP/2
+// connection, all of them reach the server that the first one was for; [Server] and package streams dispatch each of them.
 package oneport
