@@ -36,8 +36,9 @@ type transit struct {
 	asking int  // the route that is being asked
 	early  bool // early SETTINGS are sent
 	stoodIn
-	spoken <-chan error // if not nil, something is being written, and this tells the result
-	rest   time.Time    // when the mux is to stand in for an idle client
+	turnedAway bool         // no route takes it, and it has yet to say what it wants
+	spoken     <-chan error // if not nil, something is being written, and this tells the result
+	rest       time.Time    // when the mux is to stand in for an idle client
 
 	// What was known when the waiting began, since the buffer of peeker is not kept then.
 	protocol Protocol
@@ -218,7 +219,7 @@ func (u *undecided) judge() (*route, *refusal) {
 		return nil, u.unmatched()
 	case rt != nil:
 		return rt, nil
-	case !open && u.awaitsRedirect():
+	case !open && (u.awaitsRedirect() || u.awaitsRequest()):
 		return nil, nil
 	case !open:
 		return nil, u.unmatched()
@@ -439,6 +440,9 @@ func (u *undecided) timeUp() (*route, *refusal) {
 			return rt, nil
 		}
 		u.ask() // for the next silence to wait for
+	}
+	if u.turnedAway && u.rested() {
+		return nil, u.turnAway()
 	}
 	if elapsed >= u.limit() {
 		if u.mux.WhenTimeUp == TimeUpAsk && !u.idle() {

@@ -39,9 +39,12 @@ const restTime = 500 * time.Millisecond
 // idle reports whether the client is at rest between connecting and its first request.
 func (u *undecided) idle() bool { return u.early && u.preview.h2.Acknowledged() }
 
-// restUntil returns when the mux will stand in for a client that is idle, or the zero time if it does already or is about
-// to.
+// restUntil returns when the mux will stand in for a client that is idle, or turn one away, or the zero time if it does
+// already or is about to.
 func (u *undecided) restUntil() time.Time {
+	if u.turnedAway {
+		return u.turnAwayAt()
+	}
 	if !u.idle() || u.acks > 0 || u.preview.h2.Requesting() {
 		return time.Time{}
 	}
@@ -60,7 +63,7 @@ func (u *undecided) rested() bool { return !u.rest.IsZero() && !time.Now().Befor
 func (u *undecided) say() []byte {
 	var b []byte
 	if !u.early {
-		if !earlySettingsDue(&u.preview) {
+		if u.turnedAway || !earlySettingsDue(&u.preview) {
 			return nil
 		}
 		u.early = true

@@ -803,7 +803,7 @@ func TestPlainHTTP(t *testing.T) {
 		m.TLS(serverTLS()).Match(GRPC())
 		serve(t, m)
 		client := dial(t, root)
-		write(t, client, capture(t, "grpc-go.1"))
+		write(t, client, capture(t, "curl-h2c-prior.1"))
 		if _, goAway, debug := frames(t, client); goAway == nil || goAway.ErrCode != http2.ErrCodeInadequateSecurity || !strings.Contains(debug, "TLS") {
 			t.Errorf("answered %v, %q", goAway, debug)
 		}

@@ -1,0 +1,120 @@
+package oneport
+
+import (
+	"context"
+	"io"
+	"net"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/net/http2"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+)
+
+// noRoutes are muxes that take no HTTP/2 in the clear.
+var noRoutes = []struct {
+	name  string
+	route func(*Mux)
+	code  http2.ErrCode
+}{
+	{"HTTP1", func(m *Mux) { m.Match(HTTP1()) }, http2.ErrCodeRefusedStream},
+	{"TLS", func(m *Mux) { m.TLS(serverTLS()).Match(HTTP2()) }, http2.ErrCodeInadequateSecurity},
+	{"HTTP1, and TLS", func(m *Mux) { m.Match(HTTP1()); m.TLS(serverTLS()).Match(HTTP2()) }, http2.ErrCodeInadequateSecurity},
+}
+
+// TestTurnedAway checks that a client that no route takes is answered if it asks for something, wherever its bytes are split,
+// and not if it waits for the server's SETTINGS.
+func TestTurnedAway(t *testing.T) {
+	t.Parallel()
+	for _, tt := range noRoutes {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			asks := string(headerFlight(":method", "GET", ":path", "/"))
+			for split := 3; split <= len(asks); split++ {
+				synctest.Test(t, func(t *testing.T) {
+					root := newPipeListener()
+					m := newMux(root)
+					tt.route(m)
+					refused := make(chan Refused, 1)
+					m.OnRefuse = func(r Refused) { refused <- r }
+					serve(t, m)
+					client := dial(t, root)
+					write(t, client, []byte(asks[:split]))
+					synctest.Wait()
+					select {
+					case r := <-refused:
+						if split < len(asks) {
+							t.Fatalf("split %d: refused for %v before it has asked", split, r.Err)
+						}
+						refused <- r
+					default:
+					}
+					go io.WriteString(client, asks[split:])
+					settings, goAway, _ := frames(t, client)
+					if settings != 1 || goAway == nil || goAway.ErrCode != tt.code {
+						t.Fatalf("split %d: answered %d SETTINGS and %v, want %v", split, settings, goAway, tt.code)
+					}
+					<-refused
+				})
+			}
+			for _, sends := range []string{"PRI", string(capture(t, "grpc-go.1"))} {
+				synctest.Test(t, func(t *testing.T) {
+					root := newPipeListener()
+					m := newMux(root)
+					tt.route(m)
+					refused := make(chan Refused, 1)
+					m.OnRefuse = func(r Refused) { refused <- r }
+					serve(t, m)
+					client := dial(t, root)
+					write(t, client, []byte(sends))
+					if got, err := io.ReadAll(client); err != nil || len(got) > 0 {
+						t.Errorf("answered %q, %v", got, err)
+					}
+					if r := <-refused; r.Reason != ReasonNoRoute || r.Protocol != ProtocolHTTP2 || r.EarlySettings || r.Waited != restTime {
+						t.Errorf("refused for %v after %v, early SETTINGS %v: %v", r.Reason, r.Waited, r.EarlySettings, r.Err)
+					}
+				})
+			}
+		})
+	}
+}
+
+// TestTurnedAwayGRPC checks that a gRPC client takes the port for one that does not work: it fails the call, and goes on
+// only after a while.
+func TestTurnedAwayGRPC(t *testing.T) {
+	t.Parallel()
+	for _, tt := range noRoutes {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			root := listen(t, "tcp")
+			m := newMux(root)
+			tt.route(m)
+			serve(t, m)
+			var dials atomic.Int32
+			conn, err := grpc.NewClient("passthrough:"+root.Addr().String(),
+				grpc.WithTransportCredentials(insecure.NewCredentials()),
+				grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+					dials.Add(1)
+					return new(net.Dialer).DialContext(ctx, "tcp", addr)
+				}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			err = conn.Invoke(ctx, "/service/Method", nil, nil)
+			if status.Code(err) != codes.Unavailable {
+				t.Errorf("got %v, want the code Unavailable", err)
+			}
+			if n := dials.Load(); n != 1 {
+				t.Errorf("%d connections before the call has failed", n)
+			}
+		})
+	}
+}
