@@ -64,8 +64,9 @@
 // # Limits
 //
 // Everything that a client can make the mux hold is bounded, with defaults for the open internet: the fields of [Mux] say
-// how. A connection that finds no route is refused in its own language (a status line of HTTP/1, SETTINGS and GOAWAY of
-// HTTP/2, an alert of TLS), counted ([Mux.Stats]), reported ([Mux.OnRefuse]) and logged ([Mux.Logger]).
+// how. A connection that finds no route is refused in its own language (a status line of HTTP/1; SETTINGS and GOAWAY of
+// HTTP/2, if it has asked for something; an alert of TLS), counted ([Mux.Stats]), reported ([Mux.OnRefuse]) and logged
+// ([Mux.Logger]).
 //
 // A decision of a Mux is for the whole of a connection. Where a proxy sends requests of several kinds over one HTTP/2
 // connection, all of them reach the server that the first one was for; [Server] and package streams dispatch each of them.
