@@ -2,6 +2,7 @@ package interop
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"strings"
@@ -181,14 +182,19 @@ func checkHealth(t *testing.T, conn *grpc.ClientConn) (who string) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	var header metadata.MD
-	r, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{}, grpc.Header(&header))
-	if err != nil {
-		t.Fatalf("Check: %v", err)
-	}
-	if r.Status != healthpb.HealthCheckResponse_SERVING {
-		t.Errorf("Check: %v", r.Status)
+	if err := tryHealth(ctx, conn, "", grpc.Header(&header)); err != nil {
+		t.Fatal(err)
 	}
 	return strings.Join(header["who"], "")
+}
+
+// tryHealth makes a unary call about a service.
+func tryHealth(ctx context.Context, conn *grpc.ClientConn, service string, opts ...grpc.CallOption) error {
+	r, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{Service: service}, opts...)
+	if err == nil && r.Status != healthpb.HealthCheckResponse_SERVING {
+		err = errors.New(r.Status.String())
+	}
+	return err
 }
 
 func watchHealth(t *testing.T, conn *grpc.ClientConn) {

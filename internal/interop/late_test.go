@@ -243,6 +243,9 @@ func (c *strictClient) take(frame http2.Frame) error {
 		}
 		return c.framer.WritePing(true, frame.Data)
 	case *http2.GoAwayFrame:
+		if frame.ErrCode == http2.ErrCodeNo && frame.LastStreamID+2 >= c.stream {
+			return nil // to what was sent an answer will come
+		}
 		return fmt.Errorf("GOAWAY: %v %q", frame.ErrCode, frame.DebugData())
 	case *http2.RSTStreamFrame:
 		return fmt.Errorf("RST_STREAM: %v", frame.ErrCode)
