@@ -382,6 +382,8 @@ func (s *Server) close() []*port {
 // Shutdown stops the server gracefully: it stops accepting, refuses the connections that have no route yet, lets the
 // others reach GRPC and HTTP, and waits until these have answered the requests that they have, gRPC's streams included.
 // If ctx ends first it cuts off what is left and returns the context's error. A Server cannot be used again after that.
+//
+// Serve can return long before Shutdown does: a program has to wait for Shutdown before it ends.
 func (s *Server) Shutdown(ctx context.Context) error {
 	// The ports go first: with its route closed, a server would lose what is on the way to it.
 	ports := s.close()
