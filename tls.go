@@ -16,6 +16,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/oneport-go/oneport/internal/clienthello"
+	"github.com/oneport-go/oneport/internal/h2"
 	"github.com/oneport-go/oneport/internal/http1"
 )
 
@@ -288,7 +289,7 @@ func transportFailed(err error) bool {
 }
 
 // contradicted refuses a client inside TLS that speaks another language than what ALPN has negotiated, in the language it
-// speaks, and HTTP/2 over a version of TLS that it must not use (RFC 9113, 9.2).
+// speaks if that is one of HTTP's, and HTTP/2 over a version of TLS that it must not use (RFC 9113, 9.2).
 func (u *undecided) contradicted() *refusal {
 	p := &u.preview
 	if p.secured == nil || len(p.data) == 0 {
@@ -299,6 +300,11 @@ func (u *undecided) contradicted() *refusal {
 		u.language = ProtocolHTTP1
 		r := u.refusal(ReasonProtocolError, errors.New("the client speaks HTTP/1 where ALPN has negotiated h2"))
 		r.status, r.text = http.StatusBadRequest, "This connection has negotiated HTTP/2, and the request is HTTP/1."
+		return r
+	case alpn == alpnHTTP2 && p.showHTTP2(min(len(p.data), len(h2.Preface))) == h2.NotHTTP2 && p.parseHTTP1() == http1.Invalid:
+		u.language = ProtocolHTTP2
+		r := u.refusal(ReasonProtocolError, fmt.Errorf("the client's first bytes are no preface where ALPN has negotiated h2: %.32q", p.data))
+		r.goAway, r.code, r.text = true, http2.ErrCodeProtocol, "The preface of HTTP/2 is missing." // RFC 9113, 3.4
 		return r
 	case alpn == alpnHTTP1 && p.startsHTTP2() == Match:
 		u.language = ProtocolHTTP2

@@ -614,6 +614,7 @@ func TestALPNContradicted(t *testing.T) {
 		want  int           // the status
 	}{
 		{"HTTP1 for h2", []string{"h2"}, 0, "GET / HTTP/1.1\r\nHost: a\r\n\r\n", 0, 400},
+		{"neither for h2", []string{"h2"}, 0, "INVALID CONNECTION PREFACE\r\n\r\n", http2.ErrCodeProtocol, 0},
 		{"HTTP2 for http1.1", []string{"http/1.1"}, 0, string(capture(t, "curl-h2c-prior.1")), http2.ErrCodeHTTP11Required, 0},
 		{"HTTP2 over TLS 1.1", nil, tls.VersionTLS11, string(capture(t, "curl-h2c-prior.1")), http2.ErrCodeInadequateSecurity, 0},
 	} {
