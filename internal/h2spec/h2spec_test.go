@@ -1,6 +1,7 @@
 package h2spec
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/oneport-go/oneport"
+	"github.com/oneport-go/oneport/internal/certs"
 	"github.com/summerwind/h2spec/config"
 	"github.com/summerwind/h2spec/generic"
 	"github.com/summerwind/h2spec/hpack"
@@ -45,36 +47,59 @@ var behindHeaders = map[string]string{
 }
 
 func TestH2spec(t *testing.T) {
-	alone := listen(t)
-	serve(t, alone)
-	behind, stopBehind := serveBehind(t, nil, oneport.HTTP2())
+	secure := serverTLS(t)
+	alone, aloneTLS := listen(t), listen(t)
+	serve(t, alone, nil)
+	serve(t, aloneTLS, secure)
+	behind, stopBehind := serveBehind(t, nil, nil, oneport.HTTP2())
+	behindTLS, stopBehindTLS := serveBehind(t, nil, secure, oneport.HTTP2())
 	// Some cases go by the first SETTINGS frame alone, so the early one has net/http's own contents here.
-	early, stopEarly := serveBehind(t, firstSettings(t, alone.Addr()), oneport.HeaderFunc(":method", func(string) bool { return true }))
+	settings := firstSettings(t, alone.Addr())
+	anyRequest := oneport.HeaderFunc(":method", func(string) bool { return true })
+	early, stopEarly := serveBehind(t, settings, nil, anyRequest)
+	earlyTLS, stopEarlyTLS := serveBehind(t, settings, secure, anyRequest)
+	server := serveServer(t, secure)
 
-	targets := []target{
+	clear := []target{
 		{name: "without a mux", addr: alone.Addr()},
 		{name: "without a mux, once more,", addr: alone.Addr()},
 		{name: "behind HTTP2()", addr: behind},
 		{name: "behind HeaderFunc", addr: early, cannot: behindHeaders},
+		{name: "with a Server", addr: server},
+	}
+	overTLS := []target{
+		{name: "over TLS without a mux", addr: aloneTLS.Addr(), tls: true},
+		{name: "over TLS without a mux, once more,", addr: aloneTLS.Addr(), tls: true},
+		{name: "over TLS behind HTTP2()", addr: behindTLS, tls: true},
+		{name: "over TLS behind HeaderFunc", addr: earlyTLS, tls: true, cannot: behindHeaders},
+		{name: "over TLS with a Server", addr: server, tls: true},
 	}
 	all := cases()
 	var wg sync.WaitGroup
-	for i := range targets {
-		wg.Go(func() { targets[i].results = runAll(all, targets[i].addr) })
+	for _, targets := range [][]target{clear, overTLS} {
+		for i := range targets {
+			wg.Go(func() { targets[i].results = runAll(all, targets[i]) })
+		}
 	}
 	wg.Wait()
-
-	compareAll(t, all, targets)
-
-	if n := stopBehind().EarlySettings; n != 0 {
-		t.Errorf("behind HTTP2(), which needs no header block, %d connections got early SETTINGS", n)
+	for _, targets := range [][]target{clear, overTLS} {
+		compareAll(t, all, targets)
 	}
-	if n := stopEarly().EarlySettings; n == 0 {
-		t.Error("behind HeaderFunc, which needs the header block, no connection got early SETTINGS")
+
+	for _, stats := range []oneport.Stats{stopBehind(), stopBehindTLS()} {
+		if n := stats.EarlySettings; n != 0 {
+			t.Errorf("behind HTTP2(), which needs no header block, %d connections got early SETTINGS", n)
+		}
+	}
+	for _, stats := range []oneport.Stats{stopEarly(), stopEarlyTLS()} {
+		if n := stats.EarlySettings; n == 0 {
+			t.Error("behind HeaderFunc, which needs the header block, no connection got early SETTINGS")
+		}
 	}
 }
 
-// compareAll compares the results of the other targets with those of the first, of which the second is a repetition.
+// compareAll compares the targets from the third on with the first. The second is the same as the first, and shows which
+// cases can be compared.
 func compareAll(t *testing.T, all map[string]*spec.TestCase, targets []target) {
 	want, again := targets[0], targets[1]
 	passed := 0
@@ -104,7 +129,7 @@ func compare(t *testing.T, id string, tc *spec.TestCase, want, got target) {
 			}
 			return
 		}
-		w, g = run(tc, want.addr), run(tc, got.addr)
+		w, g = run(tc, want), run(tc, got)
 	}
 	if cannot {
 		t.Errorf("%s (%s) passes %s, although it %s", id, tc.Desc, got.name, why)
@@ -117,6 +142,7 @@ func compare(t *testing.T, id string, tc *spec.TestCase, want, got target) {
 type target struct {
 	name    string
 	addr    net.Addr
+	tls     bool
 	cannot  map[string]string // the cases that cannot pass, and why
 	results map[string]result
 }
@@ -141,8 +167,8 @@ func (r result) String() string {
 	return fmt.Sprintf("fails [%s]", strings.ReplaceAll(r.err.Error(), "\n", " | "))
 }
 
-// runAll runs all cases against the server at addr.
-func runAll(all map[string]*spec.TestCase, addr net.Addr) map[string]result {
+// runAll runs all cases against a target.
+func runAll(all map[string]*spec.TestCase, to target) map[string]result {
 	results := make(map[string]result)
 	var mu sync.Mutex
 	var wg sync.WaitGroup
@@ -151,7 +177,7 @@ func runAll(all map[string]*spec.TestCase, addr net.Addr) map[string]result {
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			r := run(tc, addr)
+			r := run(tc, to)
 			mu.Lock()
 			defer mu.Unlock()
 			results[id] = r
@@ -162,8 +188,8 @@ func runAll(all map[string]*spec.TestCase, addr net.Addr) map[string]result {
 }
 
 // run runs one case.
-func run(tc *spec.TestCase, addr net.Addr) result {
-	tcp := addr.(*net.TCPAddr)
+func run(tc *spec.TestCase, to target) result {
+	tcp := to.addr.(*net.TCPAddr)
 	c := &config.Config{
 		Host:         tcp.IP.String(),
 		Port:         tcp.Port,
@@ -171,6 +197,8 @@ func run(tc *spec.TestCase, addr net.Addr) result {
 		Timeout:      timeout,
 		MaxHeaderLen: 4000, // as the suite's own command sets it
 		Strict:       true,
+		TLS:          to.tls,
+		Insecure:     true, // the suite has no option for an authority
 	}
 	conn, err := spec.Dial(c)
 	if err != nil {
@@ -213,14 +241,19 @@ func cases() map[string]*spec.TestCase {
 	return all
 }
 
-// serveBehind puts net/http behind a mux with one route. It returns the address, and a function that stops the mux.
-func serveBehind(t *testing.T, early []xhttp2.Setting, m oneport.Matcher) (net.Addr, func() oneport.Stats) {
+// serveBehind puts net/http behind a mux with one route, inside TLS if it is to be secure. It returns the address, and a
+// function that stops the mux.
+func serveBehind(t *testing.T, early []xhttp2.Setting, secure *tls.Config, m oneport.Matcher) (net.Addr, func() oneport.Stats) {
 	mux := oneport.New(listen(t))
 	mux.Logger = slog.New(slog.DiscardHandler) // most cases break the protocol
 	mux.EarlySettings = early
 	// What is not HTTP/2 at all is net/http's to answer as well.
-	l := mux.Match(m, oneport.Not(oneport.HTTP2()))
-	serve(t, l)
+	match := mux.Match
+	if secure != nil {
+		match = mux.TLS(secure).Match
+	}
+	l := match(m, oneport.Not(oneport.HTTP2()))
+	serve(t, l, nil)
 	served := make(chan error, 1)
 	go func() { served <- mux.Serve() }()
 	return l.Addr(), func() oneport.Stats {
@@ -256,23 +289,62 @@ func firstSettings(t *testing.T, addr net.Addr) []xhttp2.Setting {
 	return list
 }
 
-// serve runs net/http on l until the end of the test.
-func serve(t *testing.T, l net.Listener) {
-	srv := &http.Server{
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			io.Copy(io.Discard, r.Body)
-			io.WriteString(w, strings.Repeat("oneport ", 32)) // enough for the cases about flow control
-		}),
-		Protocols: new(http.Protocols),
-		ErrorLog:  log.New(io.Discard, "", 0),
-	}
-	srv.Protocols.SetUnencryptedHTTP2(true)
+// serveServer serves HTTP alone with a Server, in the clear and over TLS.
+func serveServer(t *testing.T, secure *tls.Config) net.Addr {
+	l := listen(t)
+	server := &oneport.Server{HTTP: httpServer(), TLSConfig: secure, Configure: func(m *oneport.Mux) {
+		m.Logger = slog.New(slog.DiscardHandler)
+	}}
 	done := make(chan error, 1)
-	go func() { done <- srv.Serve(l) }()
+	go func() { done <- server.Serve(l) }()
+	t.Cleanup(func() {
+		server.Close()
+		if err := <-done; !errors.Is(err, oneport.ErrClosed) {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+	return l.Addr()
+}
+
+// serve runs net/http on l until the end of the test, with TLS if secure is not nil.
+func serve(t *testing.T, l net.Listener, secure *tls.Config) {
+	srv := httpServer()
+	oneport.ConfigureHTTP(srv)
+	done := make(chan error, 1)
+	go func() {
+		if secure == nil {
+			done <- srv.Serve(l)
+			return
+		}
+		srv.TLSConfig = secure.Clone()
+		done <- srv.ServeTLS(l, "", "")
+	}()
 	t.Cleanup(func() {
 		srv.Close()
 		<-done
 	})
+}
+
+func httpServer() *http.Server {
+	return &http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			io.Copy(io.Discard, r.Body)
+			io.WriteString(w, strings.Repeat("oneport ", 32)) // enough for the cases about flow control
+		}),
+		ErrorLog: log.New(io.Discard, "", 0),
+	}
+}
+
+func serverTLS(t *testing.T) *tls.Config {
+	ca, err := certs.NewAuthority()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := ca.Server("127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{cert}}
 }
 
 func listen(t *testing.T) net.Listener {

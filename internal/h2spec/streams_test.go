@@ -19,7 +19,7 @@ import (
 // through; with two that take requests in turn; and with one whose connections do not pass through.
 func TestStreams(t *testing.T) {
 	alone := listen(t)
-	serve(t, alone)
+	serve(t, alone, nil)
 	// Some cases go by the first SETTINGS frame alone, so the early one has net/http's own contents here.
 	early := firstSettings(t, alone.Addr())
 
@@ -44,7 +44,7 @@ func TestStreams(t *testing.T) {
 	all := cases()
 	var wg sync.WaitGroup
 	for i := range targets {
-		wg.Go(func() { targets[i].results = runAll(all, targets[i].addr) })
+		wg.Go(func() { targets[i].results = runAll(all, targets[i]) })
 	}
 	wg.Wait()
 	compareAll(t, all, targets)
@@ -63,7 +63,7 @@ func serveStreams(t *testing.T, m *streams.Mux, matchers ...oneport.Matcher) net
 	for _, matcher := range matchers {
 		l := m.Match(matcher)
 		addr = l.Addr()
-		serve(t, l)
+		serve(t, l, nil)
 	}
 	done := make(chan error, 1)
 	go func() { done <- m.Serve() }()
