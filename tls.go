@@ -261,9 +261,15 @@ func (u *undecided) takeReceived() bool {
 // handshakeFailed refuses a connection on which the handshake has failed. If TLS had anything to say about it, that is
 // said.
 func (u *undecided) handshakeFailed(err error) *refusal {
-	if re, ok := errors.AsType[tls.RecordHeaderError](err); ok && http1.MethodPrefix(re.RecordHeader[:], http1.Methods) {
-		u.language = ProtocolHTTP1
-		return u.plainHTTP()
+	if re, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		switch start := re.RecordHeader[:]; {
+		case http1.MethodPrefix(start, http1.Methods):
+			u.language = ProtocolHTTP1
+			return u.plainHTTP()
+		case strings.HasPrefix(h2.Preface, string(start)):
+			u.language = ProtocolHTTP2
+			return u.plainHTTP()
+		}
 	}
 	var r *refusal
 	if errors.Is(err, os.ErrDeadlineExceeded) {

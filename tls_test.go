@@ -820,6 +820,11 @@ func TestPlainHTTP(t *testing.T) {
 		if resp := readResponse(t, client); resp.StatusCode != 400 {
 			t.Errorf("answered %s", resp.Status)
 		}
+		client = dial(t, root)
+		write(t, client, capture(t, "grpc-go.1"))
+		if _, goAway, debug := frames(t, client); goAway == nil || goAway.ErrCode != http2.ErrCodeInadequateSecurity || !strings.Contains(debug, "TLS") {
+			t.Errorf("answered %v, %q", goAway, debug)
+		}
 	})
 }
 
