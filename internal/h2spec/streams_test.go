@@ -88,7 +88,7 @@ func serveSplit(t *testing.T, early []xhttp2.Setting) net.Addr {
 			ResetBurst: 1000, ResetRate: 100, ControlBurst: 10_000, ControlRate: 1000,
 		},
 	}
-	serve(t, d.Target(l.Addr(), 1024))
+	serve(t, d.Target(l.Addr(), 1024), nil)
 	go func() {
 		for {
 			c, err := l.Accept()
