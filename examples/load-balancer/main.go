@@ -1,0 +1,85 @@
+// Load-balancer serves gRPC and REST, in the clear and over TLS, on one port behind a TCP load balancer that announces its
+// clients by the PROXY protocol.
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/oneport-go/oneport"
+	"github.com/oneport-go/oneport/internal/certs"
+)
+
+// shutdownTimeout is what running requests have to come to an end.
+const shutdownTimeout = 10 * time.Second
+
+func main() {
+	addr := flag.String("addr", "127.0.0.1:8080", "serve on this `address`")
+	trust := flag.String("trust", "127.0.0.1,::1", "the load balancers' `addresses`, such as 192.0.2.1,10.0.0.0/8")
+	drain := flag.Duration("drain", 5*time.Second, "how long the load balancers take to notice that health checks fail")
+	flag.Parse()
+	if err := run(*addr, strings.Split(*trust, ","), *drain); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run(addr string, balancers []string, drain time.Duration) error {
+	cert, err := certificate()
+	if err != nil {
+		return err
+	}
+	s := newServer(cert)
+	l, err := oneport.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	proxied, err := behind(l, balancers)
+	if err != nil {
+		l.Close()
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(proxied) }()
+	fmt.Printf("Serving on %s (Ctrl-C ends it). curl can play the load balancer:\n\n", l.Addr())
+	fmt.Printf("curl --haproxy-protocol http://%s/whoami\n", l.Addr())
+	fmt.Printf("curl --haproxy-protocol --insecure https://%s/whoami\n\n", l.Addr())
+
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+	}
+	stop() // from here on a signal ends the process at once
+	s.drain()
+	select {
+	case err := <-served:
+		return err
+	case <-time.After(drain):
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
+	defer cancel()
+	if err := s.Shutdown(ctx); err != nil {
+		return fmt.Errorf("shutting down: %w", err)
+	}
+	<-served
+	return nil
+}
+
+// certificate makes a certificate for this run, which nobody has reason to trust.
+func certificate() (tls.Certificate, error) {
+	authority, err := certs.NewAuthority()
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return authority.Server("localhost", "127.0.0.1", "::1")
+}

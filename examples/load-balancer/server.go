@@ -1,0 +1,65 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net/http"
+	"sync/atomic"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+
+	"github.com/oneport-go/oneport"
+	"github.com/oneport-go/oneport/grpccreds"
+)
+
+// A server is gRPC and REST on one port, with what a load balancer asks to know whether to send clients.
+type server struct {
+	oneport.Server
+	health   *health.Server
+	draining atomic.Bool
+}
+
+func newServer(cert tls.Certificate) *server {
+	s := &server{health: health.NewServer()}
+	g := grpc.NewServer(grpc.Creds(grpccreds.Credentials{}), grpc.UnaryInterceptor(tellClient))
+	healthpb.RegisterHealthServer(g, s.health)
+	s.GRPC = g
+
+	rest := http.NewServeMux()
+	rest.HandleFunc("GET /whoami", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintln(w, r.RemoteAddr)
+	})
+	rest.HandleFunc("GET /ready", func(w http.ResponseWriter, _ *http.Request) {
+		if s.draining.Load() {
+			http.Error(w, "draining", http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ready")
+	})
+	s.Handler = rest
+	s.TLSConfig = &tls.Config{Certificates: []tls.Certificate{cert}}
+	return s
+}
+
+// drain has the health checks fail, and everything else go on, until the load balancer sends no clients any more.
+func (s *server) drain() {
+	s.draining.Store(true)
+	s.health.Shutdown()
+}
+
+// clientKey is the header in which gRPC clients are told the address that the server knows them by.
+const clientKey = "client"
+
+func tellClient(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	if p, ok := peer.FromContext(ctx); ok {
+		if err := grpc.SetHeader(ctx, metadata.Pairs(clientKey, p.Addr.String())); err != nil {
+			return nil, err
+		}
+	}
+	return handler(ctx, req)
+}
