@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -13,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	h2 "golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
@@ -115,9 +119,11 @@ func TestHAProxyChecks(t *testing.T) {
 			t.Parallel()
 			const checks = 3
 			refused, matched := make(chan oneport.Refused, checks), make(chan oneport.Matched, checks)
-			p := start(t, []string{"127.0.0.1"}, func(m *oneport.Mux) {
-				m.OnRefuse = func(r oneport.Refused) { offer(refused, r) }
-				m.OnMatch = func(m oneport.Matched) { offer(matched, m) }
+			p := start(t, []string{"127.0.0.1"}, func(s *server) {
+				s.Configure = func(m *oneport.Mux) {
+					m.OnRefuse = func(r oneport.Refused) { offer(refused, r) }
+					m.OnMatch = func(m oneport.Matched) { offer(matched, m) }
+				}
 			})
 			addr := haproxy(t, `
 				listen port
@@ -224,6 +230,79 @@ func TestHAProxyMixing(t *testing.T) {
 			}
 			if s := p.mux.Stats(); s.Accepted != 1 {
 				t.Errorf("HAProxy opened %d connections, want 1", s.Accepted)
+			}
+		})
+	}
+}
+
+// TestHAProxyUpgrade has a client ask for h2c through a proxy that has rules for requests. HAProxy passes that on, and the
+// client is past its rules once the server agrees; so either of them has to be told not to.
+func TestHAProxyUpgrade(t *testing.T) {
+	t.Parallel()
+	const upgrade = "GET /whoami HTTP/1.1\r\nHost: a\r\n" +
+		"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"
+	for _, tt := range []struct {
+		name, rule string
+		upgrade    bool
+		want       int
+	}{
+		{"nobody is told", "", true, http.StatusSwitchingProtocols},
+		{"the server is told", "", false, http.StatusOK},
+		{"the proxy is told", "http-request del-header Upgrade if { req.hdr(Upgrade) -m sub -i h2c }", true, http.StatusOK},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			p := start(t, []string{"127.0.0.1"}, func(s *server) { s.Upgrade = tt.upgrade })
+			addr := haproxy(t, `
+				listen port
+					mode http
+					bind LISTEN
+					http-request deny if { path /ready }
+					`+tt.rule+`
+					server oneport SERVER send-proxy-v2
+			`, p)
+			request := func(head string) (status int, r *bufio.Reader, c net.Conn) {
+				c, err := (&dialer{addr: addr, header: head}).dial(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { c.Close() })
+				r = bufio.NewReader(c)
+				res, err := http.ReadResponse(r, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return res.StatusCode, r, c
+			}
+			if got, _, _ := request("GET /ready HTTP/1.1\r\nHost: a\r\n\r\n"); got != http.StatusForbidden {
+				t.Errorf("the forbidden request was answered %d", got)
+			}
+			got, r, c := request(upgrade)
+			if got != tt.want {
+				t.Errorf("the request to upgrade was answered %d, want %d", got, tt.want)
+			}
+			if got != http.StatusSwitchingProtocols {
+				return
+			}
+			// GET /ready on stream 3, where the upgraded request has stream 1.
+			flight := h2.ClientPreface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00" +
+				"\x00\x00\x0d\x01\x05\x00\x00\x00\x03" + "\x82\x86\x41\x01a\x04\x06/ready"
+			if _, err := io.WriteString(c, flight); err != nil {
+				t.Fatal(err)
+			}
+			frames := h2.NewFramer(io.Discard, r)
+			frames.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+			for {
+				f, err := frames.ReadFrame()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if f, ok := f.(*h2.MetaHeadersFrame); ok && f.StreamID == 3 {
+					if got := f.PseudoValue("status"); got != "200" {
+						t.Errorf("past the rules, the forbidden request was answered %s", got)
+					}
+					return
+				}
 			}
 		})
 	}

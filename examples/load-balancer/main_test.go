@@ -38,7 +38,7 @@ type port struct {
 }
 
 // start serves on loopback until the end of the test, behind the load balancers if there are any.
-func start(t *testing.T, balancers []string, configure func(*oneport.Mux)) *port {
+func start(t *testing.T, balancers []string, setUp func(*server)) *port {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -57,6 +57,10 @@ func start(t *testing.T, balancers []string, configure func(*oneport.Mux)) *port
 		t.Fatal(err)
 	}
 	p.server = newServer(cert)
+	if setUp != nil {
+		setUp(p.server)
+	}
+	configure := p.Configure
 	configured := make(chan *oneport.Mux, 1)
 	p.Configure = func(m *oneport.Mux) {
 		m.DecideTimeout = time.Hour
