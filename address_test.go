@@ -161,3 +161,44 @@ func TestAddressDoesNotCome(t *testing.T) {
 		}
 	}
 }
+
+// TestSilenceAfterAddress has a client of a protocol in which the server speaks first come through a load balancer.
+func TestSilenceAfterAddress(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name  string
+		after time.Duration // the address comes
+		want  bool          // the client is served
+	}{
+		{"at once", 0, true},
+		{"late", 2 * time.Second, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				root := newPipeListener()
+				m := newMux(announcedListener{root})
+				refused := make(chan Refused, 1)
+				m.OnRefuse = func(r Refused) { refused <- r }
+				m.Match(HTTP1())
+				route := m.Match(Silence(time.Second))
+				serve(t, m)
+				client := dial(t, root)
+				go func() {
+					time.Sleep(tt.after)
+					io.WriteString(client, "mail client\n")
+				}()
+				if !tt.want {
+					if r := <-refused; r.Reason != ReasonGone || !errors.Is(r.Err, errNotAnnounced) {
+						t.Errorf("refused for %v, %v", r.Reason, r.Err)
+					}
+					time.Sleep(tt.after) // for the goroutine above
+					return
+				}
+				if got := accept(t, route).RemoteAddr().String(); got != "mail client" {
+					t.Errorf("the server got %s", got)
+				}
+			})
+		})
+	}
+}
