@@ -30,12 +30,14 @@ type port struct {
 	mu      sync.Mutex
 	matches []oneport.Matched
 	refused []oneport.Refused // if the test expects any
+	another sync.Cond         // signals that there is another one
 }
 
 func newPort(t *testing.T) *port {
 	l := listen(t)
 	p := &port{root: &recorder{Listener: l}, addr: l.Addr().String()}
 	p.Mux = oneport.New(p.root)
+	p.another.L = &p.mu
 	p.Logger = slog.New(slog.DiscardHandler)
 	p.OnMatch = func(m oneport.Matched) {
 		p.mu.Lock()
@@ -77,6 +79,7 @@ func (p *port) expectRefusals() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.refused = append(p.refused, r)
+		p.another.Broadcast()
 	}
 }
 

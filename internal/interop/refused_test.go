@@ -77,15 +77,24 @@ func refusing(t *testing.T, routes func(*port)) *port {
 	return p
 }
 
-// wantRefused checks that there was a refusal for the reason.
+// wantRefused checks that there was a refusal for the reason, or is about to be: a client can know of it first, by the
+// alert that crypto/tls sends.
 func (p *port) wantRefused(t *testing.T, why oneport.RefuseReason) {
 	t.Helper()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, r := range p.refused {
-		if r.Reason == why {
+	patient := true
+	defer time.AfterFunc(10*time.Second, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		patient = false
+		p.another.Broadcast()
+	}).Stop()
+	for patient {
+		if slices.ContainsFunc(p.refused, func(r oneport.Refused) bool { return r.Reason == why }) {
 			return
 		}
+		p.another.Wait()
 	}
 	t.Errorf("nothing was refused for the reason %v", why)
 }
