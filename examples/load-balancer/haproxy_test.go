@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -82,7 +83,14 @@ func TestHAProxyTCP(t *testing.T) {
 	for _, send := range []string{"send-proxy", "send-proxy-v2"} {
 		t.Run(send, func(t *testing.T) {
 			t.Parallel()
-			p := start(t, []string{"127.0.0.1"}, nil)
+			var early atomic.Int32
+			p := start(t, []string{"127.0.0.1"}, func(s *server) {
+				s.OnDispatch = func(d oneport.Dispatched) {
+					if d.EarlySettings {
+						early.Add(1)
+					}
+				}
+			})
 			addr := haproxy(t, `
 				listen port
 					mode tcp
@@ -96,8 +104,8 @@ func TestHAProxyTCP(t *testing.T) {
 				}
 			}
 			// gRPC's clients have waited for them, in the clear and inside TLS.
-			if s := p.mux.Stats(); s.EarlySettings < 2 || len(s.Refused) > 0 {
-				t.Errorf("early SETTINGS were sent to %d connections, want 2 at least; refused: %v", s.EarlySettings, s.Refused)
+			if refused := p.mux.Stats().Refused; early.Load() < 2 || len(refused) > 0 {
+				t.Errorf("early SETTINGS were sent to %d connections, want 2 at least; refused: %v", early.Load(), refused)
 			}
 			p.log.wantNone(t)
 		})
@@ -187,8 +195,9 @@ func TestHAProxyHTTP(t *testing.T) {
 	p.log.wantNone(t)
 }
 
-// TestHAProxyMixing shows what becomes of requests of both kinds over one connection to the port: the server of the first
-// gets them all, and answers those of the other kind that they are not for it.
+// TestHAProxyMixing shows what becomes of requests of both kinds over one connection to the port: each is answered by its
+// own server. With PerConnection the server of the first gets them all, and answers those of the other kind that they are
+// not for it.
 func TestHAProxyMixing(t *testing.T) {
 	t.Parallel()
 	const config = `
@@ -215,15 +224,18 @@ func TestHAProxyMixing(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name          string
+		perConnection bool
 		first, second func(*testing.T, string) string
 		want          string
 	}{
-		{"gRPC first", askGRPC, askREST, fmt.Sprint(codes.OK, ", ", http.StatusText(http.StatusUnsupportedMediaType))},
-		{"REST first", askREST, askGRPC, fmt.Sprint(http.StatusText(http.StatusOK), ", ", codes.Unimplemented)},
+		{"gRPC first", false, askGRPC, askREST, fmt.Sprint(codes.OK, ", ", http.StatusText(http.StatusOK))},
+		{"REST first", false, askREST, askGRPC, fmt.Sprint(http.StatusText(http.StatusOK), ", ", codes.OK)},
+		{"gRPC first, per connection", true, askGRPC, askREST, fmt.Sprint(codes.OK, ", ", http.StatusText(http.StatusUnsupportedMediaType))},
+		{"REST first, per connection", true, askREST, askGRPC, fmt.Sprint(http.StatusText(http.StatusOK), ", ", codes.Unimplemented)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			p := start(t, nil, nil)
+			p := start(t, nil, func(s *server) { s.PerConnection = tt.perConnection })
 			addr := haproxy(t, config, p)
 			if got := tt.first(t, addr) + ", " + tt.second(t, addr); got != tt.want {
 				t.Errorf("got %s, want %s", got, tt.want)
