@@ -354,7 +354,9 @@ func (p *peer) take(f http2.Frame) {
 			return
 		}
 		if !s.reset {
-			if s.given -= n; s.given < 0 && len(p.settings) == 0 {
+			// A frame without content needs no credit (RFC 9113, 6.9), of which a change of the settings may have left less than
+			// none.
+			if s.given -= n; n > 0 && s.given < 0 && len(p.settings) == 0 {
 				p.errorf("stream %d: DATA exceeds the stream's credit by %d", id, -s.given)
 			}
 			if s.recvEnd {
@@ -706,6 +708,30 @@ func (p *peer) giveLoop() {
 	}
 }
 
+// othersDone waits until all n streams are open and those for other servers than the one have come to their end. It returns
+// those that have not after ten minutes.
+func (p *peer) othersDone(n, server int) (waiting string) {
+	for range 60_000 {
+		time.Sleep(10 * time.Millisecond)
+		p.mu.Lock()
+		waiting = ""
+		if len(p.order) < n {
+			waiting = fmt.Sprintf("%d streams that are not open", n-len(p.order))
+		}
+		for _, id := range p.order {
+			if s := p.streams[id]; s.server != server && !s.completed {
+				waiting += fmt.Sprintf(" stream %d of server %d", id, s.server)
+			}
+		}
+		closed := p.closed
+		p.mu.Unlock()
+		if waiting == "" || closed {
+			return ""
+		}
+	}
+	return waiting
+}
+
 // unfinished describes what has not come to its end.
 func (p *peer) unfinished() string {
 	var b strings.Builder
@@ -891,8 +917,20 @@ func model(t *testing.T, seed uint64) {
 		}
 		behaviours[i] = b
 	}
+	// One server gives no credit until all exchanges with the others have come to their end. What it is sent meanwhile, up to
+	// the window of each of its streams, has to leave something of the connection's, which HTTP/2 has all of them share.
+	stalled := rng.IntN(4) == 0
+	if stalled {
+		most = 10_000
+		for i := range behaviours {
+			behaviours[i].initial, behaviours[i].settle = 3000, false
+		}
+	}
 	plans := randomPlans(rng, 1+rng.IntN(30), servers, most)
 	concurrent := 1 + rng.IntN(10)
+	if stalled {
+		concurrent = len(plans) // those that are held up must not keep others from being opened
+	}
 	if rng.IntN(3) == 0 {
 		// A slow reader: with windows as large as what it is sent, for a stream of its own cannot wait for another's.
 		behaviours[0].slow = true
@@ -929,6 +967,7 @@ func model(t *testing.T, seed uint64) {
 					mu.Unlock()
 					p := newPeer(t, fmt.Sprintf("server %d", i), true, sc, seed+uint64(i)+100, behaviours[i])
 					p.onRead = check
+					p.stall = stalled && i == 0
 					p.start()
 					wg.Go(p.writeLoop)
 					wg.Go(p.readLoop)
@@ -971,6 +1010,20 @@ func model(t *testing.T, seed uint64) {
 			}
 			c.mu.Unlock()
 		})
+		if stalled {
+			wg.Go(func() {
+				if waiting := client.othersDone(len(plans), 0); waiting != "" {
+					t.Errorf("server 0 gives no credit, and these wait for it: %s", waiting)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				for _, p := range peers {
+					p.mu.Lock()
+					p.stall = false
+					p.mu.Unlock()
+				}
+			})
+		}
 		client.sendLoop(plans, concurrent)
 		late.Stop()
 		synctest.Wait()
