@@ -152,8 +152,9 @@ func (u *undecided) matched(rt *route) {
 	}
 	if logger := m.logger(); logger.Enabled(context.Background(), slog.LevelDebug) {
 		logger.LogAttrs(context.Background(), slog.LevelDebug, "oneport: matched",
-			slog.Any("remote", u.raw.RemoteAddr()), slog.String("route", rt.name), slog.String("protocol", u.protocol.String()),
-			slog.Bool("tls", p.secured != nil), slog.String("alpn", p.alpn()), slog.Bool("upgraded", p.upgrading), slog.Bool("early_settings", u.early))
+			slog.Any("remote", u.raw.RemoteAddr()), slog.String("route", rt.name),
+			slog.String("protocol", u.protocol.String()), slog.Bool("upgraded", p.upgrading),
+			slog.Bool("tls", p.secured != nil), slog.String("alpn", p.alpn()), slog.Bool("early_settings", u.early))
 	}
 	if m.OnMatch != nil {
 		m.OnMatch(Matched{
@@ -227,6 +228,8 @@ func (u *undecided) judge() (*route, *refusal) {
 		return nil, u.unmatched() // a matcher that is still waiting waits for what the server must not answer
 	case p.full:
 		return nil, u.tooLong()
+	case u.deadEnd():
+		u.awaitsRequest()
 	}
 	return nil, nil
 }

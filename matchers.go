@@ -390,7 +390,8 @@ func Silence(d time.Duration) Matcher {
 // All matches what every one of the matchers matches. Without any it matches everything.
 func All(matchers ...Matcher) Matcher {
 	matchers = slices.Clone(matchers)
-	return &builtin{name: "All", args: anys(matchers), takes: takenByAll(matchers), foreign: slices.ContainsFunc(matchers, isForeign), f: func(p *Preview) Verdict {
+	foreign := slices.ContainsFunc(matchers, isForeign)
+	return &builtin{name: "All", args: anys(matchers), takes: takenByAll(matchers), foreign: foreign, f: func(p *Preview) Verdict {
 		verdict := Match
 		for _, m := range matchers {
 			switch m.Match(p) {
@@ -407,7 +408,8 @@ func All(matchers ...Matcher) Matcher {
 // AnyOf matches what at least one of the matchers matches. Without any it matches nothing.
 func AnyOf(matchers ...Matcher) Matcher {
 	matchers = slices.Clone(matchers)
-	return &builtin{name: "AnyOf", args: anys(matchers), takes: takenByAny(matchers), foreign: slices.ContainsFunc(matchers, isForeign), f: func(p *Preview) Verdict {
+	foreign := slices.ContainsFunc(matchers, isForeign)
+	return &builtin{name: "AnyOf", args: anys(matchers), takes: takenByAny(matchers), foreign: foreign, f: func(p *Preview) Verdict {
 		verdict := NoMatch
 		for _, m := range matchers {
 			switch m.Match(p) {

@@ -84,8 +84,8 @@ type Mux struct {
 	WhenQueueFull QueuePolicy
 
 	// EarlySettings are the contents of the early SETTINGS frame, sent to an HTTP/2 client whose request is not there when
-	// the mux looks, while a route depends on it: it might wait for the server's SETTINGS. They bind the server behind: see [DefaultEarlySettings], which nil stands for. An empty slice that is not nil
-	// sends an empty frame.
+	// the mux looks, while a route depends on it: it might wait for the server's SETTINGS. They bind the server behind: see
+	// [DefaultEarlySettings], which nil stands for. An empty slice that is not nil sends an empty frame.
 	EarlySettings []http2.Setting
 
 	// Logger gets errors, and refused connections at level Warn, at most once per second and reason. At level Debug are

@@ -149,7 +149,8 @@ func (u *undecided) gone(err error) *refusal {
 // interruption is the refusal for which u was interrupted. The caller holds mux.mu, or knows that u was.
 func (u *undecided) interruption() *refusal {
 	if u.interrupted == ReasonTooMany {
-		return u.refusal(ReasonTooMany, errors.New("too many connections were without a route (Mux.MaxUndecided, or no files left), and this one for longest"))
+		return u.refusal(ReasonTooMany,
+			errors.New("too many connections were without a route (Mux.MaxUndecided, or no files left), and this one for longest"))
 	}
 	return u.refusal(ReasonShutdown, errors.New("the mux was stopped before the connection had a route"))
 }
@@ -361,7 +362,8 @@ func (r *refusal) answerHTTP1(now time.Time) []byte {
 	content := r.sentence() + "\n"
 	b := fmt.Appendf(nil, "HTTP/1.1 %d %s\r\n", status, http.StatusText(status))
 	b = fmt.Appendf(b, "Date: %s\r\n", now.UTC().Format(http.TimeFormat)) // RFC 9110, 6.6.1
-	b = fmt.Appendf(b, "%sContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n", r.header, len(content))
+	b = fmt.Appendf(b, "%sContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n",
+		r.header, len(content))
 	if r.noBody {
 		return b
 	}

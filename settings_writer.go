@@ -34,8 +34,8 @@ func earlySettingsDue(p *Preview) bool {
 
 // A frameFilter takes frames out of a stream that the peer at its end must not see: from a client's, the acknowledgement
 // of SETTINGS that the server has not sent, and SETTINGS and PING frames that were answered for it; from a server's,
-// acknowledgements that were sent for it. Acknowledgements come in the order of the SETTINGS frames (RFC 9113, 6.5.3), so those that are
-// one too many are the first.
+// acknowledgements that were sent for it. Acknowledgements come in the order of the SETTINGS frames (RFC 9113, 6.5.3), so
+// those that are one too many are the first.
 type frameFilter struct {
 	settings, acks, pings int // how many are still to be taken out
 

@@ -118,3 +118,46 @@ func TestTurnedAwayGRPC(t *testing.T) {
 		})
 	}
 }
+
+// TestTurnedAwayByClosedRoute does the same where the route that could take the client is closed.
+func TestTurnedAwayByClosedRoute(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name   string
+		others []Matcher // of routes below, which are open
+		early  bool      // one of them might take the client
+	}{
+		{"alone", nil, false},
+		{"beside HTTP1", []Matcher{HTTP1()}, false},
+		{"beside HTTP2", []Matcher{HTTP2()}, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				root := newPipeListener()
+				m := newMux(root)
+				refused := make(chan Refused, 1)
+				m.OnRefuse = func(r Refused) { refused <- r }
+				m.Match(GRPC()).Close()
+				for _, o := range tt.others {
+					m.Match(o)
+				}
+				serve(t, m)
+				client := dial(t, root)
+				write(t, client, capture(t, "grpc-go.1"))
+				if tt.early {
+					if f, err := http2.NewFramer(nil, client).ReadFrame(); err != nil || f.Header().Type != http2.FrameSettings {
+						t.Errorf("the mux sent %v, %v", f, err)
+					}
+					return
+				}
+				if got, err := io.ReadAll(client); err != nil || len(got) > 0 {
+					t.Errorf("answered %q, %v", got, err)
+				}
+				if r := <-refused; r.Reason != ReasonRouteClosed || r.EarlySettings || r.Waited != restTime {
+					t.Errorf("refused for %v after %v, early SETTINGS %v: %v", r.Reason, r.Waited, r.EarlySettings, r.Err)
+				}
+			})
+		})
+	}
+}
