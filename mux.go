@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/net/http2"
 
+	"github.com/oneport-go/oneport/internal/accepting"
 	"github.com/oneport-go/oneport/internal/h2"
 )
 
@@ -267,9 +268,8 @@ func (m *Mux) acceptAll() error {
 			m.accepted(c)
 		case m.isStopping(), errors.Is(err, net.ErrClosed):
 			return ErrClosed
-		case passes(err):
-			// As in net/http: 5 ms, twice as long each time, up to a second.
-			backoff = min(max(2*backoff, 5*time.Millisecond), time.Second)
+		case accepting.Passes(err):
+			backoff = accepting.Backoff(backoff)
 			m.counters.acceptErrors.Add(1)
 			m.log(slog.LevelWarn, "oneport: accepting failed, trying again",
 				slog.Any("err", err), slog.Duration("in", backoff))
@@ -285,29 +285,6 @@ func (m *Mux) acceptAll() error {
 			return fmt.Errorf("oneport: accepting on %v: %w", m.root.Addr(), err)
 		}
 	}
-}
-
-// passes reports whether an error of Accept says nothing of the next Accept.
-func passes(err error) bool {
-	if ne, ok := errors.AsType[net.Error](err); ok && (ne.Timeout() || temporary(ne)) {
-		return true
-	}
-	for _, errno := range [...]syscall.Errno{
-		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, // the system is short of something
-		syscall.ECONNABORTED, syscall.ECONNRESET, syscall.EPROTO, // the connection went before it was accepted
-		syscall.EINTR, syscall.EPERM, // a signal; a firewall's rule, accept(2)
-	} {
-		if errors.Is(err, errno) {
-			return true
-		}
-	}
-	return false
-}
-
-// temporary asks for what listeners other than the net package's still say with Temporary, as net/http does.
-func temporary(err error) bool {
-	t, ok := err.(interface{ Temporary() bool })
-	return ok && t.Temporary()
 }
 
 // Shutdown stops the mux gracefully: it closes the listener below, refuses at once the connections that have no route

@@ -33,13 +33,13 @@ import (
 	"log/slog"
 	"net"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
 	"github.com/oneport-go/oneport"
+	"github.com/oneport-go/oneport/internal/accepting"
 	"github.com/oneport-go/oneport/internal/dispatch"
 )
 
@@ -183,9 +183,8 @@ func (m *Mux) Serve() error {
 			m.engine.Handle(c)
 		case m.isStopped(), errors.Is(err, net.ErrClosed):
 			return ErrClosed
-		case passes(err):
-			// As in net/http: 5 ms, twice as long each time, up to a second.
-			backoff = min(max(2*backoff, 5*time.Millisecond), time.Second)
+		case accepting.Passes(err):
+			backoff = accepting.Backoff(backoff)
 			select {
 			case <-time.After(backoff):
 			case <-m.done:
@@ -195,19 +194,6 @@ func (m *Mux) Serve() error {
 			return fmt.Errorf("oneport/streams: accepting on %v: %w", m.root.Addr(), err)
 		}
 	}
-}
-
-// passes reports whether an error of Accept says nothing of the next Accept.
-func passes(err error) bool {
-	if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
-		return true
-	}
-	for _, errno := range [...]syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ECONNABORTED, syscall.ECONNRESET, syscall.EINTR} {
-		if errors.Is(err, errno) {
-			return true
-		}
-	}
-	return false
 }
 
 func (m *Mux) begin() error {
