@@ -74,7 +74,8 @@ func compareHeader(t *testing.T, r *Request, req *http.Request, data []byte) {
 			got.Add(f.Name, f.Value)
 		}
 	}
-	wantPseudo := map[string]string{":method": req.Method, ":scheme": "http", ":authority": req.Host, ":path": req.RequestURI}
+	host := withoutFold(req.Host)
+	wantPseudo := map[string]string{":method": req.Method, ":scheme": "http", ":authority": host, ":path": req.RequestURI}
 	if target := req.RequestURI; target[0] != '/' && target != "*" {
 		u := *req.URL
 		if u.Path == "" && u.RawQuery == "" && !u.ForceQuery && req.Method == "OPTIONS" {
@@ -116,10 +117,19 @@ func compareHeader(t *testing.T, r *Request, req *http.Request, data []byte) {
 	if v := want["Content-Length"]; len(v) > 1 {
 		want["Content-Length"] = v[:1]
 	}
+	for _, values := range want {
+		for i, v := range values {
+			values[i] = withoutFold(v)
+		}
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
 }
+
+// withoutFold takes away the space that net/textproto has at the end of a value that ends in an empty obs-fold, where
+// RFC 9112, 5.1 has none.
+func withoutFold(value string) string { return strings.Trim(value, " ") }
 
 // FuzzParse holds the flight behind a request to the frame reader of golang.org/x/net, and an answer on the whole to the
 // answers on its parts.
