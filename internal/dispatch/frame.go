@@ -25,31 +25,17 @@ const (
 	maxUnknownLen = 256
 )
 
-func parseFrameHeader(b []byte) http2.FrameHeader {
-	return http2.FrameHeader{
-		Length:   uint32(b[0])<<16 | uint32(b[1])<<8 | uint32(b[2]),
-		Type:     http2.FrameType(b[3]),
-		Flags:    http2.Flags(b[4]),
-		StreamID: binary.BigEndian.Uint32(b[5:]) & maxStreamID,
-	}
-}
-
-func appendFrameHeader(dst []byte, length int, typ http2.FrameType, flags http2.Flags, id uint32) []byte {
-	dst = append(dst, byte(length>>16), byte(length>>8), byte(length), byte(typ), byte(flags))
-	return binary.BigEndian.AppendUint32(dst, id)
-}
-
 func appendFrame(dst []byte, typ http2.FrameType, flags http2.Flags, id uint32, payload []byte) []byte {
-	return append(appendFrameHeader(dst, len(payload), typ, flags, id), payload...)
+	return append(h2.AppendFrameHeader(dst, len(payload), typ, flags, id), payload...)
 }
 
 func appendWindowUpdate(dst []byte, id uint32, n int64) []byte {
-	dst = appendFrameHeader(dst, 4, http2.FrameWindowUpdate, 0, id)
+	dst = h2.AppendFrameHeader(dst, 4, http2.FrameWindowUpdate, 0, id)
 	return binary.BigEndian.AppendUint32(dst, uint32(n))
 }
 
 func appendReset(dst []byte, id uint32, code http2.ErrCode) []byte {
-	dst = appendFrameHeader(dst, 4, http2.FrameRSTStream, 0, id)
+	dst = h2.AppendFrameHeader(dst, 4, http2.FrameRSTStream, 0, id)
 	return binary.BigEndian.AppendUint32(dst, uint32(code))
 }
 
@@ -66,7 +52,7 @@ func appendBlock(dst []byte, id uint32, endStream bool, priority, block []byte, 
 	if n == len(block) {
 		flags |= http2.FlagHeadersEndHeaders
 	}
-	dst = appendFrameHeader(dst, len(priority)+n, http2.FrameHeaders, flags, id)
+	dst = h2.AppendFrameHeader(dst, len(priority)+n, http2.FrameHeaders, flags, id)
 	dst = append(append(dst, priority...), block[:n]...)
 	for block = block[n:]; len(block) > 0; block = block[n:] {
 		n, flags = min(len(block), maxFrame), 0
@@ -157,7 +143,7 @@ func (p *parser) next(b []byte) (it item, n int, err *frameError) {
 	if len(b) < headerLen {
 		return it, 0, nil
 	}
-	h := parseFrameHeader(b)
+	h := h2.ParseFrameHeader(b)
 	end := headerLen + int(h.Length)
 	if e := p.check(h); e != nil {
 		return it, 0, &frameError{*e, end}
@@ -241,7 +227,7 @@ func (p *parser) block(h http2.FrameHeader, b []byte) (it item, n int, err *fram
 		if len(b) < n+headerLen {
 			return it, 0, nil
 		}
-		c := parseFrameHeader(b[n:])
+		c := h2.ParseFrameHeader(b[n:])
 		end := n + headerLen + int(c.Length)
 		switch {
 		case c.Type != http2.FrameContinuation || c.StreamID != h.StreamID:

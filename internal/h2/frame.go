@@ -30,8 +30,8 @@ const (
 	settingLen = 6
 )
 
-// parseFrameHeader decodes the frame header that b begins with.
-func parseFrameHeader(b []byte) http2.FrameHeader {
+// ParseFrameHeader decodes the frame header that b begins with.
+func ParseFrameHeader(b []byte) http2.FrameHeader {
 	return http2.FrameHeader{
 		Length:   uint32(b[0])<<16 | uint32(b[1])<<8 | uint32(b[2]),
 		Type:     http2.FrameType(b[3]),
@@ -40,17 +40,17 @@ func parseFrameHeader(b []byte) http2.FrameHeader {
 	}
 }
 
-// appendFrameHeader appends the header of a frame without flags that concerns
-// the whole connection.
-func appendFrameHeader(dst []byte, length int, typ http2.FrameType) []byte {
-	return append(dst, byte(length>>16), byte(length>>8), byte(length), byte(typ), 0, 0, 0, 0, 0)
+// AppendFrameHeader appends the header of a frame to dst (RFC 9113 4.1).
+func AppendFrameHeader(dst []byte, length int, typ http2.FrameType, flags http2.Flags, streamID uint32) []byte {
+	dst = append(dst, byte(length>>16), byte(length>>8), byte(length), byte(typ), byte(flags))
+	return binary.BigEndian.AppendUint32(dst, streamID)
 }
 
 // AppendSettings appends a SETTINGS frame to dst (RFC 9113 6.5). The settings
 // must fit a frame that any peer accepts, which is to say that there are at
 // most 2730 of them.
 func AppendSettings(dst []byte, settings ...http2.Setting) []byte {
-	dst = appendFrameHeader(dst, len(settings)*settingLen, http2.FrameSettings)
+	dst = AppendFrameHeader(dst, len(settings)*settingLen, http2.FrameSettings, 0, 0)
 	for _, s := range settings {
 		dst = binary.BigEndian.AppendUint16(dst, uint16(s.ID))
 		dst = binary.BigEndian.AppendUint32(dst, s.Val)
@@ -76,7 +76,7 @@ func AppendPingACK(dst []byte, payload [8]byte) []byte {
 func AppendGoAway(dst []byte, lastStreamID uint32, code http2.ErrCode, debug string) []byte {
 	const fixedLen = 8
 	debug = debug[:min(len(debug), maxFrameSize-fixedLen)]
-	dst = appendFrameHeader(dst, fixedLen+len(debug), http2.FrameGoAway)
+	dst = AppendFrameHeader(dst, fixedLen+len(debug), http2.FrameGoAway, 0, 0)
 	dst = binary.BigEndian.AppendUint32(dst, lastStreamID&streamIDMask)
 	dst = binary.BigEndian.AppendUint32(dst, uint32(code))
 	return append(dst, debug...)

@@ -233,7 +233,7 @@ func (p *Parser) parse(data []byte) (State, *ConnError) {
 			return Incomplete, nil
 		}
 		if !p.inFrame {
-			p.frame = parseFrameHeader(data[p.offset:])
+			p.frame = ParseFrameHeader(data[p.offset:])
 			p.inFrame = true
 			p.frames++
 			if err := p.checkFrameHeader(); err != nil {

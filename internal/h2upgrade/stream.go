@@ -87,7 +87,7 @@ func (r *Request) appendHeaders(dst []byte) []byte {
 		if n == len(block) {
 			flags |= http2.FlagHeadersEndHeaders // in CONTINUATION it is the same bit
 		}
-		dst = appendFrameHeader(dst, n, typ, flags, streamID)
+		dst = h2.AppendFrameHeader(dst, n, typ, flags, streamID)
 		dst = append(dst, block[:n]...)
 		if block = block[n:]; len(block) == 0 {
 			return dst
@@ -104,16 +104,11 @@ func appendData(dst, content []byte) []byte {
 		if n == len(content) {
 			flags = http2.FlagDataEndStream
 		}
-		dst = appendFrameHeader(dst, n, http2.FrameData, flags, streamID)
+		dst = h2.AppendFrameHeader(dst, n, http2.FrameData, flags, streamID)
 		dst = append(dst, content[:n]...)
 		content = content[n:]
 	}
 	return dst
-}
-
-func appendFrameHeader(dst []byte, length int, typ http2.FrameType, flags http2.Flags, stream uint32) []byte {
-	dst = append(dst, byte(length>>16), byte(length>>8), byte(length), byte(typ), byte(flags))
-	return binary.BigEndian.AppendUint32(dst, stream)
 }
 
 // appendField appends a literal with a literal name, which is in no table and enters none (RFC 7541 6.2.2, 6.2.3).
