@@ -33,6 +33,9 @@ import (
 // On a connection in the clear the AuthInfo is that of [insecure.NewCredentials], of security level NoSecurity. An
 // interceptor can tell the two apart by it, so one server can be on both sides.
 //
+// On a connection in the clear whose requests oneport dispatches one by one, they have gRPC read without a buffer of its
+// own (32 KiB, unless grpc.ReadBufferSize says otherwise) for each connection that is idle.
+//
 // gRPC sets TCP_USER_TIMEOUT only on a *net.TCPConn that it got as such. Above TLS, set it on the listening socket.
 type Credentials struct {
 	// RequireTLS refuses connections in the clear.
@@ -59,7 +62,7 @@ func (cr Credentials) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInf
 	case !ok && cr.RequireTLS:
 		return nil, nil, errCleartext
 	case !ok:
-		return insecure.NewCredentials().ServerHandshake(c)
+		return insecure.NewCredentials().ServerHandshake(lean(c))
 	}
 	return withSocket(c), credentials.TLSInfo{
 		State:          state,

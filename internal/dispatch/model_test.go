@@ -965,6 +965,9 @@ func model(t *testing.T, seed uint64) {
 					mu.Lock()
 					c = sc.(*Conn).c
 					mu.Unlock()
+					if ready := (seed+uint64(i))%2 == 0; ready {
+						sc = readyConn{sc.(*Conn), t}
+					}
 					p := newPeer(t, fmt.Sprintf("server %d", i), true, sc, seed+uint64(i)+100, behaviours[i])
 					p.onRead = check
 					p.stall = stalled && i == 0

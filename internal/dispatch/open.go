@@ -36,7 +36,9 @@ type opener struct {
 
 // open reads until the first request has come, and answers where the client may be waiting for that.
 func (c *conn) open() {
-	o := &opener{conn: c, b: make([]byte, 0, 4096)}
+	lent := heldBuffers.Get().(*[heldBuffer]byte)
+	defer heldBuffers.Put(lent)
+	o := &opener{conn: c, b: lent[:0]}
 	start := time.Now()
 	c.sock.SetReadDeadline(start.Add(c.d.Limits.OpenTimeout))
 	for {
@@ -323,7 +325,8 @@ func (o *opener) request(it item, raw []byte) (done bool, err error) {
 		f.waiting++
 		v.owes = append(v.owes, f)
 	}
-	v.buf = append(o.appendGreeting(v.buf), o.replay...)
+	v.lent = heldBuffers.Get().(*[heldBuffer]byte)
+	v.buf = append(o.appendGreeting(v.lent[:0]), o.replay...)
 	for _, p := range o.pings {
 		v.buf = appendFrame(v.buf, http2.FramePing, 0, 0, p[:])
 		o.rawPings++

@@ -13,11 +13,11 @@ import (
 // readPassing is Read while the connection passes through: it reads from the socket, and delivers what has been looked
 // at. What cannot be judged yet, a part of a frame header or of a header block, is held back. It returns with 0 and
 // without an error when the connection is being split. The caller holds rmu.
-func (v *Conn) readPassing(p []byte) (int, error) {
+func (v *Conn) readPassing(l lazily) (int, error) {
 	c := v.c
 	for {
 		if v.clear > 0 {
-			return v.deliver(p), nil
+			return v.deliver(l.buffer()), nil
 		}
 		c.mu.Lock()
 		if c.mode != passing || v.closed {
@@ -26,12 +26,17 @@ func (v *Conn) readPassing(p []byte) (int, error) {
 		}
 		c.mu.Unlock()
 
-		b, held := p, len(v.buf)
+		var b []byte
+		var n int
+		var err error
+		held := len(v.buf)
 		if held > 0 {
 			v.buf = grow(v.buf)
 			b = v.buf[:cap(v.buf)]
+			n, err = c.sock.Read(b[held:])
+		} else {
+			b, n, err = v.readSocket(l)
 		}
-		n, err := c.sock.Read(b[held:])
 		if n == 0 && err != nil {
 			return 0, err
 		}

@@ -26,6 +26,9 @@ type Conn struct {
 	clear int
 	lent  *[heldBuffer]byte // the memory of buf, where that is not larger
 
+	socket   *socket // for ReadReady
+	noSocket bool    // there is none
+
 	// What the server writes.
 	wmu  sync.Mutex // one Write at a time, and guards out, held and dec
 	out  parser
@@ -128,17 +131,22 @@ func (v *Conn) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
+	return v.read(lazily{p: p})
+}
+
+// read is Read for a caller that holds rmu.
+func (v *Conn) read(l lazily) (int, error) {
 	if v.clear > 0 {
-		return v.deliver(p), nil
+		return v.deliver(l.buffer()), nil
 	}
-	if n, err := v.readPassing(p); n > 0 || err != nil {
+	if n, err := v.readPassing(l); n > 0 || err != nil {
 		return n, err
 	}
-	return v.readSplit(p)
+	return v.readSplit(l)
 }
 
 // readSplit is Read in splitting.
-func (v *Conn) readSplit(p []byte) (int, error) {
+func (v *Conn) readSplit(l lazily) (int, error) {
 	c := v.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -150,7 +158,7 @@ func (v *Conn) readSplit(p []byte) (int, error) {
 			return 0, v.opError("read", os.ErrDeadlineExceeded)
 		case v.in.len() > 0:
 			full := v.in.len() > maxUnread
-			n := copy(p, v.in.bytes())
+			n := copy(l.buffer(), v.in.bytes())
 			v.in.skip(n)
 			c.pumpUploads(v)
 			if full && v.in.len() <= maxUnread {

@@ -1,0 +1,71 @@
+package dispatch
+
+import "net"
+
+// Memory lends a buffer to [Conn.ReadReady].
+type Memory = interface {
+	// Get returns a buffer that is not empty. Until Put, it returns the same one.
+	Get() []byte
+	// Put takes the buffer back, in which nothing was written.
+	Put()
+}
+
+// ReadReady is Read for a server that would not keep a buffer while it waits: it asks for one when there is something to
+// read, where the client's connection is a socket of the net package, and at once where it is not. If it returns 0, the
+// buffer is given back.
+func (v *Conn) ReadReady(m Memory) (n int, err error) {
+	v.rmu.Lock()
+	defer v.rmu.Unlock()
+	n, err = v.read(lazily{memory: m})
+	if n == 0 {
+		m.Put()
+	}
+	return n, err
+}
+
+// lazily is the buffer of a Read, or, if that is nil, the memory that lends one.
+type lazily struct {
+	p      []byte
+	memory Memory
+}
+
+func (l lazily) buffer() []byte {
+	if l.memory != nil {
+		return l.memory.Get()
+	}
+	return l.p
+}
+
+// readSocket reads from the client's connection.
+func (v *Conn) readSocket(l lazily) (b []byte, n int, err error) {
+	if l.memory != nil {
+		if v.socket == nil && !v.noSocket {
+			v.noSocket = !v.initSocket()
+		}
+		if v.socket != nil {
+			return v.socket.read(l.memory)
+		}
+	}
+	b = l.buffer()
+	n, err = v.c.sock.Read(b)
+	return b, n, err
+}
+
+// initSocket prepares for reading from the socket itself, if the client's connection is one and has nothing above it.
+func (v *Conn) initSocket() bool {
+	var err error
+	s := new(socket)
+	switch c := v.c.sock.(type) {
+	case *net.TCPConn:
+		s.raw, err = c.SyscallConn()
+	case *net.UnixConn:
+		s.raw, err = c.SyscallConn()
+	default:
+		return false
+	}
+	if err != nil || !s.init() {
+		return false
+	}
+	v.socket = s
+	return true
+}
