@@ -188,6 +188,9 @@ func TestSmoke(t *testing.T) {
 	if len(r.Samples) != 4 || len(r.Latencies) != 2 || len(r.Failures) != 0 {
 		t.Fatalf("%d samples, %d latencies, %d failures", len(r.Samples), len(r.Latencies), len(r.Failures))
 	}
+	if got := r.Run.Processors; !strings.Contains(got, "for the server") && !strings.Contains(strings.Join(r.Notes, " "), "share the processors") {
+		t.Errorf("the processors: %q, with the notes %q", got, r.Notes)
+	}
 	for _, s := range r.Samples {
 		for _, metric := range []string{"throughput", "p50", "p999", "allocs"} {
 			if !(s.Values[metric] > 0) {
@@ -248,7 +251,7 @@ func TestTarget(t *testing.T) {
 		served := make(chan error)
 		go func() { served <- s.Serve(l) }()
 		dir := t.TempDir()
-		args := strings.Fields("-scenario new-http1 -rounds 1 -duration 10ms -path /v1/hello -target " + l.Addr().String())
+		args := strings.Fields("-scenario new-http1 -shared -rounds 1 -duration 10ms -path /v1/hello -target " + l.Addr().String())
 		err = command(t.Context(), append(args, "-out", dir), io.Discard, io.Discard)
 		s.Close()
 		<-served
@@ -264,6 +267,9 @@ func TestTarget(t *testing.T) {
 		}
 		if err != nil {
 			t.Fatal(err)
+		}
+		if got := r.Run.Processors; got != "shared by server and load" {
+			t.Errorf("the processors: %s", got)
 		}
 		v := r.Samples[0].Values
 		if _, measured := v["cpu"]; measured || !(v["throughput"] > 0) {

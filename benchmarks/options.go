@@ -23,6 +23,7 @@ type options struct {
 	warmUp     time.Duration
 	most       int // connections, 0 for as many as a scenario wants
 	out        string
+	shared     bool
 
 	target, path, method string
 
@@ -57,6 +58,7 @@ func parse(args []string, errOut io.Writer) (*options, error) {
 	flags.IntVar(&o.rounds, "rounds", 0, "measure everything this many times (default 9, with -quick 2)")
 	flags.DurationVar(&o.duration, "duration", 0, "measure each scenario for so long in a round (default 600ms, with -quick 100ms)")
 	flags.BoolVar(&quick, "quick", false, "a short run, that shows errors and no times to rely on")
+	flags.BoolVar(&o.shared, "shared", false, "let servers and load share the processors, and do not give each half of them")
 	flags.BoolVar(&o.list, "list", false, "list contenders and scenarios and how long the run would take, and do not run")
 	flags.StringVar(&o.out, "out", "", "write the results to this `directory` (default results/full, results/quick for -quick, and results/custom where scenarios or contenders are chosen)")
 	flags.StringVar(&o.target, "target", "", "put the server at this `host:port` under load too, with requests for -path and -method")

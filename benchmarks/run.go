@@ -7,10 +7,13 @@ import (
 	"io"
 	"math"
 	"net"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 
+	"github.com/oneport-go/oneport/benchmarks/internal/affinity"
 	"github.com/oneport-go/oneport/benchmarks/internal/contender"
 	"github.com/oneport-go/oneport/benchmarks/internal/load"
 	"github.com/oneport-go/oneport/benchmarks/internal/results"
@@ -24,6 +27,7 @@ type runner struct {
 	options   *options
 	results   *results.Results
 	proxied   bool // round-trip times are those of a proxy
+	split     *split
 	failed    map[cell]bool
 	noted     map[string]bool
 	latencies map[cell]*hdrhistogram.Histogram
@@ -46,6 +50,8 @@ func run(ctx context.Context, o *options, errOut io.Writer) (*results.Results, e
 		latencies: make(map[cell]*hdrhistogram.Histogram),
 	}
 	r.roundTrips()
+	r.divide()
+	defer r.shareAll()
 	if limit := connectionLimit(); limit > 0 && (o.most == 0 || limit < o.most) {
 		o.most = limit
 	}
@@ -133,6 +139,69 @@ func (r *runner) roundTrips() {
 	r.note("Round-trip times are those of a proxy, since a network namespace with netem cannot be had: " + err.Error() + ".")
 }
 
+// split is who has which processors.
+type split struct {
+	all, server, load []int
+	divided           bool // the load has load now, else it has all
+}
+
+// divide finds out which processors servers and load are to have.
+func (r *runner) divide() {
+	const shared = "shared by server and load"
+	r.results.Run.Processors = shared
+	if r.options.shared || !slices.ContainsFunc(r.options.contenders, func(c contender.Contender) bool { return c.Name != targetName }) {
+		return
+	}
+	all, err := affinity.All()
+	if err == nil {
+		r.split = &split{all: all}
+		r.split.server, r.split.load, err = affinity.Halves()
+	}
+	if err != nil {
+		r.split = nil
+		r.note("Servers and load share the processors: " + err.Error() + ".")
+		return
+	}
+	r.results.Run.Processors = fmt.Sprintf("%s for the server, %s for the load; %s where the scenario is about their number",
+		numbers(r.split.server), numbers(r.split.load), shared)
+}
+
+func numbers(list []int) string {
+	return strings.Trim(strings.ReplaceAll(fmt.Sprint(list), " ", ", "), "[]")
+}
+
+// processors gives the load its processors and returns those of the server. A scenario that is about the number of
+// processors has all of them for both.
+func (r *runner) processors(s step) ([]int, error) {
+	if r.split == nil {
+		return nil, nil
+	}
+	divide := s.scenario.Server.Procs == 0
+	if divide != r.split.divided {
+		load := r.split.all
+		if divide {
+			load = r.split.load
+		}
+		if err := affinity.Pin(load); err != nil {
+			return nil, err
+		}
+		r.split.divided = divide
+	}
+	if !divide {
+		return r.split.all, nil
+	}
+	return r.split.server, nil
+}
+
+// shareAll gives this process all processors again.
+func (r *runner) shareAll() {
+	if r.split != nil && r.split.divided {
+		if err := affinity.Pin(r.split.all); err != nil {
+			r.note("Giving the processors back: " + err.Error() + ".")
+		}
+	}
+}
+
 // note notes what a reader of the report has to know, once.
 func (r *runner) note(s string) {
 	if !r.noted[s] {
@@ -150,6 +219,10 @@ func (r *runner) step(s step) (err error) {
 		Most:     r.options.most,
 	}
 	rtt := s.scenario.Server.RTT
+	processors, err := r.processors(s)
+	if err != nil {
+		return err
+	}
 	if s.contender.Name == targetName {
 		env.Server = target{}
 		env.Addresses = contender.Addresses{HTTP: r.options.target, GRPC: r.options.target}
@@ -157,6 +230,7 @@ func (r *runner) step(s step) (err error) {
 	} else {
 		config := s.scenario.Server
 		config.Contender = s.contender.Name
+		config.Processors = processors
 		config.Namespace = rtt > 0 && !r.proxied
 		p, err := contender.Start(config)
 		if err != nil {

@@ -9,8 +9,11 @@ import (
 	"strings"
 
 	"github.com/soheilhy/cmux"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/oneport-go/oneport"
+	"github.com/oneport-go/oneport/grpccreds"
 )
 
 // A Need is what a scenario wants of a server.
@@ -64,7 +67,7 @@ var Table = []Contender{
 	},
 	{
 		Name:  "oneport-server",
-		About: "oneport.Server on a listener of oneport.Listen, which dispatches HTTP/2 connections by request",
+		About: "oneport.Server on a listener of oneport.Listen, which dispatches HTTP/2 connections by request; grpc-go with grpccreds",
 		serve: serveOneportServer,
 	},
 	{
@@ -107,7 +110,11 @@ func servePlain(s *setup) error {
 		return err
 	}
 	s.addresses = Addresses{HTTP: httpPort.address, GRPC: grpcPort.address}
-	httpServer, grpcServer := newHTTP(newHandler()), s.newGRPC(s.config.TLS)
+	creds := insecure.NewCredentials()
+	if s.config.TLS {
+		creds = credentials.NewTLS(s.tls)
+	}
+	httpServer, grpcServer := newHTTP(newHandler()), newGRPC(creds)
 	for _, l := range httpPort.listeners {
 		if s.config.TLS {
 			httpServer.TLSConfig = s.tls
@@ -132,7 +139,7 @@ func serveMux(s *setup, listen listenFunc) error {
 		return err
 	}
 	s.addresses = Addresses{HTTP: port.address, GRPC: port.address}
-	httpServer, grpcServer := newHTTP(newHandler()), s.newGRPC(false)
+	httpServer, grpcServer := newHTTP(newHandler()), newGRPC(insecure.NewCredentials())
 	oneport.ConfigureHTTP(httpServer)
 	for _, l := range port.listeners {
 		mux := oneport.New(l)
@@ -159,7 +166,7 @@ func serveOneportServer(s *setup) error {
 	}
 	s.addresses = Addresses{HTTP: port.address, GRPC: port.address}
 	server := &oneport.Server{
-		GRPC: s.newGRPC(false),
+		GRPC: newGRPC(grpccreds.Credentials{}),
 		HTTP: newHTTP(newHandler()),
 		Configure: func(m *oneport.Mux) {
 			for i := range s.config.Routes {
@@ -182,7 +189,7 @@ func serveCmux(s *setup) error {
 		return err
 	}
 	s.addresses = Addresses{HTTP: port.address, GRPC: port.address}
-	httpServer, grpcServer := newHTTP(newHandler()), s.newGRPC(false)
+	httpServer, grpcServer := newHTTP(newHandler()), newGRPC(insecure.NewCredentials())
 	for _, l := range port.listeners {
 		if s.config.TLS {
 			l = tls.NewListener(l, s.tls)
@@ -206,7 +213,7 @@ func serveHTTPHandler(s *setup) error {
 		return err
 	}
 	s.addresses = Addresses{HTTP: port.address, GRPC: port.address}
-	grpcServer, rest := s.newGRPC(false), newHandler()
+	grpcServer, rest := newGRPC(insecure.NewCredentials()), newHandler()
 	httpServer := newHTTP(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
 			grpcServer.ServeHTTP(w, r)

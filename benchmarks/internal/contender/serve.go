@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+
+	"github.com/oneport-go/oneport/benchmarks/internal/affinity"
 )
 
 // serverVariable is set in the environment of a process that is to be a server.
@@ -72,6 +74,11 @@ func start(config Config) (*setup, error) {
 	c, ok := Find(config.Contender)
 	if !ok {
 		return nil, fmt.Errorf("there is no contender %q", config.Contender)
+	}
+	if config.Processors != nil {
+		if err := affinity.Pin(config.Processors); err != nil {
+			return nil, err
+		}
 	}
 	if config.Procs > 0 {
 		runtime.GOMAXPROCS(config.Procs)

@@ -29,6 +29,9 @@ type Config struct {
 	Listeners int // on each port, with SO_REUSEPORT; 0 means one without it
 	Procs     int // GOMAXPROCS, 0 for Go's default
 
+	// Processors are those that the server may use; nil stands for all.
+	Processors []int
+
 	// Namespace has the server listen on the loopback of a network namespace of its own, and RTT gives that a round-trip
 	// time.
 	Namespace bool
@@ -113,12 +116,8 @@ func (s *setup) listen(listen listenFunc) (*port, error) {
 }
 
 // newGRPC makes the gRPC server of every contender.
-func (s *setup) newGRPC(withTLS bool) *grpc.Server {
-	var options []grpc.ServerOption
-	if withTLS {
-		options = append(options, grpc.Creds(credentials.NewTLS(s.tls)))
-	}
-	server := grpc.NewServer(options...)
+func newGRPC(creds credentials.TransportCredentials) *grpc.Server {
+	server := grpc.NewServer(grpc.Creds(creds))
 	healthpb.RegisterHealthServer(server, health.NewServer())
 	grpc_testing.RegisterTestServiceServer(server, testService{})
 	return server

@@ -178,6 +178,9 @@ func (r *Results) writeReport(w io.Writer, sum *Summary, figures []figure) {
 	rows = append(rows,
 		[]string{"run", fmt.Sprintf("%s, %.1f minutes", r.Run.Began, r.Run.Minutes)},
 		[]string{"rounds", fmt.Sprintf("%d, in each every scenario for %s after a warm-up of %s", r.Run.Rounds, r.Run.Duration, r.Run.WarmUp)})
+	if r.Run.Processors != "" {
+		rows = append(rows, []string{"processors", r.Run.Processors})
+	}
 	if r.Run.RoundTrips != "" {
 		rows = append(rows, []string{"round-trip times", r.Run.RoundTrips})
 	}

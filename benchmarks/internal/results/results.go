@@ -28,6 +28,7 @@ type Run struct {
 	WarmUp     string
 	Duration   string // of the measuring of a scenario in a round
 	RoundTrips string // how round-trip times were simulated
+	Processors string // who had which
 }
 
 // Contender is one of the servers that were compared.

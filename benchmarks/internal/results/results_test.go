@@ -30,6 +30,7 @@ func fixed() *Results {
 		Run: Run{
 			Command: "go run .", Began: "2026-01-02T03:04:05Z", Minutes: 29.5, Rounds: 9,
 			WarmUp: "150ms", Duration: "600ms", RoundTrips: "netem on the loopback of a network namespace",
+			Processors: "0, 1, 2, 3 for the server, 4, 5, 6, 7 for the load",
 		},
 		Contenders: []Contender{{"plain", "no mux"}, {"oneport", "oneport.Mux"}, {"servehttp", "a handler of net/http"}},
 		Scenarios: []Scenario{
