@@ -47,6 +47,7 @@ type transit struct {
 
 	peeking     bool
 	empty       bool   // a look has just found nothing
+	judged      bool   // what a look has just found leaves it undecided
 	onSocket    bool   // peeker can look at the socket below TLS
 	consumed    []byte // what was taken out of the connection, if not peeking
 	first       []byte // what the server reads before that, in place of an upgrade
@@ -120,7 +121,7 @@ func (u *undecided) decide() (rt *route, refused *refusal) {
 }
 
 // glance finds the route of a connection whose bytes at hand suffice for that, if there is nothing else to be done than to
-// hand it over. It waits for nothing. If it finds none, decide starts anew.
+// hand it over. It waits for nothing. If it finds none, decide goes on from there, or starts anew.
 func (u *undecided) glance() *route {
 	defer u.peeker.release()
 	p := &u.preview
@@ -129,13 +130,16 @@ func (u *undecided) glance() *route {
 		u.empty = err == nil && !ended
 		return nil
 	}
-	p.data, p.ended = data, ended
-	rt, _ := u.judge()
-	if rt != nil && (rt.secure != nil || p.upgrading) {
-		rt = nil
-	}
+	p.show(data, ended, u.mux.maxPreviewBytes())
+	rt, refused := u.judge()
 	u.protocol, u.language = p.Protocol(), p.language()
+	if rt == nil && refused == nil {
+		u.judged, u.seen = true, len(data)
+	}
 	p.data = nil
+	if rt != nil && (rt.secure != nil || p.upgrading) {
+		return nil
+	}
 	return rt
 }
 
@@ -180,9 +184,10 @@ func (u *undecided) endReaders() {
 func (u *undecided) find() (*route, *refusal) {
 	p := &u.preview
 	for wait := false; ; wait = true {
-		data, ended, err := u.look(wait)
-		if err == nil {
-			p.data, p.ended, p.full = data, ended, len(data) >= u.mux.maxPreviewBytes()
+		if u.judged {
+			u.judged = false
+		} else if data, ended, err := u.look(wait); err == nil {
+			p.show(data, ended, u.mux.maxPreviewBytes())
 			if rt, refused := u.judge(); rt != nil || refused != nil {
 				return rt, refused
 			}
