@@ -75,7 +75,7 @@ type route struct {
 	upgrade  bool
 	secure   *Secure // if not nil, the route leads to routes inside TLS and has no queue
 
-	queue  chan arrival
+	queue  chan *arrival
 	closed chan struct{}
 	once   sync.Once
 
@@ -87,7 +87,8 @@ type route struct {
 	matched atomic.Uint64
 }
 
-// An arrival is a connection that has found its route.
+// An arrival is a connection that has found its route. Whoever takes it out of the queue gives it back to arrivals: in the
+// queue, which is made for many and mostly has none, it would be memory for each of them.
 type arrival struct {
 	raw      net.Conn // as it was accepted
 	conn     net.Conn // raw, or a *tls.Conn above it
@@ -102,13 +103,21 @@ type arrival struct {
 	accepted time.Time
 }
 
+var arrivals = sync.Pool{New: func() any { return new(arrival) }}
+
+// done gives a back. It must not be used after that.
+func (a *arrival) done() {
+	*a = arrival{}
+	arrivals.Put(a)
+}
+
 func newRoute(m *Mux, r Route) *route {
 	return &route{
 		mux:      m,
 		name:     routeName(r.Name, r.Matchers),
 		matchers: slices.Clone(r.Matchers),
 		foreign:  slices.ContainsFunc(r.Matchers, isForeign),
-		queue:    make(chan arrival, m.queueLength()),
+		queue:    make(chan *arrival, m.queueLength()),
 		closed:   make(chan struct{}),
 		upgrade:  r.Upgrade,
 		ack:      r.SettingsACK,
@@ -173,7 +182,8 @@ func (rt *route) Accept() (net.Conn, error) {
 
 // open makes of an arrival what the server gets: wherever the stream need not be changed, the connection that was
 // accepted.
-func (rt *route) open(a arrival) net.Conn {
+func (rt *route) open(a *arrival) net.Conn {
+	defer a.done()
 	rt.matched.Add(1)
 	rt.mux.pending.Done()
 	ch := changes{first: a.first, replay: a.consumed, hideTLS: a.protocol == ProtocolHTTP2 && rt.netHTTP.Load()}
@@ -221,6 +231,7 @@ func (rt *route) refuseQueued() {
 		case a := <-rt.queue:
 			go func() {
 				defer rt.mux.pending.Done()
+				defer a.done()
 				rt.mux.refuse(a.conn, rt, &refusal{
 					raw:      a.raw,
 					tls:      a.tls,
@@ -256,10 +267,12 @@ func (rt *route) deliverNow(u *undecided) bool {
 		return false
 	}
 	rt.mux.pending.Add(1)
+	a := u.arrival()
 	select {
-	case rt.queue <- u.arrival():
+	case rt.queue <- a:
 	default:
 		rt.mux.pending.Done()
+		a.done()
 		return false
 	}
 	if rt.isClosed() {
@@ -269,8 +282,9 @@ func (rt *route) deliverNow(u *undecided) bool {
 }
 
 // arrival is u as it goes into the queue of its route.
-func (u *undecided) arrival() arrival {
-	a := arrival{
+func (u *undecided) arrival() *arrival {
+	a := arrivals.Get().(*arrival)
+	*a = arrival{
 		raw:      u.raw,
 		conn:     u.conn,
 		tls:      u.preview.secured,
@@ -301,9 +315,10 @@ func (rt *route) awaitRoom(u *undecided) *refusal {
 	m.waiting.add(u)
 	m.mu.Unlock()
 	m.pending.Add(1)
+	a := u.arrival()
 	var refused *refusal
 	select {
-	case rt.queue <- u.arrival():
+	case rt.queue <- a:
 		m.forget(u)
 		if rt.isClosed() {
 			rt.refuseQueued()
@@ -317,6 +332,7 @@ func (rt *route) awaitRoom(u *undecided) *refusal {
 		refused = u.refusal(ReasonQueueFull, errQueueFull)
 	}
 	m.pending.Done()
+	a.done()
 	return refused
 }
 
