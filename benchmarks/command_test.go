@@ -37,12 +37,12 @@ func TestParse(t *testing.T) {
 		args string
 		want want
 	}{
-		{"", want{"plain", all[0].Name, 9, 600 * time.Millisecond, "results/full"}},
+		{"", want{"plain", all[0].Name, 12, 500 * time.Millisecond, "results/full"}},
 		{"-quick", want{"plain", all[0].Name, 2, 100 * time.Millisecond, "results/quick"}},
 		{"-quick -rounds 3 -duration 1s -out x", want{"plain", all[0].Name, 3, time.Second, "x"}},
-		{"-contender oneport,plain -scenario rpc-1", want{"oneport", "rpc-1", 9, 600 * time.Millisecond, "results/custom"}},
-		{"-scenario rpc-*,rpc-1,new-grpc", want{"plain", "rpc-1", 9, 600 * time.Millisecond, "results/custom"}},
-		{"-target localhost:80", want{"target", "new-http1", 9, 600 * time.Millisecond, "results/custom"}},
+		{"-contender oneport,plain -scenario rpc-1", want{"oneport", "rpc-1", 12, 500 * time.Millisecond, "results/custom"}},
+		{"-scenario rpc-*,rpc-1,new-grpc", want{"plain", "rpc-1", 12, 500 * time.Millisecond, "results/custom"}},
+		{"-target localhost:80", want{"target", "new-http1", 12, 500 * time.Millisecond, "results/custom"}},
 		{"-target localhost:80 -contender plain -quick", want{"target", "new-http1", 2, 100 * time.Millisecond, "results/custom"}},
 	} {
 		o, err := parse(strings.Fields(tt.args), io.Discard)

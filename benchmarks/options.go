@@ -37,10 +37,10 @@ type options struct {
 // targetName is the name under which the server at -target is in the results.
 const targetName = "target"
 
-// The defaults. Nine rounds are the fewest for which one that is far off does not decide how far an interval reaches.
+// The defaults. Twelve rounds are the fewest for which two that are far off do not decide how far an interval reaches.
 const (
-	defaultRounds   = 9
-	defaultDuration = 600 * time.Millisecond
+	defaultRounds   = 12
+	defaultDuration = 500 * time.Millisecond
 	quickRounds     = 2
 	quickDuration   = 100 * time.Millisecond
 	quickMost       = 2000
@@ -55,8 +55,8 @@ func parse(args []string, errOut io.Writer) (*options, error) {
 	flags.SetOutput(errOut)
 	flags.StringVar(&contenders, "contender", "", "run only these `names`, with commas between them; the baseline is one of them")
 	flags.StringVar(&scenarios, "scenario", "", "run only these `names`; rpc-* stands for all that begin so")
-	flags.IntVar(&o.rounds, "rounds", 0, "measure everything this many times (default 9, with -quick 2)")
-	flags.DurationVar(&o.duration, "duration", 0, "measure each scenario for so long in a round (default 600ms, with -quick 100ms)")
+	flags.IntVar(&o.rounds, "rounds", 0, "measure everything this many times (default 12, with -quick 2)")
+	flags.DurationVar(&o.duration, "duration", 0, "measure each scenario for so long in a round (default 500ms, with -quick 100ms)")
 	flags.BoolVar(&quick, "quick", false, "a short run, that shows errors and no times to rely on")
 	flags.BoolVar(&o.shared, "shared", false, "let servers and load share the processors, and do not give each half of them")
 	flags.BoolVar(&o.list, "list", false, "list contenders and scenarios and how long the run would take, and do not run")

@@ -41,6 +41,7 @@ func measure(m Moment) Usage {
 	case Collected:
 		runtime.GC()
 	case Trimmed:
+		runtime.GC() // pools are empty after two cycles
 		debug.FreeOSMemory()
 	}
 	u := Usage{CPU: cpuTime()}

@@ -219,8 +219,9 @@ func TestEstimate(t *testing.T) {
 		{[]float64{1}, Estimate{1, -inf, inf, 1}},
 		{[]float64{5, 1, 3, 2, 4}, Estimate{3, -inf, 5, 5}},
 		{[]float64{6, 5, 1, 3, 2, 4}, Estimate{3.5, 1, 6, 6}},
-		// From nine on, one that is far off on either side is outside.
+		// From nine on, one that is far off on either side is outside; from twelve on, two are.
 		{[]float64{900, 2, 3, 4, 5, 6, 7, 8, -900}, Estimate{5, 2, 8, 9}},
+		{[]float64{900, 800, 3, 4, 5, 6, 7, 8, 9, 10, -800, -900}, Estimate{6.5, 3, 10, 12}},
 	} {
 		got := estimate(tt.values)
 		if diff := cmp.Diff(tt.want, got, cmpopts.EquateApprox(1e-9, 0)); diff != "" {
