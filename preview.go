@@ -555,12 +555,12 @@ func (p *Preview) enterTLS(c net.Conn, state *tls.ConnectionState) {
 	p.conn, p.secured = c, state
 }
 
-// reset forgets the connection and keeps the parsers' memory.
 // show sets what the client has sent so far, of which no more than limit bytes are looked at.
 func (p *Preview) show(data []byte, ended bool, limit int) {
 	p.data, p.ended, p.full = data, ended, len(data) >= limit
 }
 
+// reset forgets the connection and keeps the parsers' memory.
 func (p *Preview) reset() {
 	p.http1.Reset()
 	p.h2.Reset()

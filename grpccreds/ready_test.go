@@ -7,7 +7,12 @@ import (
 	"testing"
 
 	"google.golang.org/grpc/mem"
+
+	"github.com/oneport-go/oneport/internal/dispatch"
 )
+
+// The connections of package dispatch are known by their methods.
+var _ readyReader = (*dispatch.Conn)(nil)
 
 // fakeReader is a connection that asks for its buffers. It reads what it has, then EOF.
 type fakeReader struct {

@@ -33,6 +33,7 @@ func (v *Conn) readPassing(l lazily) (int, error) {
 		if held > 0 {
 			v.buf = grow(v.buf)
 			b = v.buf[:cap(v.buf)]
+			l.release()
 			n, err = c.sock.Read(b[held:])
 		} else {
 			b, n, err = v.readSocket(l)

@@ -6,7 +6,7 @@ import "net"
 type Memory = interface {
 	// Get returns a buffer that is not empty. Until Put, it returns the same one.
 	Get() []byte
-	// Put takes the buffer back, in which nothing was written.
+	// Put takes the buffer back, if it is lent. What is in it does not matter.
 	Put()
 }
 
@@ -34,6 +34,13 @@ func (l lazily) buffer() []byte {
 		return l.memory.Get()
 	}
 	return l.p
+}
+
+// release gives the buffer back, in which there is nothing to be delivered.
+func (l lazily) release() {
+	if l.memory != nil {
+		l.memory.Put()
+	}
 }
 
 // readSocket reads from the client's connection.

@@ -168,6 +168,7 @@ func (v *Conn) readSplit(l lazily) (int, error) {
 		case c.ended || c.closing || c.dead:
 			return 0, errEOF
 		}
+		l.release()
 		v.readable.Wait()
 	}
 }
