@@ -27,12 +27,14 @@
 package streams
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -128,16 +130,18 @@ type Mux struct {
 	// Mux looks. See [oneport.DefaultEarlySettings], which nil stands for.
 	EarlySettings []http2.Setting
 
-	// Logger gets errors, and clients that go over a bound at level Warn. Nil means [slog.Default].
+	// Logger gets errors, and at level Warn clients that go over a bound and errors of Accept that are waited out. Nil means
+	// [slog.Default].
 	Logger *slog.Logger
 
 	// OnAbuse, if not nil, is called for each connection that is ended because it is over a bound. It must not use the
 	// connection but to ask for its addresses, and should return quickly.
 	OnAbuse func(c net.Conn, err error)
 
-	root     net.Listener
-	engine   dispatch.Dispatcher
-	matchers [][]oneport.Matcher
+	root         net.Listener
+	engine       dispatch.Dispatcher
+	matchers     [][]oneport.Matcher
+	acceptErrors atomic.Uint64
 
 	mu      sync.Mutex
 	serving bool
@@ -185,6 +189,9 @@ func (m *Mux) Serve() error {
 			return ErrClosed
 		case accepting.Passes(err):
 			backoff = accepting.Backoff(backoff)
+			m.acceptErrors.Add(1)
+			cmp.Or(m.Logger, slog.Default()).Warn("oneport/streams: accepting failed, trying again",
+				slog.Any("err", err), slog.Duration("in", backoff))
 			select {
 			case <-time.After(backoff):
 			case <-m.done:
@@ -291,12 +298,14 @@ type Stats struct {
 	NotFound uint64 // requests that were answered with status 404
 	Refused  uint64 // requests that were reset with REFUSED_STREAM before a server had them
 	Abuse    uint64 // connections that were ended because they were over a bound
+
+	AcceptErrors uint64 // errors of Accept that were waited out
 }
 
 // Stats returns the counts.
 func (m *Mux) Stats() Stats {
 	s := m.engine.Stats()
-	return Stats{s.Conns, s.Split, s.Streams, s.NotFound, s.Refused, s.Abuse}
+	return Stats{s.Conns, s.Split, s.Streams, s.NotFound, s.Refused, s.Abuse, m.acceptErrors.Load()}
 }
 
 // orDefault takes values that make no sense as a bound for zero, so that no setting means "no limit".

@@ -13,7 +13,10 @@ import (
 	"net/http/httptest"
 	"os"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -438,6 +441,55 @@ func TestServeErrors(t *testing.T) {
 	if err := m.Shutdown(t.Context()); err != nil {
 		t.Errorf("Shutdown: %v", err)
 	}
+}
+
+// failing is a listener whose Accept returns the errors that it is given.
+type failing struct {
+	errs chan error
+	once sync.Once
+	done chan struct{}
+}
+
+func (l *failing) Accept() (net.Conn, error) {
+	select {
+	case err := <-l.errs:
+		return nil, err
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *failing) Close() error {
+	l.once.Do(func() { close(l.done) })
+	return nil
+}
+
+func (l *failing) Addr() net.Addr { return &net.TCPAddr{} }
+
+func TestAcceptErrorsThatPass(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := &failing{errs: make(chan error), done: make(chan struct{})}
+		var logged bytes.Buffer
+		m := New(l)
+		m.Logger = slog.New(slog.NewTextHandler(&logged, nil))
+		m.Match(oneport.Any())
+		serve(t, m)
+		start := time.Now()
+		for range 4 {
+			l.errs <- &net.OpError{Op: "accept", Err: syscall.ECONNABORTED}
+		}
+		synctest.Wait()
+		if got, want := time.Since(start), (5+10+20)*time.Millisecond; got != want {
+			t.Errorf("waited %v, want %v", got, want)
+		}
+		if got := m.Stats().AcceptErrors; got != 4 {
+			t.Errorf("Stats counts %d errors", got)
+		}
+		if got := strings.Count(logged.String(), "trying again"); got != 4 {
+			t.Errorf("it has logged %s", &logged)
+		}
+	})
 }
 
 func TestUnmatched(t *testing.T) {
