@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -166,9 +167,10 @@ func TestList(t *testing.T) {
 	}
 }
 
-// TestSmoke has two contenders play one scenario for a moment, and reads what is written.
+// TestSmoke has two contenders play one scenario for a moment, and reads what is written. It is not parallel, since the
+// process has fewer processors meanwhile.
 func TestSmoke(t *testing.T) {
-	t.Parallel()
+	procs := runtime.GOMAXPROCS(0)
 	dir := t.TempDir()
 	var out, errOut bytes.Buffer
 	args := strings.Fields("-contender plain,oneport -scenario new-grpc -rounds 2 -duration 20ms")
@@ -197,6 +199,9 @@ func TestSmoke(t *testing.T) {
 				t.Errorf("%s, round %d: %s is %v", s.Contender, s.Round, metric, s.Values[metric])
 			}
 		}
+	}
+	if got := runtime.GOMAXPROCS(0); got != procs {
+		t.Errorf("GOMAXPROCS is %d after the run, and was %d", got, procs)
 	}
 	before := files(t, dir)
 	if err := command(t.Context(), []string{"-report", dir}, io.Discard, io.Discard); err != nil {
@@ -231,6 +236,24 @@ func files(t *testing.T, dir string) map[string]string {
 	return content
 }
 
+// TestShared gives the servers and the load all processors.
+func TestShared(t *testing.T) {
+	for _, args := range []string{"-shared", "-shared=false"} {
+		o, err := parse([]string{args}, io.Discard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := &runner{options: o, results: newResults(o, time.Now()), noted: make(map[string]bool)}
+		r.divide()
+		if args == "-shared" && r.split != nil {
+			t.Errorf("%s: they are divided: %s", args, r.results.Run.Processors)
+		}
+		if args != "-shared" && r.split == nil && len(r.results.Notes) == 0 {
+			t.Errorf("%s: they are shared, and nobody says why", args)
+		}
+	}
+}
+
 // TestTarget puts a server under load that is not one of the contenders, and one that drops every second connection.
 func TestTarget(t *testing.T) {
 	t.Parallel()
@@ -251,7 +274,7 @@ func TestTarget(t *testing.T) {
 		served := make(chan error)
 		go func() { served <- s.Serve(l) }()
 		dir := t.TempDir()
-		args := strings.Fields("-scenario new-http1 -shared -rounds 1 -duration 10ms -path /v1/hello -target " + l.Addr().String())
+		args := strings.Fields("-scenario new-http1 -rounds 1 -duration 10ms -path /v1/hello -target " + l.Addr().String())
 		err = command(t.Context(), append(args, "-out", dir), io.Discard, io.Discard)
 		s.Close()
 		<-served

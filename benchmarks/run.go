@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"net"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -142,6 +143,7 @@ func (r *runner) roundTrips() {
 // split is who has which processors.
 type split struct {
 	all, server, load []int
+	procs             int  // GOMAXPROCS with all of them
 	divided           bool // the load has load now, else it has all
 }
 
@@ -154,7 +156,7 @@ func (r *runner) divide() {
 	}
 	all, err := affinity.All()
 	if err == nil {
-		r.split = &split{all: all}
+		r.split = &split{all: all, procs: runtime.GOMAXPROCS(0)}
 		r.split.server, r.split.load, err = affinity.Halves()
 	}
 	if err != nil {
@@ -176,30 +178,27 @@ func (r *runner) processors(s step) ([]int, error) {
 	if r.split == nil {
 		return nil, nil
 	}
-	divide := s.scenario.Server.Procs == 0
-	if divide != r.split.divided {
-		load := r.split.all
-		if divide {
-			load = r.split.load
-		}
-		if err := affinity.Pin(load); err != nil {
+	if s.scenario.Server.Procs > 0 {
+		return r.split.all, r.shareAll()
+	}
+	if !r.split.divided {
+		if err := affinity.Pin(r.split.load); err != nil {
 			return nil, err
 		}
-		r.split.divided = divide
-	}
-	if !divide {
-		return r.split.all, nil
+		r.split.divided = true
 	}
 	return r.split.server, nil
 }
 
 // shareAll gives this process all processors again.
-func (r *runner) shareAll() {
-	if r.split != nil && r.split.divided {
-		if err := affinity.Pin(r.split.all); err != nil {
-			r.note("Giving the processors back: " + err.Error() + ".")
-		}
+func (r *runner) shareAll() error {
+	if r.split == nil || !r.split.divided {
+		return nil
 	}
+	r.split.divided = false
+	err := affinity.Pin(r.split.all)
+	runtime.GOMAXPROCS(r.split.procs)
+	return err
 }
 
 // note notes what a reader of the report has to know, once.

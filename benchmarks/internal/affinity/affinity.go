@@ -13,7 +13,8 @@ type cpu struct {
 	socket, core int
 }
 
-// halves divides processors into two groups of the same size, give or take one. No core is in both, where there are two.
+// halves divides processors into two groups of the same size, or as near to that as can be without a core in both. Only
+// those of one core alone are divided.
 func halves(cpus []cpu) (first, second []int) {
 	cpus = slices.Clone(cpus)
 	slices.SortFunc(cpus, func(a, b cpu) int {
@@ -23,8 +24,12 @@ func halves(cpus []cpu) (first, second []int) {
 		return cpus[i].socket == cpus[i-1].socket && cpus[i].core == cpus[i-1].core
 	}
 	middle := len(cpus) / 2
-	for i := middle; i > 0; i-- {
-		if !sameCore(i) {
+	for d := range len(cpus) {
+		if i := len(cpus)/2 - d; i > 0 && !sameCore(i) {
+			middle = i
+			break
+		}
+		if i := len(cpus)/2 + d; i < len(cpus) && !sameCore(i) {
 			middle = i
 			break
 		}

@@ -17,6 +17,8 @@ func TestHalves(t *testing.T) {
 		{"two of one core", []cpu{{0, 0, 0}, {1, 0, 0}}, []int{0}, []int{1}},
 		{"an odd number", []cpu{{0, 0, 0}, {1, 0, 1}, {2, 0, 2}}, []int{0}, []int{1, 2}},
 		{"threads far from each other", []cpu{{0, 0, 0}, {1, 0, 1}, {2, 0, 0}, {3, 0, 1}}, []int{0, 2}, []int{1, 3}},
+		{"three cores", []cpu{{0, 0, 0}, {1, 0, 0}, {2, 0, 1}, {3, 0, 1}, {4, 0, 2}, {5, 0, 2}}, []int{0, 1}, []int{2, 3, 4, 5}},
+		{"a large core first", []cpu{{0, 0, 0}, {1, 0, 0}, {2, 0, 0}, {3, 0, 1}}, []int{0, 1, 2}, []int{3}},
 		{"a core in the middle", []cpu{{0, 0, 0}, {1, 0, 1}, {2, 0, 1}, {3, 0, 2}}, []int{0}, []int{1, 2, 3}},
 		{"two sockets with the same names", []cpu{{0, 0, 0}, {1, 1, 0}, {2, 0, 1}, {3, 1, 1}}, []int{0, 2}, []int{1, 3}},
 		{"not all from 0 on", []cpu{{5, 0, 5}, {7, 0, 7}}, []int{5}, []int{7}},
