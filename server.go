@@ -41,8 +41,8 @@ type Server struct {
 	// ":https", as net/http does.
 	Addr string
 
-	// GRPC is the gRPC server, if there is one. It must be without TLS credentials of its own: behind TLSConfig, package
-	// grpccreds has those that tell its handlers of the TLS.
+	// GRPC is the gRPC server, if there is one. It must be without TLS credentials of its own. Package grpccreds has those
+	// to make it with: they tell its handlers of the TLS of TLSConfig, and spare it memory for idle connections in the clear.
 	GRPC GRPCServer
 
 	// Handler answers the HTTP requests, if HTTP is nil or has none.

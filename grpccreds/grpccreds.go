@@ -5,6 +5,9 @@
 // be, and peer.Peer.AuthInfo stays empty. With [Credentials] it has there what it would have otherwise:
 //
 //	server := grpc.NewServer(grpc.Creds(grpccreds.Credentials{}))
+//
+// They also have gRPC read from connections on which requests are dispatched one by one, by oneport.Server or package
+// streams, as it does from a socket of Linux: without a buffer for each connection that is idle.
 package grpccreds
 
 import (
@@ -33,8 +36,9 @@ import (
 // On a connection in the clear the AuthInfo is that of [insecure.NewCredentials], of security level NoSecurity. An
 // interceptor can tell the two apart by it, so one server can be on both sides.
 //
-// On a connection in the clear whose requests oneport dispatches one by one, they have gRPC read without a buffer of its
-// own (32 KiB, unless grpc.ReadBufferSize says otherwise) for each connection that is idle.
+// On a connection in the clear whose requests are dispatched one by one (oneport.Server, package streams) gRPC takes a
+// buffer from its pool when there is something to read. Otherwise it would keep one of 32 KiB, or what
+// grpc.ReadBufferSize says, for each such connection.
 //
 // gRPC sets TCP_USER_TIMEOUT only on a *net.TCPConn that it got as such. Above TLS, set it on the listening socket.
 type Credentials struct {

@@ -21,6 +21,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/oneport-go/oneport"
+	"github.com/oneport-go/oneport/grpccreds"
 )
 
 // The benchmarks measure requests over one connection, as a proxy with a pool sends them: 64 at a time. The server is a
@@ -30,7 +31,7 @@ import (
 // The servers, named by an environment variable that the process of the server is started with:
 //
 //	plain      grpc-go on a listener
-//	streams    grpc-go and net/http behind this package
+//	streams    grpc-go, with grpccreds, and net/http behind this package
 //	ServeHTTP  grpc-go behind net/http, grpc.Server.ServeHTTP
 const serverVariable = "ONEPORT_BENCH_SERVER"
 
@@ -242,7 +243,11 @@ func benchServer(kind string) {
 		slog.Error("listening", "err", err)
 		os.Exit(1)
 	}
-	g := grpc.NewServer()
+	var options []grpc.ServerOption
+	if kind == "streams" {
+		options = append(options, grpc.Creds(grpccreds.Credentials{}))
+	}
+	g := grpc.NewServer(options...)
 	healthpb.RegisterHealthServer(g, health.NewServer())
 	rest := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, `{"message":"Hello"}`) })
 	h := &http.Server{Handler: rest, Protocols: new(http.Protocols)}

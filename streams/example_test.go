@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/oneport-go/oneport"
+	"github.com/oneport-go/oneport/grpccreds"
 	"github.com/oneport-go/oneport/streams"
 )
 
@@ -21,7 +22,7 @@ func Example() {
 	http1 := mux.Match(oneport.HTTP1())
 	http2 := streams.New(mux.Match(oneport.HTTP2()))
 
-	grpcServer := grpc.NewServer()
+	grpcServer := grpc.NewServer(grpc.Creds(grpccreds.Credentials{}))
 	go grpcServer.Serve(http2.Match(oneport.GRPC()))
 
 	httpServer := &http.Server{Protocols: new(http.Protocols)}

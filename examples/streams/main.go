@@ -23,6 +23,7 @@ import (
 
 	"github.com/oneport-go/oneport"
 	"github.com/oneport-go/oneport/examples/quickstart/greeterpb"
+	"github.com/oneport-go/oneport/grpccreds"
 	"github.com/oneport-go/oneport/streams"
 )
 
@@ -83,7 +84,11 @@ type server struct {
 }
 
 func newServer(l net.Listener) *server {
-	s := &server{mux: oneport.New(l), grpc: grpc.NewServer(), http: &http.Server{Protocols: new(http.Protocols)}}
+	s := &server{
+		mux:  oneport.New(l),
+		grpc: grpc.NewServer(grpc.Creds(grpccreds.Credentials{})),
+		http: &http.Server{Protocols: new(http.Protocols)},
+	}
 	greeterpb.RegisterGreeterServer(s.grpc, greeter{})
 	handler := http.NewServeMux()
 	handler.HandleFunc("GET /v1/hello/{name}", hello)
