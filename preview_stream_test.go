@@ -80,6 +80,24 @@ func TestStreamPreview(t *testing.T) {
 		t.Errorf("Request: %v, -want +got:\n%s", verdict, diff)
 	}
 
+	for _, tt := range []struct {
+		routes [][]Matcher
+		want   int
+	}{
+		{[][]Matcher{{HTTP1()}, {Path("/x"), GRPC()}, {Any()}}, 1},
+		{[][]Matcher{{HTTP1()}, {}, {Not(Any())}}, -1},
+		{nil, -1},
+	} {
+		for range 2 { // the second time with a Preview that has been used
+			if got := MatchStream(server, grpc, tt.routes); got != tt.want {
+				t.Errorf("MatchStream: %d, want %d", got, tt.want)
+			}
+			if got := MatchStream(server, nil, [][]Matcher{{Host("api.example.com"), Header("x-tenant", "a")}}); got != -1 {
+				t.Errorf("MatchStream without fields: %d", got)
+			}
+		}
+	}
+
 	empty := NewStreamPreview(server, nil)
 	if v := GRPC().Match(empty); v != NoMatch || empty.Protocol() != ProtocolHTTP2 {
 		t.Errorf("without fields: GRPC %v, Protocol %v", v, empty.Protocol())

@@ -245,13 +245,8 @@ func (m *Mux) begin() error {
 
 // decide finds the route of a request.
 func (m *Mux) decide(c net.Conn, fields []hpack.HeaderField) int {
-	p := oneport.NewStreamPreview(c, fields)
-	for i, matchers := range m.matchers {
-		for _, matcher := range matchers {
-			if matcher.Match(p) == oneport.Match {
-				return i
-			}
-		}
+	if i := oneport.MatchStream(c, fields, m.matchers); i >= 0 {
+		return i
 	}
 	if m.Unmatched == RefuseStream {
 		return dispatch.Refuse
