@@ -305,17 +305,28 @@ func (u *undecided) ask() (rt *route, open bool) {
 	first := -1
 	for i := u.next; i < len(u.routes); i++ {
 		u.asking, p.behind = i, first >= 0
+		run := u.routes[i].run
+		if run != nil {
+			if i = run.next(i, p); i == run.end {
+				i-- // all of them said NoMatch
+				continue
+			}
+			u.asking = i
+		}
 		switch u.routes[i].match(p) {
 		case Match:
 			if first < 0 {
 				return u.routes[i], false
 			}
 		case Undecided:
+			if run != nil {
+				i = run.end - 1 // so are the others of the run, none of which goes by silence
+			}
 			if p.ended || p.silent {
 				continue
 			}
 			if first < 0 {
-				first = i
+				first = u.asking
 			}
 			if len(p.data) > 0 {
 				u.next = first

@@ -13,9 +13,9 @@ import (
 func TestHandOverNow(t *testing.T) {
 	t.Parallel()
 	foreign := MatcherFunc(func(p *Preview) Verdict { return NoMatch })
-	many := make([]Matcher, 100)
+	many, manyHosts := make([]Matcher, 100), make([]Matcher, 100)
 	for i := range many {
-		many[i] = Host("nowhere")
+		many[i], manyHosts[i] = Path("/nowhere"), Host("nowhere")
 	}
 	for _, tt := range []struct {
 		name   string
@@ -39,6 +39,7 @@ func TestHandOverNow(t *testing.T) {
 			m.Logger = slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelDebug}))
 		}},
 		{name: "many routes", flight: "curl-http1.1", others: many},
+		{name: "many hosts", flight: "curl-http1.1", others: manyHosts, now: true},
 		{name: "upgrade", flight: "curl-h2c-upgrade.1"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

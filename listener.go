@@ -73,7 +73,8 @@ type route struct {
 	matchers []Matcher
 	foreign  bool // one of matchers runs code that is not of this package
 	upgrade  bool
-	secure   *Secure // if not nil, the route leads to routes inside TLS and has no queue
+	secure   *Secure  // if not nil, the route leads to routes inside TLS and has no queue
+	run      *hostRun // that the route is in, or nil
 
 	queue  chan *arrival
 	closed chan struct{}

@@ -70,7 +70,8 @@ type builtin struct {
 	name    string
 	args    []any
 	takes   taken
-	foreign bool // it calls code that is not of this package
+	foreign bool     // it calls code that is not of this package
+	hosts   []string // if not nil, it matches these hosts, and nothing else
 	f       func(*Preview) Verdict
 }
 
@@ -247,7 +248,7 @@ func Host(hosts ...string) Matcher {
 		host, below := strings.CutPrefix(strings.ToLower(h), "*")
 		patterns[i] = pattern{host, hasPort(host), below}
 	}
-	return &builtin{name: "Host", args: anys(hosts), takes: takes(speaksHTTP), f: func(p *Preview) Verdict {
+	return &builtin{name: "Host", args: anys(hosts), takes: takes(speaksHTTP), hosts: exactHosts(hosts), f: func(p *Preview) Verdict {
 		host, name, verdict := p.host()
 		if verdict != Match {
 			return verdict

@@ -107,8 +107,9 @@ type Mux struct {
 	root     net.Listener
 	routes   atomic.Pointer[[]*route]
 	buffers  bufferPool
-	spare    sync.Pool // of *undecided
-	early    []byte    // the early SETTINGS frame
+	spare    sync.Pool   // of *undecided
+	early    []byte      // the early SETTINGS frame
+	quick    atomic.Bool // see quickToDecide
 	counters counters
 	refusals logLimiter
 	work     chan *undecided // for goroutines that are idle
@@ -178,6 +179,9 @@ func (m *Mux) addTo(list *atomic.Pointer[[]*route], rt *route) {
 	defer m.mu.Unlock()
 	routes := append(slices.Clip(*list.Load()), rt)
 	list.Store(&routes)
+	if m.serving {
+		m.quick.Store(quickToDecide(*m.routes.Load()))
+	}
 	if m.closed {
 		rt.Close()
 	}
@@ -250,6 +254,13 @@ func (m *Mux) begin() error {
 	case len(*m.routes.Load()) == 0:
 		return errors.New("oneport: Serve was called before Match: there is no route that a connection could take")
 	}
+	indexHosts(*m.routes.Load())
+	for _, rt := range *m.routes.Load() {
+		if rt.secure != nil {
+			indexHosts(*rt.secure.routes.Load())
+		}
+	}
+	m.quick.Store(quickToDecide(*m.routes.Load()))
 	m.serving = true
 	m.early = h2.AppendSettings(nil, early...)
 	m.buffers.size = min(m.maxPreviewBytes(), DefaultMaxPreviewBytes) // for more than that, the bytes are taken out
@@ -415,20 +426,20 @@ func (m *Mux) handleSome(u *undecided) {
 // through a goroutine of its own the server would get it later, and at a higher cost. Users' code must not run here, since
 // it could hold up all other connections.
 func (m *Mux) handOverNow(u *undecided) bool {
-	const few = 32 // routes, for more of which the looking itself takes time
-	if !u.peeking || len(u.routes) > few || m.OnMatch != nil || m.logger().Enabled(context.Background(), slog.LevelDebug) {
+	if !u.peeking || !m.quick.Load() || m.OnMatch != nil || m.logger().Enabled(context.Background(), slog.LevelDebug) {
 		return false
-	}
-	for _, rt := range u.routes {
-		if rt.foreign {
-			return false
-		}
 	}
 	if rt := u.glance(); rt == nil || !rt.deliverNow(u) {
 		return false
 	}
 	m.finish(u)
 	return true
+}
+
+// quickToDecide reports whether asking routes takes no time that other connections would notice.
+func quickToDecide(routes []*route) bool {
+	const few = 32
+	return effort(routes) <= few && !slices.ContainsFunc(routes, func(rt *route) bool { return rt.foreign })
 }
 
 // refuseOldest refuses the connection that has been without a route for longest.
