@@ -23,6 +23,7 @@ func TestHandOverNow(t *testing.T) {
 		cut    int    // after how many bytes, 0 for none
 		others []Matcher
 		set    func(*Mux)
+		late   Matcher // of a route that is added after Serve
 		now    bool
 	}{
 		{name: "HTTP1", flight: "curl-http1.1", now: true},
@@ -33,6 +34,8 @@ func TestHandOverNow(t *testing.T) {
 		{name: "strict gRPC", flight: "grpc-go.1", others: []Matcher{GRPCWeb()}},
 		{name: "a user's matcher", flight: "curl-http1.1", others: []Matcher{foreign}},
 		{name: "a user's matcher within", flight: "curl-http1.1", others: []Matcher{All(HTTP2(), Not(AnyOf(foreign)))}},
+		{name: "a user's matcher, added late", flight: "curl-http1.1", late: foreign},
+		{name: "HTTP1, and a route added late", flight: "curl-http1.1", late: GRPC(), now: true},
 		{name: "a user's test", flight: "curl-http1.1", others: []Matcher{HeaderFunc("a", func(string) bool { return false })}},
 		{name: "hook", flight: "curl-http1.1", set: func(m *Mux) { m.OnMatch = func(Matched) {} }},
 		{name: "log", flight: "curl-http1.1", set: func(m *Mux) {
@@ -57,6 +60,9 @@ func TestHandOverNow(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer m.Close()
+			if tt.late != nil {
+				m.Match(tt.late)
+			}
 			flight := capture(t, tt.flight)
 			first := flight
 			if tt.cut > 0 {

@@ -178,10 +178,10 @@ func (m *Mux) addTo(list *atomic.Pointer[[]*route], rt *route) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	routes := append(slices.Clip(*list.Load()), rt)
-	list.Store(&routes)
-	if m.serving {
-		m.quick.Store(quickToDecide(*m.routes.Load()))
+	if m.serving && list == &m.routes && !quickToDecide(routes) {
+		m.quick.Store(false) // before the accept loop sees the route
 	}
+	list.Store(&routes)
 	if m.closed {
 		rt.Close()
 	}

@@ -1016,23 +1016,25 @@ func TestNoDeadlock(t *testing.T) {
 	})
 }
 
-func TestAddresses(t *testing.T) {
+// overTCP returns a client's connection to a dispatcher for two servers, and the first server's side after a request for it.
+func overTCP(t *testing.T) (d *Dispatcher, client net.Conn, v *Conn) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	client, err := net.Dial("tcp", l.Addr().String())
+	client, err = net.Dial("tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer client.Close()
+	t.Cleanup(func() { client.Close() })
 	sock, err := l.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := newDispatcher(1)
-	defer d.Close()
+	d = newDispatcher(2)
+	t.Cleanup(d.Close)
 	d.Handle(sock)
 	var flight bytes.Buffer
 	flight.WriteString(http2.ClientPreface)
@@ -1046,13 +1048,22 @@ func TestAddresses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
-	if c.RemoteAddr().String() != client.LocalAddr().String() || c.LocalAddr().String() != client.RemoteAddr().String() {
-		t.Errorf("addresses %v and %v", c.RemoteAddr(), c.LocalAddr())
+	t.Cleanup(func() { c.Close() })
+	v = c.(*Conn)
+	want := len(http2.ClientPreface) + headerLen + settingLen + headerLen + 4
+	if _, err := io.ReadFull(v, make([]byte, want)); err != nil {
+		t.Fatal(err)
 	}
-	v := c.(*Conn)
-	if v.NetConn() != sock {
-		t.Errorf("NetConn is %v", v.NetConn())
+	return d, client, v
+}
+
+func TestAddresses(t *testing.T) {
+	_, client, v := overTCP(t)
+	if v.RemoteAddr().String() != client.LocalAddr().String() || v.LocalAddr().String() != client.RemoteAddr().String() {
+		t.Errorf("addresses %v and %v", v.RemoteAddr(), v.LocalAddr())
+	}
+	if c := v.NetConn(); c.RemoteAddr() != v.RemoteAddr() {
+		t.Errorf("NetConn is %v", c)
 	}
 	if _, err := v.SyscallConn(); err != nil {
 		t.Error(err)

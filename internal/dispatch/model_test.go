@@ -754,7 +754,7 @@ func (p *peer) check(plans []plan) {
 		case s == nil:
 			p.errorf("stream %d was not opened", pl.id)
 		case pl.server == Refuse:
-			if !s.wasReset || s.gotReset != http2.ErrCodeRefusedStream {
+			if s.wasReset && s.gotReset != http2.ErrCodeRefusedStream || !s.wasReset && !s.reset { // it may have given up before
 				p.errorf("stream %d: not refused, but %+v", pl.id, s)
 			}
 		case pl.server == NotFound:

@@ -14,47 +14,6 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// overTCP returns a client's connection to a dispatcher for two servers, and the first server's side after a request for it.
-func overTCP(t *testing.T) (d *Dispatcher, client net.Conn, v *Conn) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	client, err = net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { client.Close() })
-	sock, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	d = newDispatcher(2)
-	t.Cleanup(d.Close)
-	d.Handle(sock)
-	var flight bytes.Buffer
-	flight.WriteString(http2.ClientPreface)
-	fr := http2.NewFramer(&flight, nil)
-	fr.WriteSettings()
-	fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, EndHeaders: true, BlockFragment: []byte{0x04, 2, '/', '0'}})
-	if _, err := client.Write(flight.Bytes()); err != nil {
-		t.Fatal(err)
-	}
-	c, err := d.targets[0].Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	v = c.(*Conn)
-	want := len(http2.ClientPreface) + headerLen + settingLen + headerLen + 4
-	if _, err := io.ReadFull(readyConn{v, t}, make([]byte, want)); err != nil {
-		t.Fatal(err)
-	}
-	return d, client, v
-}
-
 // waits is a ReadReady that waits.
 type waits struct {
 	m    *page
