@@ -58,6 +58,25 @@ func TestParse(t *testing.T) {
 	}
 }
 
+// TestCommand quotes what a shell would take for something else.
+func TestCommand(t *testing.T) {
+	t.Parallel()
+	for want, args := range map[string][]string{
+		"go run .": nil,
+		"go run . -scenario 'rpc-*,new-grpc' -rounds 2":            {"-scenario", "rpc-*,new-grpc", "-rounds", "2"},
+		`go run . -target localhost:80 -path '/it'\''s/there?a=b'`: {"-target", "localhost:80", "-path", "/it's/there?a=b"},
+		"go run . -out ''": {"-out", ""},
+	} {
+		o, err := parse(args, io.Discard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if o.command != want {
+			t.Errorf("%s, want %s", o.command, want)
+		}
+	}
+}
+
 func TestParseScenarios(t *testing.T) {
 	t.Parallel()
 	o, err := parse([]string{"-scenario", "rpc-*,rpc-1,new-grpc"}, io.Discard)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/oneport-go/oneport/benchmarks/internal/contender"
 	"github.com/oneport-go/oneport/benchmarks/internal/load"
@@ -86,7 +87,10 @@ func parse(args []string, errOut io.Writer) (*options, error) {
 	if o.rounds < 0 || o.duration < 0 {
 		return nil, errors.New("-rounds and -duration must be more than 0")
 	}
-	o.command = strings.TrimSpace("go run . " + strings.Join(args, " "))
+	o.command = "go run ."
+	for _, arg := range args {
+		o.command += " " + quoted(arg)
+	}
 
 	if quick {
 		o.most = quickMost
@@ -108,6 +112,16 @@ func parse(args []string, errOut io.Writer) (*options, error) {
 		o.out = "results/full"
 	}
 	return &o, nil
+}
+
+// quoted returns an argument as a shell takes it.
+func quoted(arg string) string {
+	if arg != "" && !strings.ContainsFunc(arg, func(r rune) bool {
+		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("-_=.,:/@%+", r)
+	}) {
+		return arg
+	}
+	return "'" + strings.ReplaceAll(arg, "'", `'\''`) + "'"
 }
 
 func orDefault[T comparable](v, def T) T {
