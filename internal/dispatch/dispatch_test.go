@@ -1016,8 +1016,9 @@ func TestNoDeadlock(t *testing.T) {
 	})
 }
 
-// overTCP returns a client's connection to a dispatcher for two servers, and the first server's side after a request for it.
-func overTCP(t *testing.T) (d *Dispatcher, client net.Conn, v *Conn) {
+// overTCP returns both ends of a client's connection to a dispatcher for two servers, and the first server's side after a
+// request for it.
+func overTCP(t *testing.T) (d *Dispatcher, client, sock net.Conn, v *Conn) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -1029,7 +1030,7 @@ func overTCP(t *testing.T) (d *Dispatcher, client net.Conn, v *Conn) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { client.Close() })
-	sock, err := l.Accept()
+	sock, err = l.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -1054,16 +1055,16 @@ func overTCP(t *testing.T) (d *Dispatcher, client net.Conn, v *Conn) {
 	if _, err := io.ReadFull(v, make([]byte, want)); err != nil {
 		t.Fatal(err)
 	}
-	return d, client, v
+	return d, client, sock, v
 }
 
 func TestAddresses(t *testing.T) {
-	_, client, v := overTCP(t)
+	_, client, sock, v := overTCP(t)
 	if v.RemoteAddr().String() != client.LocalAddr().String() || v.LocalAddr().String() != client.RemoteAddr().String() {
 		t.Errorf("addresses %v and %v", v.RemoteAddr(), v.LocalAddr())
 	}
-	if c := v.NetConn(); c.RemoteAddr() != v.RemoteAddr() {
-		t.Errorf("NetConn is %v", c)
+	if v.NetConn() != sock {
+		t.Errorf("NetConn is %v", v.NetConn())
 	}
 	if _, err := v.SyscallConn(); err != nil {
 		t.Error(err)

@@ -55,7 +55,7 @@ func (w waits) result() readResult {
 // TestReadReady waits without a buffer, and gets what Read would get.
 func TestReadReady(t *testing.T) {
 	t.Parallel()
-	_, client, v := overTCP(t)
+	_, client, _, v := overTCP(t)
 	var frames [][]byte
 	for i := range 5 {
 		frames = append(frames,
@@ -103,7 +103,7 @@ func write(t *testing.T, c net.Conn, b []byte) {
 // TestReadReadyPart holds a part of a frame header back, and waits for the rest without the buffer.
 func TestReadReadyPart(t *testing.T) {
 	t.Parallel()
-	_, client, v := overTCP(t)
+	_, client, _, v := overTCP(t)
 	frame := appendFrame(nil, http2.FramePing, 0, 0, make([]byte, 8))
 	w := await(t, v)
 	write(t, client, frame[:3])
@@ -117,7 +117,7 @@ func TestReadReadyPart(t *testing.T) {
 // TestReadReadySplit has a second server join while the first one waits.
 func TestReadReadySplit(t *testing.T) {
 	t.Parallel()
-	d, client, v := overTCP(t)
+	d, client, _, v := overTCP(t)
 	w := await(t, v)
 	request := []byte{0x04, 2, '/', '1'}
 	write(t, client, appendFrame(nil, http2.FrameHeaders, http2.FlagHeadersEndHeaders|http2.FlagHeadersEndStream, 3, request))
@@ -156,7 +156,7 @@ func TestReadReadySplit(t *testing.T) {
 // TestReadReadyClosed closes the connection while ReadReady waits.
 func TestReadReadyClosed(t *testing.T) {
 	t.Parallel()
-	_, _, v := overTCP(t)
+	_, _, _, v := overTCP(t)
 	done := make(chan error)
 	go func() {
 		n, err := v.ReadReady(&page{p: make([]byte, 64)})
