@@ -103,3 +103,23 @@ func TestStreamPreview(t *testing.T) {
 		t.Errorf("without fields: GRPC %v, Protocol %v", v, empty.Protocol())
 	}
 }
+
+// TestMatchStreamGRPC holds what a Server dispatches by to the matcher with a Preview of its own.
+func TestMatchStreamGRPC(t *testing.T) {
+	t.Parallel()
+	for _, contentTypes := range [][]string{
+		nil, {"application/grpc"}, {"Application/GRPC"}, {"application/grpc+proto"}, {"application/grpc;x=y"},
+		{"application/grpc-web"}, {"application/grp"}, {""}, {"text/plain", "application/grpc"},
+	} {
+		for _, name := range []string{"content-type", "Content-Type", "content-length"} {
+			fields := []hpack.HeaderField{{Name: ":method", Value: "POST"}}
+			for _, v := range contentTypes {
+				fields = append(fields, hpack.HeaderField{Name: name, Value: v})
+			}
+			want := GRPC().Match(NewStreamPreview(nil, fields)) == Match
+			if got := MatchStream(nil, fields, [][]Matcher{{GRPC()}}) == 0; got != want {
+				t.Errorf("%s %q: %t, and GRPC says %t", name, contentTypes, got, want)
+			}
+		}
+	}
+}

@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"reflect"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -193,12 +192,13 @@ type port struct {
 // dispatch has the requests of HTTP/2 connections dispatched to both servers.
 func (p *port) dispatch(s *Server) {
 	const toGRPC, toHTTP = 0, 1
+	routes := [][]Matcher{toGRPC: {GRPC()}}
 	limits := dispatch.DefaultLimits()
 	limits.OpenTimeout, limits.IdleTimeout = p.mux.decideTimeout(), p.mux.idleTimeout()
 	limits.MaxHeaderListBytes = orDefault(p.mux.MaxHeaderListBytes, limits.MaxHeaderListBytes)
 	p.streams = &dispatch.Dispatcher{
-		Decide: func(_ net.Conn, fields []hpack.HeaderField) int {
-			if callsGRPC(fields) {
+		Decide: func(c net.Conn, fields []hpack.HeaderField) int {
+			if MatchStream(c, fields, routes) == toGRPC {
 				return toGRPC
 			}
 			return toHTTP
@@ -216,13 +216,6 @@ func (p *port) dispatch(s *Server) {
 		l := p.streams.Target(addr, p.mux.queueLength())
 		p.behind = append(p.behind, func() error { return serve(l) })
 	}
-}
-
-// callsGRPC reports whether GRPC would match a request. Without a Preview for each, they cost less.
-func callsGRPC(fields []hpack.HeaderField) bool {
-	return slices.ContainsFunc(fields, func(f hpack.HeaderField) bool {
-		return strings.EqualFold(f.Name, "content-type") && isGRPC(fieldValue{str: f.Value})
-	})
 }
 
 // route adds the routes that lead to the servers.

@@ -17,7 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 )
@@ -387,24 +386,4 @@ func TestServerTLSRecords(t *testing.T) {
 		t.Errorf("got %+v", d)
 	}
 	(<-g.conns).Close()
-}
-
-// TestCallsGRPC holds what a Server dispatches by to what it stands for.
-func TestCallsGRPC(t *testing.T) {
-	t.Parallel()
-	for _, contentTypes := range [][]string{
-		nil, {"application/grpc"}, {"Application/GRPC"}, {"application/grpc+proto"}, {"application/grpc;x=y"},
-		{"application/grpc-web"}, {"application/grp"}, {""}, {"text/plain", "application/grpc"},
-	} {
-		for _, name := range []string{"content-type", "Content-Type", "content-length"} {
-			fields := []hpack.HeaderField{{Name: ":method", Value: "POST"}}
-			for _, v := range contentTypes {
-				fields = append(fields, hpack.HeaderField{Name: name, Value: v})
-			}
-			want := GRPC().Match(NewStreamPreview(nil, fields)) == Match
-			if got := callsGRPC(fields); got != want {
-				t.Errorf("%s %q: %t, and GRPC says %t", name, contentTypes, got, want)
-			}
-		}
-	}
 }
