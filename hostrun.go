@@ -1,9 +1,6 @@
 package oneport
 
-import (
-	"slices"
-	"strings"
-)
+import "slices"
 
 // A hostRun is an index of neighbouring routes that go by host alone, so that on a port for a thousand hosts a connection
 // is not compared with each. All of its routes are undecided about a connection, or none is.
@@ -61,18 +58,6 @@ func (run *hostRun) next(i int, p *Preview) int {
 		}
 	}
 	return max(i, found)
-}
-
-// exactHosts returns the hosts in the form in which they are compared, or nil if one stands for many.
-func exactHosts(hosts []string) []string {
-	exact := make([]string, len(hosts))
-	for i, h := range hosts {
-		if strings.HasPrefix(h, "*") {
-			return nil
-		}
-		exact[i] = strings.ToLower(h)
-	}
-	return exact
 }
 
 // effort is how many questions it takes at most to find the route of a connection.

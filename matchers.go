@@ -244,11 +244,16 @@ func Host(hosts ...string) Matcher {
 		port, below bool // it names a port; it is for the names below host
 	}
 	patterns := make([]pattern, len(hosts))
+	exact := make([]string, len(hosts))
 	for i, h := range hosts {
 		host, below := strings.CutPrefix(strings.ToLower(h), "*")
 		patterns[i] = pattern{host, hasPort(host), below}
+		exact[i] = host
 	}
-	return &builtin{name: "Host", args: anys(hosts), takes: takes(speaksHTTP), hosts: exactHosts(hosts), f: func(p *Preview) Verdict {
+	if slices.ContainsFunc(patterns, func(p pattern) bool { return p.below }) {
+		exact = nil
+	}
+	return &builtin{name: "Host", args: anys(hosts), takes: takes(speaksHTTP), hosts: exact, f: func(p *Preview) Verdict {
 		host, name, verdict := p.host()
 		if verdict != Match {
 			return verdict
