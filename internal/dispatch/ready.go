@@ -1,7 +1,5 @@
 package dispatch
 
-import "net"
-
 // Memory lends a buffer to [Conn.ReadReady].
 type Memory = interface {
 	// Get returns a buffer that is not empty. Until Put, it returns the same one.
@@ -46,8 +44,8 @@ func (l lazily) release() {
 // readSocket reads from the client's connection.
 func (v *Conn) readSocket(l lazily) (b []byte, n int, err error) {
 	if l.memory != nil {
-		if v.socket == nil && !v.noSocket {
-			v.noSocket = !v.initSocket()
+		if v.socket == nil {
+			v.socket = newSocket(v.c.sock)
 		}
 		if v.socket != nil {
 			return v.socket.read(l.memory)
@@ -56,23 +54,4 @@ func (v *Conn) readSocket(l lazily) (b []byte, n int, err error) {
 	b = l.buffer()
 	n, err = v.c.sock.Read(b)
 	return b, n, err
-}
-
-// initSocket prepares for reading from the socket itself, if the client's connection is one and has nothing above it.
-func (v *Conn) initSocket() bool {
-	var err error
-	s := new(socket)
-	switch c := v.c.sock.(type) {
-	case *net.TCPConn:
-		s.raw, err = c.SyscallConn()
-	case *net.UnixConn:
-		s.raw, err = c.SyscallConn()
-	default:
-		return false
-	}
-	if err != nil || !s.init() {
-		return false
-	}
-	v.socket = s
-	return true
 }

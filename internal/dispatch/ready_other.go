@@ -4,12 +4,12 @@ package dispatch
 
 import (
 	"errors"
-	"syscall"
+	"net"
 )
 
 // A socket cannot be read from without a buffer to wait with.
-type socket struct{ raw syscall.RawConn }
+type socket struct{}
 
-func (*socket) init() bool { return false }
+func newSocket(net.Conn) *socket { return nil }
 
 func (*socket) read(Memory) ([]byte, int, error) { return nil, 0, errors.ErrUnsupported }

@@ -20,9 +20,20 @@ type socket struct {
 	err error
 }
 
-func (s *socket) init() bool {
+// newSocket returns the socket that c is, or nil if c is none or has something above it.
+func newSocket(c net.Conn) *socket {
+	switch c.(type) {
+	case *net.TCPConn, *net.UnixConn:
+	default:
+		return nil
+	}
+	raw, err := c.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return nil
+	}
+	s := &socket{raw: raw}
 	s.try = s.tryRead
-	return true
+	return s
 }
 
 // read waits until there is something to read, and reads it into the memory's buffer.

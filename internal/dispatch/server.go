@@ -26,8 +26,7 @@ type Conn struct {
 	clear int
 	lent  *[heldBuffer]byte // the memory of buf, where that is not larger
 
-	socket   *socket // for ReadReady
-	noSocket bool    // there is none
+	socket *socket // for ReadReady, or nil
 
 	// What the server writes.
 	wmu  sync.Mutex // one Write at a time, and guards out, held and dec
