@@ -96,6 +96,7 @@ type told struct {
 type clientFrame struct {
 	waiting   int    // servers that have not acknowledged it
 	tableSize uint32 // SETTINGS_HEADER_TABLE_SIZE as of this frame
+	window    int64  // SETTINGS_INITIAL_WINDOW_SIZE as of this frame
 }
 
 // serverFrame is a SETTINGS frame that the client has not acknowledged.
@@ -113,7 +114,7 @@ type stream struct {
 	clientEnded, serverEnded bool
 	removed                  bool
 	uploadStream
-	queued int // items in the server's download queue
+	downloadStream
 }
 
 func newConn(d *Dispatcher, sock net.Conn) *conn {
@@ -137,7 +138,7 @@ func newConn(d *Dispatcher, sock net.Conn) *conn {
 	c.lastID = maxStreamID
 	c.dec.init(l.MaxHeaderListBytes)
 	c.upload.credit = defaultWindow
-	c.download.credit = defaultWindow
+	c.download.credit, c.sendWindow = defaultWindow, defaultWindow
 	c.download.init(c)
 	return c
 }
@@ -164,15 +165,15 @@ func (c *conn) remove(s *stream, why reason) {
 	}
 	s.removed = true
 	delete(c.streams, s.id)
-	s.server.open--
+	if !s.resetQueued {
+		s.server.open--
+	}
 	c.dropHeld(s)
+	c.dropQueued(s)
 	// In passing, the server knows its closed streams itself. Only what may still come for one that it has reset must be
 	// known later.
 	if c.mode == splitting || why == byServer && !s.clientEnded {
 		c.gone.add(s.id, why)
-	}
-	if c.mode == splitting {
-		c.settle()
 	}
 }
 
@@ -188,6 +189,7 @@ func (c *conn) newStream(id uint32, v *Conn, endStream bool) *stream {
 	s := &stream{id: id, server: v, clientEnded: endStream}
 	s.toClient = c.window
 	s.toServer = v.window
+	s.downloadStream.window = c.sendWindow
 	c.streams[id] = s
 	v.open++
 	c.d.stats.streams.Add(1)
@@ -196,9 +198,14 @@ func (c *conn) newStream(id uint32, v *Conn, endStream bool) *stream {
 
 // noteSettings takes note of what a SETTINGS frame of the client says.
 func (c *conn) noteSettings(payload []byte) *clientFrame {
+	c.updateWindows() // with ackedWindow from before
 	c.settings = setAll(c.settings, payload)
-	f := &clientFrame{tableSize: c.setting(http2.SettingHeaderTableSize, defaultTableSize)}
+	f := &clientFrame{
+		tableSize: c.setting(http2.SettingHeaderTableSize, defaultTableSize),
+		window:    int64(c.setting(http2.SettingInitialWindowSize, defaultWindow)),
+	}
 	c.fromClient = append(c.fromClient, f)
+	c.updateWindows()
 	return f
 }
 

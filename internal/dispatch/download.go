@@ -19,7 +19,10 @@ import (
 // where "to be granted" is negative for the server that was alone as long as it has more credit than that from the
 // client. Its Write waits while more than MaxBuffered bytes are queued, so for no server more is.
 //
-// The queues are served in turn, a frame each.
+// The servers are served in turn, a frame each, and so are the streams of each.
+//
+// Of the windows of streams the dispatcher keeps account as well, since the client may lower SETTINGS_INITIAL_WINDOW_SIZE
+// while something is queued.
 
 // download is the part of a conn in this.
 type download struct {
@@ -34,27 +37,55 @@ type download struct {
 
 	writing bool // somebody writes to the socket
 	wake    sync.Cond
-	queues  []*Conn // the servers that have something queued, in the order in which they are served
+	queues  []*Conn // the servers that have streams waiting, in the order in which they are served
+
+	sendWindow  int64 // SETTINGS_INITIAL_WINDOW_SIZE of the client that streams go by
+	ackedWindow int64 // as of the last SETTINGS frame that has been acknowledged
 }
 
 // downloadServer is the part of a server in this.
 type downloadServer struct {
-	credit int64 // what the server may send on all streams
-	grant  int64 // what is to be granted to it
-	queue  []queued
-	bytes  int64
+	credit  int64     // what the server may send on all streams
+	grant   int64     // what is to be granted to it
+	waiting []*stream // those with something queued and a window, in the order in which they are served
+	bytes   int64     // of content queued
+	memory  int64     // taken by all that is queued
+
+	isServed bool // the server is in queues
 }
 
-// queued is what waits on a stream for credit, or for what is queued before it on the stream.
+// downloadStream is the part of a stream in this.
+type downloadStream struct {
+	window      int64    // what the client may be sent on the stream
+	queue       []queued // what waits, in order; content comes first
+	waits       bool     // the stream is in waiting
+	resetQueued bool     // the server has reset the stream, which the client learns behind what is queued
+}
+
+// queued is what waits on a stream for credit, or for what is queued before it. It is content, a header block, or
+// RST_STREAM.
 type queued struct {
-	s      *stream
 	data   []byte
-	block  bool // it is a header block with the fields
-	fields []hpack.HeaderField
 	end    bool // END_STREAM
-	reset  bool // it is RST_STREAM with the code
+	block  bool
+	fields []hpack.HeaderField
+	reset  bool
 	code   http2.ErrCode
 }
+
+// memory is what a queued item takes, about.
+func (q *queued) memory() int64 {
+	n := queuedSize + cap(q.data)
+	for _, f := range q.fields {
+		n += int(f.Size())
+	}
+	return int64(n)
+}
+
+const (
+	queuedSize = 96      // of a queued
+	queuedData = 1 << 14 // the most content in one, which is a frame
+)
 
 // maxOut is how much can wait to be written before the servers' Writes wait too.
 const maxOut = 256 << 10
@@ -118,26 +149,132 @@ func (v *Conn) mustWait() bool {
 	if c.dead || c.closing || v.closed || c.rawFrom == v {
 		return false
 	}
-	return len(c.out) > maxOut || v.bytes > int64(c.d.Limits.MaxBuffered) && v.in.len() <= maxUnread
+	return len(c.out) > maxOut || v.queueFull() && v.in.len() <= maxUnread
+}
+
+// queueFull reports whether all is queued that may be. The server can come to more than MaxBuffered bytes if it was alone
+// before, and to more memory if it writes many small pieces on many streams.
+func (v *Conn) queueFull() bool {
+	most := int64(v.c.d.Limits.MaxBuffered)
+	return v.bytes > most || v.memory > most+most/2
 }
 
 // downloaded takes a part of the content of a response.
 func (c *conn) downloaded(s *stream, b []byte, end bool) {
 	v := s.server
-	if s.queued == 0 && (len(b) == 0 || len(c.queues) == 0 && int64(len(b)) <= c.download.credit) {
+	if len(s.queue) == 0 && (len(b) == 0 || len(c.queues) == 0 && int64(len(b)) <= min(c.download.credit, s.window)) {
 		c.emitData(s, b, end)
 		return
 	}
 	v.bytes += int64(len(b))
-	c.enqueue(queued{s: s, data: slices.Clone(b), end: end})
+	for {
+		q := s.lastData()
+		if q == nil {
+			c.enqueue(s, queued{})
+			continue
+		}
+		n := min(len(b), queuedData-len(q.data))
+		v.memory -= int64(cap(q.data))
+		q.data = append(q.data, b[:n]...)
+		v.memory += int64(cap(q.data))
+		if b = b[n:]; len(b) == 0 {
+			q.end = end
+			return
+		}
+	}
 }
 
-func (c *conn) enqueue(q queued) {
-	v := q.s.server
-	q.s.queued++
-	if v.queue = append(v.queue, q); len(v.queue) == 1 {
+// lastData returns the item to which content can be added, or nil.
+func (s *stream) lastData() *queued {
+	if len(s.queue) == 0 {
+		return nil
+	}
+	q := &s.queue[len(s.queue)-1]
+	if q.block || q.reset || q.end || len(q.data) == queuedData {
+		return nil
+	}
+	return q
+}
+
+// enqueue queues an item on a stream.
+func (c *conn) enqueue(s *stream, q queued) {
+	s.server.memory += q.memory()
+	s.queue = append(s.queue, q)
+	c.wait(s)
+}
+
+// wait has a stream served if something is queued on it and it has a window.
+func (c *conn) wait(s *stream) {
+	if s.waits || len(s.queue) == 0 || s.window <= 0 {
+		return
+	}
+	s.waits = true
+	v := s.server
+	v.waiting = append(v.waiting, s)
+	c.serve(v)
+}
+
+// serve has a server served.
+func (c *conn) serve(v *Conn) {
+	if !v.isServed {
+		v.isServed = true
 		c.queues = append(c.queues, v)
 		c.wake.Broadcast()
+	}
+}
+
+// dequeue takes the first item off a stream.
+func (s *stream) dequeue() {
+	s.server.memory -= s.queue[0].memory()
+	s.queue[0] = queued{}
+	if s.queue = s.queue[1:]; len(s.queue) == 0 {
+		s.queue = nil
+	}
+}
+
+// dropQueued drops what is queued on a stream.
+func (c *conn) dropQueued(s *stream) {
+	v := s.server
+	for len(s.queue) > 0 {
+		n := int64(len(s.queue[0].data))
+		v.bytes -= n
+		v.sent(n)
+		s.dequeue()
+	}
+	if s.waits {
+		s.waits = false
+		v.waiting = slices.DeleteFunc(v.waiting, func(w *stream) bool { return w == s })
+		if len(v.waiting) == 0 {
+			v.waiting, v.isServed = nil, false
+			c.queues = slices.DeleteFunc(c.queues, func(w *Conn) bool { return w == v })
+		}
+		v.writable.Broadcast()
+	}
+}
+
+// grow adds to the window of a stream, which can be negative.
+func (c *conn) grow(s *stream, n int64) {
+	s.window += n
+	c.wait(s)
+}
+
+// updateWindows has the streams go by the client's SETTINGS_INITIAL_WINDOW_SIZE: by a higher one at once, by a lower one
+// when it has been acknowledged.
+func (c *conn) updateWindows() {
+	if len(c.fromClient) == 0 {
+		c.ackedWindow = int64(c.setting(http2.SettingInitialWindowSize, defaultWindow))
+	}
+	window := c.ackedWindow
+	for _, f := range c.fromClient {
+		window = max(window, f.window)
+	}
+	delta := window - c.sendWindow
+	c.sendWindow = window
+	if delta == 0 {
+		return
+	}
+	for _, s := range c.streams {
+		c.grow(s, delta)
 	}
 }
 
@@ -149,6 +286,7 @@ func (c *conn) emitData(s *stream, b []byte, end bool) {
 	}
 	c.emit(appendFrame(c.out, http2.FrameData, flags, s.id, b))
 	c.download.credit -= int64(len(b))
+	s.window -= int64(len(b))
 	s.server.sent(int64(len(b)))
 	c.controls.forgive()
 	c.emitted(s, end)
@@ -176,66 +314,57 @@ func (c *conn) emit(out []byte) {
 
 // pump moves what is queued to out, as far as the client has given credit.
 func (c *conn) pump() {
-	for stuck := 0; stuck < len(c.queues) && len(c.out) < maxOut/4; {
+	for len(c.queues) > 0 && c.download.credit > 0 && len(c.out) < maxOut/4 {
 		v := c.queues[0]
-		if c.pumpServer(v) {
-			stuck = 0
-		} else {
-			stuck++
-		}
 		c.queues = append(c.queues[:0], c.queues[1:]...)
-		switch {
-		case len(v.queue) > 0:
-			c.queues = append(c.queues, v)
-		case v.closed && !c.leftBehind():
+		v.isServed = false
+		c.pumpServer(v)
+		if len(v.waiting) > 0 {
+			c.serve(v)
+		} else if v.closed && !c.leftBehind() {
 			c.stopPatience()
-			fallthrough
-		default:
-			c.settle()
 		}
+		v.writable.Broadcast()
 	}
+	c.settle()
 }
 
-// pumpServer moves the first of what a server has queued.
-func (c *conn) pumpServer(v *Conn) (moved bool) {
-	q := &v.queue[0]
-	n := len(q.data)
-	if !q.s.removed {
+// pumpServer moves a frame of what a server has queued, and what can go behind that.
+func (c *conn) pumpServer(v *Conn) {
+	s := v.waiting[0]
+	v.waiting[0] = nil
+	if v.waiting = v.waiting[1:]; len(v.waiting) == 0 {
+		v.waiting = nil
+	}
+	s.waits = false
+	for sent := false; len(s.queue) > 0; {
+		q := s.queue[0]
+		if len(q.data) > 0 {
+			n := min(int64(len(q.data)), c.download.credit, s.window)
+			if sent || n <= 0 {
+				break
+			}
+			sent = true
+			v.bytes -= n
+			if int(n) < len(q.data) {
+				s.queue[0].data = q.data[n:]
+				v.memory -= n
+				c.emitData(s, q.data[:n], false)
+				break
+			}
+		}
+		s.dequeue()
 		switch {
 		case q.block:
-			c.emitBlock(q.s, q.fields, q.end)
+			c.emitBlock(s, q.fields, q.end)
 		case q.reset:
-			c.emit(appendReset(c.out, q.s.id, q.code))
-			c.remove(q.s, byServer)
+			c.emit(appendReset(c.out, s.id, q.code))
+			c.remove(s, byServer)
 		default:
-			if n = int(min(int64(n), max(c.download.credit, 0))); n == 0 && len(q.data) > 0 {
-				return false
-			}
-			c.emitData(q.s, q.data[:n], q.end && n == len(q.data))
+			c.emitData(s, q.data, q.end)
 		}
-	} else {
-		v.sent(int64(n))
 	}
-	v.bytes -= int64(n)
-	if n == len(q.data) {
-		q.s.queued--
-		v.queue[0] = queued{}
-		if v.queue = v.queue[1:]; len(v.queue) == 0 {
-			v.queue = nil
-		}
-	} else {
-		q.data = q.data[n:]
-	}
-	v.writable.Broadcast()
-	return true
-}
-
-// dropQueue drops what is queued.
-func (v *Conn) dropQueue() {
-	for _, q := range v.queue {
-		q.s.queued = 0
-	}
-	v.queue, v.bytes = nil, 0
+	c.wait(s)
 }
 
 // writeLoop writes to the client, from the split to the end of the connection.

@@ -95,8 +95,8 @@ func nothingLeft(t *testing.T, c *conn, servers ...*Conn) {
 		if v.in.b != nil || v.held != nil || v.holding != nil || v.uploadServer.held != 0 {
 			t.Errorf("server %d: %d bytes to read, %d written in part, %d held", v.target.index, cap(v.in.b), cap(v.held), v.uploadServer.held)
 		}
-		if v.queue != nil || v.bytes != 0 {
-			t.Errorf("server %d: %d bytes are queued", v.target.index, v.bytes)
+		if v.waiting != nil || v.bytes != 0 || v.memory != 0 {
+			t.Errorf("server %d: %d bytes are queued, in %d of memory", v.target.index, v.bytes, v.memory)
 		}
 		if v.owes != nil || v.next.frames != nil || v.next.values != nil || v.late != nil || v.cur != nil {
 			t.Errorf("server %d: SETTINGS frames are left", v.target.index)

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -878,14 +879,28 @@ func invariants(t *testing.T, c *conn) {
 		if v.uploadServer.credit < 0 || v.downloadServer.credit < 0 {
 			t.Errorf("server %d: credit exceeded", v.target.index)
 		}
-		var sum int64
+		var sum, bytes, memory int64
 		for _, s := range c.streams {
-			if s.server == v {
-				sum += int64(s.content.len())
-				if s.content.len() > 0 && !s.isHeld {
-					t.Errorf("stream %d: forgotten", s.id)
-				}
+			if s.server != v {
+				continue
 			}
+			sum += int64(s.content.len())
+			if s.content.len() > 0 && !s.isHeld {
+				t.Errorf("stream %d: forgotten", s.id)
+			}
+			for _, q := range s.queue {
+				bytes += int64(len(q.data))
+				memory += q.memory()
+			}
+			if waits := slices.Contains(v.waiting, s); waits != s.waits || !waits && len(s.queue) > 0 && s.downloadStream.window > 0 {
+				t.Errorf("stream %d: waits %t, %t, with %d items", s.id, waits, s.waits, len(s.queue))
+			}
+		}
+		if bytes != d.bytes || memory != d.memory {
+			t.Errorf("server %d: %d bytes are queued in %d of memory, not %d in %d", v.target.index, bytes, memory, d.bytes, d.memory)
+		}
+		if queued := slices.Contains(c.queues, v); queued != (len(v.waiting) > 0) {
+			t.Errorf("server %d: served %t, with %d streams", v.target.index, queued, len(v.waiting))
 		}
 		if sum != v.uploadServer.held {
 			t.Errorf("server %d: held %d, not %d", v.target.index, v.uploadServer.held, sum)
@@ -1006,10 +1021,10 @@ func model(t *testing.T, seed uint64) {
 				if v == nil {
 					continue
 				}
-				t.Errorf("server %d: in %d, upload %d, held %d, withheld %t, download %d, queue %d of %d", v.target.index, v.in.len(), v.uploadServer.credit, v.uploadServer.held, v.withheld, v.downloadServer.credit, len(v.queue), v.bytes)
+				t.Errorf("server %d: in %d, upload %d, held %d, withheld %t, download %d, queue %d of %d", v.target.index, v.in.len(), v.uploadServer.credit, v.uploadServer.held, v.withheld, v.downloadServer.credit, len(v.waiting), v.bytes)
 			}
 			for _, s := range c.streams {
-				t.Errorf("stream %d of %d: toClient %d toServer %d held %d %t ended %t %t queued %d", s.id, s.server.target.index, s.toClient, s.toServer, s.content.len(), s.isHeld, s.clientEnded, s.serverEnded, s.queued)
+				t.Errorf("stream %d of %d: toClient %d toServer %d held %d %t ended %t %t queued %d", s.id, s.server.target.index, s.toClient, s.toServer, s.content.len(), s.isHeld, s.clientEnded, s.serverEnded, len(s.queue))
 			}
 			c.mu.Unlock()
 		})

@@ -235,6 +235,8 @@ func (c *conn) scanClientFrame(v *Conn, it item) (drop bool, cerr *h2.ConnError)
 	case http2.FrameWindowUpdate:
 		if it.StreamID == 0 {
 			c.download.credit += int64(it.value()) // too much of it is for the server to answer
+		} else if s := c.streams[it.StreamID]; s != nil {
+			s.downloadStream.window += int64(it.value())
 		}
 	case http2.FrameRSTStream:
 		if s := c.streams[it.StreamID]; s != nil {
@@ -281,9 +283,12 @@ func (v *Conn) scanServer(p []byte) (b []byte, err error) {
 			}
 			c.controls.forgive()
 			c.download.credit -= int64(it.Length)
-			if s := c.streams[it.StreamID]; s != nil && it.endStream() {
-				s.serverEnded = true
-				c.endIfDone(s)
+			if s := c.streams[it.StreamID]; s != nil {
+				s.downloadStream.window -= int64(it.Length)
+				if it.endStream() {
+					s.serverEnded = true
+					c.endIfDone(s)
+				}
 			}
 		case frameItem:
 			if drop := v.scanServerFrame(it); drop {
@@ -320,7 +325,8 @@ func (v *Conn) scanServerFrame(it item) (drop bool) {
 			}
 			f.waiting--
 			c.fromClient = c.fromClient[1:]
-			c.tableSize = f.tableSize
+			c.tableSize, c.ackedWindow = f.tableSize, f.window
+			c.updateWindows()
 			return false
 		}
 		c.spoken = true

@@ -98,6 +98,7 @@ func (c *conn) newServer(target int) *Conn {
 	v.readable.L, v.writable.L = &c.mu, &c.mu
 	v.dec.init(maxServerBlock)
 	v.dec.allow(c.setting(http2.SettingHeaderTableSize, defaultTableSize))
+	c.updateWindows()
 	c.servers[target] = v
 	c.joined = append(c.joined, v)
 	c.live++
@@ -191,6 +192,7 @@ func (v *Conn) readSplit(l lazily) (int, error) {
 			n := copy(l.buffer(), v.in.bytes())
 			v.in.skip(n)
 			c.pumpUploads(v)
+			c.settle()
 			if full && v.in.len() <= maxUnread {
 				c.unread.Broadcast()
 			}
@@ -241,6 +243,7 @@ func (v *Conn) Write(p []byte) (int, error) {
 		v.close()
 		return 0, v.opError("write", err)
 	}
+	c.settle()
 	for v.mustWait() {
 		if v.writeDeadline.passed() {
 			return 0, v.opError("write", os.ErrDeadlineExceeded)
@@ -342,8 +345,10 @@ func (c *conn) kill() {
 func (c *conn) drop() {
 	c.attached()
 	c.stopPatience()
-	for _, v := range c.queues {
-		v.dropQueue()
+	for _, s := range c.streams {
+		s.queue = nil
+		d := &s.server.downloadServer
+		d.waiting, d.bytes, d.memory = nil, 0, 0
 	}
 	for _, v := range c.joined {
 		v.drop()

@@ -95,6 +95,7 @@ func (c *conn) takeFrames(b []byte) (rest []byte, ok bool) {
 			return b, true
 		case cerr == nil:
 			cerr = c.take(it)
+			c.settle()
 		}
 		if cerr != nil {
 			c.fail(cerr)
@@ -182,10 +183,7 @@ func (c *conn) attached() {
 
 // settle ends the connection when nothing is left to do on it.
 func (c *conn) settle() {
-	if c.mode != splitting || c.closing || c.dead || len(c.queues) > 0 || c.rawFrom != nil {
-		return
-	}
-	if c.finish && (c.live == 0 || len(c.streams) == 0) {
+	if c.finish && len(c.streams) == 0 && c.mode == splitting && !c.closing && !c.dead && c.rawFrom == nil {
 		c.end(http2.ErrCodeNo, "")
 	}
 }
@@ -449,7 +447,9 @@ func (c *conn) takeReset(it item) *h2.ConnError {
 		}
 		return c.spendControl()
 	}
-	s.server.pass(it)
+	if !s.resetQueued {
+		s.server.pass(it)
+	}
 	c.remove(s, byClient)
 	return c.spendReset()
 }
@@ -460,11 +460,16 @@ func (c *conn) takeWindowUpdate(it item) *h2.ConnError {
 		c.wake.Broadcast()
 		return cerr
 	}
-	if s := c.streams[it.StreamID]; s != nil {
-		s.server.pass(it)
-	} else if c.idle(it.StreamID) {
+	s := c.streams[it.StreamID]
+	switch {
+	case s == nil && c.idle(it.StreamID):
 		return idleError(it)
+	case s == nil:
+		return nil
+	case !s.resetQueued:
+		s.server.pass(it)
 	}
+	c.grow(s, int64(it.value()))
 	return nil
 }
 
@@ -513,6 +518,8 @@ func (c *conn) acknowledge() {
 	for len(c.fromClient) > 0 && c.fromClient[0].waiting == 0 {
 		f := c.fromClient[0]
 		c.fromClient = c.fromClient[1:]
+		c.ackedWindow = f.window
+		c.updateWindows()
 		if f.tableSize != c.tableSize {
 			c.tableSize = f.tableSize
 			c.enc.limit(f.tableSize)
@@ -597,7 +604,7 @@ func (v *Conn) split(b []byte) error {
 
 // stream finds a stream of the server's that is open.
 func (v *Conn) stream(id uint32) *stream {
-	if s := v.c.streams[id]; s != nil && s.server == v && !s.serverEnded {
+	if s := v.c.streams[id]; s != nil && s.server == v && !s.serverEnded && !s.resetQueued {
 		return s
 	}
 	return nil
@@ -617,8 +624,8 @@ func (v *Conn) take(it item) error {
 		s := v.stream(it.StreamID)
 		switch {
 		case s == nil:
-		case s.queued > 0:
-			c.enqueue(queued{s: s, block: true, fields: slices.Clone(fields), end: it.endStream()})
+		case len(s.queue) > 0:
+			c.enqueue(s, queued{block: true, fields: slices.Clone(fields), end: it.endStream()})
 		default:
 			c.emitBlock(s, fields, it.endStream())
 		}
@@ -652,8 +659,7 @@ func (v *Conn) take(it item) error {
 		}
 	case http2.FrameRSTStream:
 		if s := c.streams[it.StreamID]; s != nil && s.server == v {
-			c.emit(appendReset(c.out, s.id, it.code()))
-			c.remove(s, byServer)
+			c.resetByServer(s, it.code())
 		}
 	case http2.FrameGoAway:
 		v.takeGoAway(it)
@@ -677,7 +683,7 @@ func (v *Conn) takeData(it item) error {
 		}
 	}
 	s := v.cur
-	if s == nil || s.removed {
+	if s == nil || s.removed || s.resetQueued {
 		v.sent(int64(len(it.payload)))
 		return nil
 	}
@@ -780,8 +786,7 @@ func (v *Conn) takeGoAway(it item) {
 	code := http2.ErrCode(uint32(it.payload[4])<<24 | uint32(it.payload[5])<<16 | uint32(it.payload[6])<<8 | uint32(it.payload[7]))
 	for _, s := range c.streams {
 		if s.server == v && s.id > v.lastID {
-			c.emit(appendReset(c.out, s.id, http2.ErrCodeRefusedStream))
-			c.remove(s, byServer)
+			c.resetByServer(s, http2.ErrCodeRefusedStream)
 		}
 	}
 	switch {
@@ -796,7 +801,22 @@ func (v *Conn) takeGoAway(it item) {
 	}
 	c.goAway = true
 	c.emit(h2.AppendGoAway(c.out, c.lastID, code, string(it.payload[8:])))
-	c.settle()
+}
+
+// resetByServer resets a stream whose server has reset it or is gone: behind what is queued on it, since a server may reset
+// a stream with NO_ERROR when its answer is complete (RFC 9113, Section 8.1).
+func (c *conn) resetByServer(s *stream, code http2.ErrCode) {
+	switch {
+	case s.resetQueued:
+	case len(s.queue) == 0:
+		c.emit(appendReset(c.out, s.id, code))
+		c.remove(s, byServer)
+	default:
+		c.enqueue(s, queued{reset: true, code: code})
+		s.resetQueued = true
+		s.server.open--
+		c.dropHeld(s)
+	}
 }
 
 // leave takes a server that has closed its side out of the connection. Its streams are reset with the code, but with
@@ -816,8 +836,11 @@ func (v *Conn) leave(code http2.ErrCode) {
 	c.acknowledge()
 	if c.ended {
 		// Nothing can be sent any more that the client gives no credit for, and bare servers drop the rest of it, too.
-		v.dropQueue()
-		c.queues = slices.DeleteFunc(c.queues, func(q *Conn) bool { return q == v })
+		for _, s := range c.streams {
+			if s.server == v {
+				c.remove(s, byServer)
+			}
+		}
 		if c.live == 0 {
 			c.close(lingerTime)
 		}
@@ -827,27 +850,14 @@ func (v *Conn) leave(code http2.ErrCode) {
 		if s.server != v {
 			continue
 		}
-		c.dropHeld(s)
-		s.isHeld = false
-		reset := queued{s: s, reset: true, code: code}
-		if s.id > v.lastID {
-			reset.code = http2.ErrCodeRefusedStream
-		}
-		switch ended := s.serverEnded || v.endQueued(s); {
-		case ended:
-			// RFC 9113, 8.1: the answer is complete, and the rest of the request is not needed.
-			reset.code = http2.ErrCodeNo
-			if s.queued > 0 {
-				c.enqueue(reset)
-			} else {
-				c.emit(appendReset(c.out, s.id, reset.code))
-				c.remove(s, byServer)
-			}
-		case s.queued > 0:
-			c.enqueue(reset)
+		switch {
+		case s.id > v.lastID:
+			c.resetByServer(s, http2.ErrCodeRefusedStream)
+		case s.serverEnded || s.endQueued():
+			// RFC 9113, Section 8.1: the answer is complete, and the rest of the request is not needed.
+			c.resetByServer(s, http2.ErrCodeNo)
 		default:
-			c.emit(appendReset(c.out, s.id, reset.code))
-			c.remove(s, byServer)
+			c.resetByServer(s, code)
 		}
 	}
 	if c.live == 0 || c.goAway {
@@ -866,9 +876,17 @@ func (v *Conn) leave(code http2.ErrCode) {
 	}
 }
 
-// leftBehind reports whether something is queued for the client whose server has closed its side.
+// leftBehind reports whether something waits to be sent whose server has closed its side.
 func (c *conn) leftBehind() bool {
-	return c.live == 0 || slices.ContainsFunc(c.queues, func(v *Conn) bool { return v.closed })
+	if c.live == 0 {
+		return true
+	}
+	for _, s := range c.streams {
+		if s.server.closed {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *conn) stopPatience() {
@@ -878,7 +896,7 @@ func (c *conn) stopPatience() {
 	}
 }
 
-// endQueued reports whether the end of the server's answer is queued.
-func (v *Conn) endQueued(s *stream) bool {
-	return slices.ContainsFunc(v.queue, func(q queued) bool { return q.s == s && q.end })
+// endQueued reports whether the end of the answer is queued.
+func (s *stream) endQueued() bool {
+	return slices.ContainsFunc(s.queue, func(q queued) bool { return q.end })
 }

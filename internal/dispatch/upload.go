@@ -83,7 +83,7 @@ func (c *conn) topUp(s *stream) {
 	if c.cur == s {
 		lead -= c.begun // is on its way
 	}
-	if lead <= 0 || s.clientEnded || s.removed || c.closing {
+	if lead <= 0 || s.clientEnded || s.removed || s.resetQueued || c.closing {
 		return
 	}
 	if s.server.uploadServer.held > 0 {
@@ -107,7 +107,7 @@ func (c *conn) topUpIfLow(s *stream) {
 // uploaded takes a part of the content of a request.
 func (c *conn) uploaded(s *stream, b []byte, end bool) {
 	v := s.server
-	if v.closed {
+	if v.closed || s.resetQueued {
 		c.refund(int64(len(b)))
 		return
 	}
@@ -132,7 +132,7 @@ func (c *conn) uploaded(s *stream, b []byte, end bool) {
 // uploadedTrailers takes the header block that ends a request.
 func (c *conn) uploadedTrailers(s *stream, fields []hpack.HeaderField) {
 	switch v := s.server; {
-	case v.closed:
+	case v.closed || s.resetQueued:
 	case s.isHeld:
 		s.end, s.trailers = true, slices.Clone(fields)
 		if s.trailers == nil {
@@ -186,7 +186,7 @@ func (c *conn) pumpUploads(v *Conn) {
 	}
 	waiting := v.holding[:0]
 	for i, s := range v.holding {
-		if s.removed || c.pumpStream(s) {
+		if s.removed || s.resetQueued || c.pumpStream(s) {
 			s.isHeld = false
 			c.endIfDone(s)
 			continue
