@@ -35,7 +35,8 @@ type download struct {
 	raw     []byte
 	rawFrom *Conn
 
-	writing bool // somebody writes to the socket
+	writing bool  // somebody writes to the socket
+	writer  *Conn // if it is the Write of a server through which the connection passed when it began
 	wake    sync.Cond
 	queues  []*Conn // the servers that have streams waiting, in the order in which they are served
 

@@ -227,11 +227,11 @@ func (v *Conn) Write(p []byte) (int, error) {
 		if len(b) == 0 {
 			return len(p), nil
 		}
-		c.writing = true
+		c.writing, c.writer = true, v
 		c.mu.Unlock()
 		_, err = c.sock.Write(b)
 		c.mu.Lock()
-		c.writing = false
+		c.writing, c.writer = false, nil
 		c.wake.Broadcast()
 		if err != nil {
 			return 0, err
@@ -389,6 +389,16 @@ func (v *Conn) SyscallConn() (syscall.RawConn, error) {
 	return nil, fmt.Errorf("oneport: no socket below a %T: %w", v.c.sock, errors.ErrUnsupported)
 }
 
+// endWrite ends a Write at its deadline. If it has been in the socket since before the connection was split, the client
+// has taken nothing from anybody all the time, and what is left of the Write could be in the middle of a frame: then the
+// connection ends. The caller holds mu.
+func (v *Conn) endWrite() {
+	if v.c.writer == v {
+		v.c.kill()
+	}
+	v.writable.Broadcast()
+}
+
 // SetDeadline sets both deadlines.
 func (v *Conn) SetDeadline(t time.Time) error {
 	return errors.Join(v.SetReadDeadline(t), v.SetWriteDeadline(t))
@@ -416,7 +426,7 @@ func (v *Conn) SetWriteDeadline(t time.Time) error {
 	if v.closed {
 		return v.opError("set", net.ErrClosed)
 	}
-	v.writeDeadline.set(v.c, t, v.writable.Broadcast)
+	v.writeDeadline.set(v.c, t, v.endWrite)
 	v.writable.Broadcast()
 	if v.c.mode == passing {
 		return v.c.sock.SetWriteDeadline(t)

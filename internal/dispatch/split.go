@@ -33,7 +33,7 @@ func (c *conn) startSplitting() {
 		// The deadlines are the server's, not those of the client's connection.
 		c.sock.SetDeadline(time.Time{})
 		v.readDeadline.set(c, v.readDeadline.at, v.readable.Broadcast)
-		v.writeDeadline.set(c, v.writeDeadline.at, v.writable.Broadcast)
+		v.writeDeadline.set(c, v.writeDeadline.at, v.endWrite)
 	}
 	if v == nil {
 		idle := c.d.Limits.IdleTimeout
@@ -826,8 +826,8 @@ func (v *Conn) leave(code http2.ErrCode) {
 	switch {
 	case c.closing || c.dead:
 		return
-	case c.rawFrom == v:
-		c.kill() // in the middle of a frame
+	case c.rawFrom == v || c.writer == v:
+		c.kill() // in the middle of a frame, or of a Write, which must return
 		return
 	}
 	v.acknowledgeAll()
