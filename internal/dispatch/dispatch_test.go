@@ -148,6 +148,9 @@ func (e *end) got() []string {
 	defer e.mu.Unlock()
 	lines := slices.DeleteFunc(e.lines, func(s string) bool { return strings.HasPrefix(s, "WINDOW_UPDATE") })
 	e.lines = nil
+	if len(lines) == 0 {
+		return nil
+	}
 	return lines
 }
 

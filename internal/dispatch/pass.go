@@ -149,6 +149,16 @@ func (c *conn) scanClient(v *Conn, b []byte) (clear, n int, split bool) {
 		case dataItem:
 			cerr = c.scanClientData(it)
 		case frameItem:
+			if it.Type == http2.FrameSettings && !it.ack() && len(v.owes) > 0 {
+				// Two to be acknowledged at once are ambiguous: net/http acknowledges several with one frame. Once the
+				// connection is split, each waits for the acknowledgement of the one before.
+				c.startSplitting()
+				if cerr := c.take(it); cerr != nil {
+					c.fail(cerr)
+				}
+				go c.readLoop(bytes.Clone(b[clear+m : n]))
+				return clear, clear, true
+			}
 			var drop bool
 			drop, cerr = c.scanClientFrame(v, it)
 			if drop {

@@ -1,0 +1,134 @@
+package dispatch
+
+import (
+	"bytes"
+	"errors"
+	"net"
+	"os"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+// A server that acknowledges several SETTINGS frames at once, as net/http does, has one at a time to acknowledge, in every
+// mode, so each of the client's is acknowledged.
+func TestSettingsOneAtATime(t *testing.T) {
+	for _, shared := range []bool{false, true} {
+		inWorld(t, newDispatcher(2), func(w *world) {
+			w.client.request(1, "0", false)
+			c, err := w.d.targets[0].Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			a := newEnd(t, c, true)
+			defer a.close()
+			a.want("SETTINGS [ENABLE_PUSH = 0] [MAX_HEADER_LIST_SIZE = 5000]", "HEADERS 1 :method=GET :path=/0")
+			a.fr.WriteSettings()
+			var b *end
+			if shared {
+				w.client.request(3, "1", false)
+				b = w.accept(1, "HEADERS 3 :method=GET :path=/1")
+				defer b.close()
+				b.got()
+			}
+			w.client.got()
+			for i := range uint32(3) {
+				w.client.fr.WriteSettings(http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: i})
+			}
+			a.want()
+			a.fr.WriteSettingsAck()
+			a.want("SETTINGS [MAX_HEADER_LIST_SIZE = 2]")
+			if shared {
+				b.want("SETTINGS [MAX_HEADER_LIST_SIZE = 0]")
+				b.fr.WriteSettingsAck()
+				b.want("SETTINGS [MAX_HEADER_LIST_SIZE = 2]")
+				b.fr.WriteSettingsAck()
+			}
+			w.client.want()
+			a.fr.WriteSettingsAck()
+			w.client.want("SETTINGS ACK", "SETTINGS ACK", "SETTINGS ACK")
+			w.client.fr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 100})
+			a.want("SETTINGS [INITIAL_WINDOW_SIZE = 100]")
+		})
+	}
+}
+
+// A Write that is in the socket when the connection is split ends as any other.
+func TestWriteInSocketAtSplit(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		before func(v *Conn)
+		after  func(v *Conn)
+		err    error // or any
+	}{
+		{"deadline from before", func(v *Conn) { v.SetWriteDeadline(time.Now().Add(time.Second)) }, func(*Conn) {}, nil},
+		{"deadline from then on", func(*Conn) {}, func(v *Conn) { v.SetWriteDeadline(time.Now().Add(time.Second)) }, nil},
+		{"deadline that has passed", func(*Conn) {}, func(v *Conn) { v.SetWriteDeadline(aLongTimeAgo) }, nil},
+		{"Close", func(*Conn) {}, func(v *Conn) { v.Close() }, nil},
+		{"deadline before the split", func(v *Conn) { v.SetWriteDeadline(time.Now().Add(time.Millisecond)) }, func(*Conn) {}, os.ErrDeadlineExceeded},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				d := newDispatcher(2)
+				near, far := net.Pipe() // the client does not read
+				defer near.Close()
+				d.Handle(far)
+				var flight bytes.Buffer
+				flight.WriteString(http2.ClientPreface)
+				fr := http2.NewFramer(&flight, nil)
+				fr.WriteSettings()
+				fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, EndHeaders: true, BlockFragment: []byte{0x04, 2, '/', '0'}})
+				near.Write(flight.Bytes())
+				c, err := d.targets[0].Accept()
+				if err != nil {
+					t.Fatal(err)
+				}
+				v := c.(*Conn)
+				go func() {
+					for {
+						if _, err := v.Read(make([]byte, 1000)); err != nil {
+							return
+						}
+					}
+				}()
+				tt.before(v)
+				var answer bytes.Buffer
+				fr = http2.NewFramer(&answer, nil)
+				fr.WriteSettings()
+				fr.WriteSettingsAck()
+				fr.WriteData(1, false, make([]byte, 10_000))
+				written := make(chan error, 1)
+				go func() {
+					_, err := v.Write(answer.Bytes())
+					written <- err
+				}()
+				synctest.Wait()
+				if tt.err != nil {
+					time.Sleep(2 * time.Millisecond)
+				}
+				flight.Reset()
+				fr = http2.NewFramer(&flight, nil)
+				fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 3, EndHeaders: true, BlockFragment: []byte{0x04, 2, '/', '1'}})
+				near.Write(flight.Bytes())
+				b, err := d.targets[1].Accept()
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer b.Close()
+				tt.after(v)
+				select {
+				case err := <-written:
+					if err == nil || tt.err != nil && !errors.Is(err, tt.err) {
+						t.Errorf("Write: %v", err)
+					}
+				case <-time.After(time.Minute):
+					t.Error("Write has not returned")
+				}
+				v.Close()
+			})
+		})
+	}
+}
