@@ -57,8 +57,8 @@ const (
 	DefaultMaxHeaderListBytes = 1 << 20
 	DefaultMaxContinuations   = 128
 	DefaultMaxBuffered        = 1 << 20
-	DefaultResetBurst         = 1000
-	DefaultResetRate          = 100
+	DefaultResetBurst         = 10_000
+	DefaultResetRate          = 1000
 	DefaultControlBurst       = 10_000
 	DefaultControlRate        = 1000
 	DefaultQueueLength        = 1024
@@ -112,8 +112,10 @@ type Mux struct {
 	// its place if it is larger. Zero means 1 MiB; a value below 65,535, the smallest window that HTTP/2 has, means that.
 	MaxBuffered int
 
-	// ResetBurst is how many streams a client may reset, or open where they have to be refused, at once, and ResetRate how
-	// many of those are forgiven in a second. Zero means 1000 and 100.
+	// ResetBurst is how many streams a client may reset early at once, which is within a second and before they are answered,
+	// and ResetRate how many of those are forgiven in a second. One is forgiven for each stream that is answered, too. Streams
+	// that are reset because the client breaks HTTP/2 on them count as well. Servers bound their own work; this bounds what
+	// the Mux does for streams that come to nothing. Zero means 10,000 and 1000.
 	ResetBurst, ResetRate int
 
 	// ControlBurst is how many frames that do nothing for a request (PING, SETTINGS, PRIORITY, DATA without content, frames

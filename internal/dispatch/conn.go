@@ -111,6 +111,8 @@ type serverFrame struct {
 type stream struct {
 	id                       uint32
 	server                   *Conn
+	opened                   time.Time
+	answered                 bool // a header block has come from the server
 	clientEnded, serverEnded bool
 	removed                  bool
 	uploadStream
@@ -186,7 +188,7 @@ func (c *conn) endIfDone(s *stream) {
 
 // newStream opens a stream for a server.
 func (c *conn) newStream(id uint32, v *Conn, endStream bool) *stream {
-	s := &stream{id: id, server: v, clientEnded: endStream}
+	s := &stream{id: id, server: v, opened: time.Now(), clientEnded: endStream}
 	s.toClient = c.window
 	s.toServer = v.window
 	s.downloadStream.window = c.sendWindow
@@ -268,13 +270,27 @@ func (v *Conn) setWindow(window int64) {
 	}
 }
 
-// spendReset counts a stream that the client has reset, or that had to be refused.
+// spendReset counts a stream that the client has reset early, or that had to be reset for a fault of the client's.
 func (c *conn) spendReset() *h2.ConnError {
 	if !c.resets.spend(c.d.Limits.ResetBurst, c.d.Limits.ResetRate) {
-		return calm("too many streams reset or refused")
+		return calm("too many streams reset early")
 	}
 	return nil
 }
+
+// resetByClient removes a stream that the client has reset, and counts it if that was early: the server has not answered,
+// and the client has not waited for as long as those do that lose patience.
+func (c *conn) resetByClient(s *stream) *h2.ConnError {
+	early := !s.answered && !s.resetQueued && time.Since(s.opened) < earlyReset
+	c.remove(s, byClient)
+	if early {
+		return c.spendReset()
+	}
+	return nil
+}
+
+// earlyReset is how long a stream must be open for its reset not to be early.
+const earlyReset = time.Second
 
 // spendControl counts a frame that does nothing for a request.
 func (c *conn) spendControl() *h2.ConnError {
@@ -293,8 +309,9 @@ const (
 	byServer               // it was reset towards the client, which may not know yet
 )
 
-// recent remembers the streams closed last. What the client had sent before it knew is ignored, what it sends although
-// it has closed the stream itself is an error (RFC 9113, 5.1).
+// recent remembers the streams closed last. What the client sends although it has closed the stream itself is an error;
+// what it may have sent before it knew is ignored, and so is what it sends on a stream that is forgotten (RFC 9113,
+// Section 5.1).
 type recent struct {
 	ids  []uint32
 	whys []reason
@@ -317,6 +334,17 @@ func (r *recent) find(id uint32) (why reason, ok bool) {
 		return r.whys[i], true
 	}
 	return 0, false
+}
+
+// reset takes note that the client has reset a stream that was closed. It reports false if it had already, or if the
+// stream is forgotten.
+func (r *recent) reset(id uint32) bool {
+	i := slices.Index(r.ids, id)
+	if i < 0 || r.whys[i] == byClient {
+		return false
+	}
+	r.whys[i] = byClient
+	return true
 }
 
 // A deadline wakes those who wait for something up at a time.

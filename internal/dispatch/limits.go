@@ -14,8 +14,11 @@ type Limits struct {
 	// Bytes of DATA that are held, in each direction and, towards the client, for each server.
 	MaxBuffered int
 
-	ResetBurst   int // streams that the client resets, or that have to be refused,
-	ResetRate    int // and how many of those are forgiven per second
+	// Streams that the client resets within a second and before they are answered, or that are reset for a fault of the
+	// client's, and how many of those are forgiven per second. One is forgiven for each stream that is answered, too.
+	ResetBurst int
+	ResetRate  int
+
 	ControlBurst int // frames that do nothing for a request: PING, SETTINGS, PRIORITY, empty DATA, unknown ones,
 	ControlRate  int // and how many of those are forgiven per second
 }
@@ -29,8 +32,8 @@ func DefaultLimits() Limits {
 		MaxHeaderListBytes: 1 << 20,
 		MaxContinuations:   128,
 		MaxBuffered:        1 << 20,
-		ResetBurst:         1000,
-		ResetRate:          100,
+		ResetBurst:         10_000,
+		ResetRate:          1000,
 		ControlBurst:       10_000,
 		ControlRate:        1000,
 	}

@@ -250,8 +250,7 @@ func (c *conn) scanClientFrame(v *Conn, it item) (drop bool, cerr *h2.ConnError)
 		}
 	case http2.FrameRSTStream:
 		if s := c.streams[it.StreamID]; s != nil {
-			c.remove(s, byClient)
-			return false, c.spendReset()
+			return false, c.resetByClient(s)
 		}
 	case http2.FrameGoAway:
 	default:
@@ -283,9 +282,15 @@ func (v *Conn) scanServer(p []byte) (b []byte, err error) {
 		case blockItem:
 			c.controls.forgive()
 			cerr = v.dec.follow(it.payload)
-			if s := c.streams[it.StreamID]; s != nil && it.endStream() {
-				s.serverEnded = true
-				c.endIfDone(s)
+			if s := c.streams[it.StreamID]; s != nil {
+				if !s.answered {
+					s.answered = true
+					c.resets.forgive()
+				}
+				if it.endStream() {
+					s.serverEnded = true
+					c.endIfDone(s)
+				}
 			}
 		case dataItem:
 			if !it.first {

@@ -327,8 +327,8 @@ func (c *conn) dataStream(it item) (*stream, *h2.ConnError) {
 		if c.idle(it.StreamID) {
 			return nil, idleError(it)
 		}
-		if why, ok := c.gone.find(it.StreamID); !ok || why != byServer {
-			// RFC 9113, 5.1: the client has closed the stream itself.
+		if why, ok := c.gone.find(it.StreamID); ok && why != byServer {
+			// RFC 9113, Section 5.1: the client has closed the stream itself.
 			c.emit(appendReset(c.out, it.StreamID, http2.ErrCodeStreamClosed))
 			return nil, c.spendReset()
 		}
@@ -355,11 +355,10 @@ func (c *conn) reset(s *stream, code http2.ErrCode) {
 }
 
 // refuse answers a request that no server gets.
-func (c *conn) refuse(it item) *h2.ConnError {
+func (c *conn) refuse(it item) {
 	c.d.stats.refused.Add(1)
 	c.gone.add(it.StreamID, byServer)
 	c.emit(appendReset(c.out, it.StreamID, http2.ErrCodeRefusedStream))
-	return c.spendReset()
 }
 
 // notFound answers a request that is for no server (RFC 9113, 8.1: an answer can come before the end of the request).
@@ -381,13 +380,19 @@ func (c *conn) newRequest(it item) *h2.ConnError {
 		c.alone.Reset(c.d.Limits.IdleTimeout)
 	}
 	switch {
-	case id > c.lastID || len(c.streams) >= min(c.d.Limits.MaxStreams, c.most):
-		return c.refuse(it)
+	case len(c.streams) >= c.most:
+		// Bare servers refuse any number of these, too, but the client knows better (RFC 9113, Section 5.1.2).
+		c.refuse(it)
+		return c.spendControl()
+	case id > c.lastID || len(c.streams) >= c.d.Limits.MaxStreams:
+		c.refuse(it)
+		return nil
 	case target == NotFound:
 		c.notFound(it)
 		return nil
 	case target < 0 || target >= len(c.servers):
-		return c.refuse(it)
+		c.refuse(it)
+		return nil
 	}
 	v := c.servers[target]
 	if v == nil {
@@ -396,14 +401,15 @@ func (c *conn) newRequest(it item) *h2.ConnError {
 		c.d.joined(c, target, c.early)
 		if !v.target.deliver(v) {
 			v.closed = true
-			c.servers[target] = nil
-			c.live--
-			return c.refuse(it)
+			c.part(v)
+			c.refuse(it)
+			return nil
 		}
 		c.attached()
 	}
 	if id > v.lastID || v.open >= int(min(v.maxStreams, maxStreamID)) {
-		return c.refuse(it)
+		c.refuse(it)
+		return nil
 	}
 	s := c.newStream(id, v, it.endStream())
 	v.push(appendBlock(v.in.room(), id, it.endStream(), it.priority, v.enc.encode(it.fields), v.maxFrame))
@@ -418,9 +424,10 @@ func (c *conn) takeTrailers(it item) *h2.ConnError {
 	s := c.streams[it.StreamID]
 	if s == nil {
 		switch why, ok := c.gone.find(it.StreamID); {
-		case !ok:
-			return protocolError("HEADERS frame on a stream that cannot be opened any more") // RFC 9113, 5.1.1
-		case why == byServer:
+		case !ok && (!it.endStream() || slices.ContainsFunc(it.fields, hpack.HeaderField.IsPseudo)):
+			// RFC 9113, Section 5.1.1. Trailers can be those of a stream that is forgotten.
+			return protocolError("HEADERS frame on a stream that cannot be opened any more")
+		case !ok || why == byServer:
 			return nil
 		}
 		return &h2.ConnError{Code: http2.ErrCodeStreamClosed, Reason: "HEADERS frame on a closed stream"} // RFC 9113, 5.1
@@ -445,13 +452,15 @@ func (c *conn) takeReset(it item) *h2.ConnError {
 		if c.idle(it.StreamID) {
 			return idleError(it)
 		}
+		if c.gone.reset(it.StreamID) {
+			return nil // it has crossed the end of the stream
+		}
 		return c.spendControl()
 	}
 	if !s.resetQueued {
 		s.server.pass(it)
 	}
-	c.remove(s, byClient)
-	return c.spendReset()
+	return c.resetByClient(s)
 }
 
 func (c *conn) takeWindowUpdate(it item) *h2.ConnError {
@@ -622,6 +631,10 @@ func (v *Conn) take(it item) error {
 			return cerr
 		}
 		s := v.stream(it.StreamID)
+		if s != nil && !s.answered {
+			s.answered = true
+			c.resets.forgive()
+		}
 		switch {
 		case s == nil:
 		case len(s.queue) > 0:
