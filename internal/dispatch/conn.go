@@ -59,8 +59,9 @@ type conn struct {
 	window   int64          // SETTINGS_INITIAL_WINDOW_SIZE that the client goes by
 	most     int            // SETTINGS_MAX_CONCURRENT_STREAMS that the client goes by
 
-	rawPings int // PING frames of the client that passed through and have not been answered
-	asked    int // PING frames of pass that passed through and have not been answered
+	rawPings int       // PING frames of the client that passed through and have not been answered
+	asked    int       // PING frames of pass that passed through and have not been answered
+	askedAt  time.Time // the first of these
 	pings    pings
 
 	resets, controls bucket
@@ -84,6 +85,7 @@ type draining struct {
 // told are the settings that the client has been sent.
 type told struct {
 	maxStreams uint32
+	maxList    uint32 // SETTINGS_MAX_HEADER_LIST_SIZE, or 0
 	window     uint32
 	connect    bool
 
@@ -112,6 +114,7 @@ type stream struct {
 	id                       uint32
 	server                   *Conn
 	opened                   time.Time
+	grpc                     bool
 	answered                 bool // a header block has come from the server
 	clientEnded, serverEnded bool
 	removed                  bool
@@ -148,8 +151,13 @@ func newConn(d *Dispatcher, sock net.Conn) *conn {
 // examine decodes a header block of the client's, and decides where it goes. It is for the one that reads, without mu,
 // since it can take long.
 func (c *conn) examine(it *item) {
-	if it.fields, it.fault = c.dec.decode(it.payload); it.fault == nil && it.StreamID > c.maxID {
-		it.opens = true
+	it.fields, it.fault = c.dec.decode(it.payload)
+	it.size, it.large = c.dec.size, c.dec.tooLarge()
+	if it.fault != nil || it.StreamID <= c.maxID {
+		return
+	}
+	it.opens, it.grpc = true, isGRPC(it.fields)
+	if it.target = Refuse; !it.large {
 		it.target = c.d.decide(c.sock, it.fields)
 	}
 }
@@ -189,6 +197,7 @@ func (c *conn) endIfDone(s *stream) {
 // newStream opens a stream for a server.
 func (c *conn) newStream(id uint32, v *Conn, endStream bool) *stream {
 	s := &stream{id: id, server: v, opened: time.Now(), clientEnded: endStream}
+	s.requestAt = -1
 	s.toClient = c.window
 	s.toServer = v.window
 	s.downloadStream.window = c.sendWindow

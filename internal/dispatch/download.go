@@ -414,10 +414,8 @@ func (c *conn) writeLoop() {
 			c.spare = b[:0]
 		}
 		if len(c.out) <= maxOut {
-			for _, v := range c.servers {
-				if v != nil {
-					v.writable.Broadcast()
-				}
+			for _, v := range c.joined {
+				v.writable.Broadcast()
 			}
 			c.unread.Broadcast()
 		}

@@ -104,6 +104,9 @@ type item struct {
 	// What examine finds out about a header block of the client's.
 	fields []hpack.HeaderField
 	fault  *h2.ConnError
+	size   int  // of the header list (RFC 9113, Section 6.5.2)
+	large  bool // fields are the front of a list that is too large
+	grpc   bool // the request is one of gRPC
 	opens  bool // a stream,
 	target int  // which is for this target
 }

@@ -3,6 +3,7 @@ package dispatch
 import (
 	"bytes"
 	"errors"
+	"strings"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -23,7 +24,9 @@ type blockDecoder struct {
 func (d *blockDecoder) init(maxList int) {
 	d.maxList, d.allowed = maxList, defaultTableSize
 	d.dec = hpack.NewDecoder(defaultTableSize, d.emit)
-	d.dec.SetMaxStringLength(maxList)
+	// A list that is too large is decoded to its end, for the table's sake, so no string of a block of maxList bytes may be
+	// too long. Huffman coding makes it shorter by 5 to 8 (RFC 7541, Appendix B).
+	d.dec.SetMaxStringLength(2 * maxList)
 }
 
 func (d *blockDecoder) emit(f hpack.HeaderField) {
@@ -35,20 +38,20 @@ func (d *blockDecoder) emit(f hpack.HeaderField) {
 	d.fields = append(d.fields, f)
 }
 
-// decode decodes a block. The fields are valid until the next call.
+// decode decodes a block. The fields are valid until the next call. If the list is larger than maxList, they are those in
+// front of what is beyond it.
 func (d *blockDecoder) decode(block []byte) ([]hpack.HeaderField, *h2.ConnError) {
 	clear(d.fields) // the strings are not kept longer than needed
 	d.fields, d.size = d.fields[:0], 0
 	d.dec.SetEmitEnabled(true)
-	err := d.write(block)
-	if d.size > d.maxList || errors.Is(err, hpack.ErrStringLength) {
-		return nil, calm("header list too large") // RFC 9113, 10.5.1
-	}
-	if err != nil {
+	if err := d.write(block); err != nil {
 		return nil, compressionError(err)
 	}
 	return d.fields, nil
 }
+
+// tooLarge reports whether the list decoded last is larger than maxList.
+func (d *blockDecoder) tooLarge() bool { return d.size > d.maxList }
 
 // follow decodes a block for its effect on the table alone.
 func (d *blockDecoder) follow(block []byte) *h2.ConnError {
@@ -110,4 +113,30 @@ func (d *blockDecoder) allow(tableSize uint32) {
 		d.allowed = tableSize
 		d.dec.SetAllowedMaxDynamicTableSize(tableSize)
 	}
+}
+
+// isGRPC reports whether a request is one of gRPC, by the fields in front of its header list.
+func isGRPC(fields []hpack.HeaderField) bool {
+	for _, f := range fields {
+		if f.Name == "content-type" {
+			rest, ok := strings.CutPrefix(f.Value, "application/grpc")
+			return ok && (rest == "" || rest[0] == '+' || rest[0] == ';')
+		}
+	}
+	return false
+}
+
+// Status codes of gRPC.
+const (
+	grpcResourceExhausted = "8"
+	grpcUnavailable       = "14"
+)
+
+// grpcStatus returns the fields that end a call of gRPC, after the header list of the response or in its place.
+func grpcStatus(answered bool, code, message string) []hpack.HeaderField {
+	trailers := []hpack.HeaderField{{Name: "grpc-status", Value: code}, {Name: "grpc-message", Value: message}}
+	if answered {
+		return trailers
+	}
+	return append([]hpack.HeaderField{{Name: ":status", Value: "200"}, {Name: "content-type", Value: "application/grpc"}}, trailers...)
 }

@@ -272,6 +272,8 @@ func (c *conn) noteTold(f *serverFrame, id http2.SettingID, val uint32) {
 		c.told.window = val
 	case http2.SettingMaxConcurrentStreams:
 		c.told.maxStreams = val
+	case http2.SettingMaxHeaderListSize:
+		c.told.maxList = val
 	case http2.SettingEnableConnectProtocol:
 		c.told.connect = val == 1
 	case http2.SettingMaxFrameSize:
@@ -333,7 +335,7 @@ func (o *opener) request(it item, raw []byte) (done bool, err error) {
 	}
 	v.buf = append(v.buf, raw...)
 	o.maxID = it.StreamID
-	o.newStream(it.StreamID, v, it.endStream())
+	o.newStream(it.StreamID, v, it.endStream()).grpc = it.grpc
 	v.clear = len(v.buf)
 	o.obeyTold()
 	pass, n, split := o.scanClient(v, o.b)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"sync"
+	"time"
 
 	"golang.org/x/net/http2"
 
@@ -137,7 +138,7 @@ func (c *conn) scanClient(v *Conn, b []byte) (clear, n int, split bool) {
 			}
 			if it.target == v.target.index && len(c.streams) < c.d.Limits.MaxStreams {
 				c.maxID = it.StreamID
-				c.newStream(it.StreamID, v, it.endStream())
+				c.newStream(it.StreamID, v, it.endStream()).grpc = it.grpc
 				break
 			}
 			c.startSplitting()
@@ -353,6 +354,9 @@ func (v *Conn) scanServerFrame(it item) (drop bool) {
 		c.sentToClient(f)
 	case http2.FramePing:
 		if !it.ack() {
+			if c.asked == 0 {
+				c.askedAt = time.Now()
+			}
 			c.asked++
 		} else if c.rawPings > 0 {
 			c.rawPings--
@@ -369,7 +373,7 @@ func (v *Conn) scanServerFrame(it item) (drop bool) {
 			c.remove(s, byServer)
 		}
 	case http2.FrameGoAway:
-		c.goAway = true
+		c.goAway, v.leaving = true, true
 		c.lastID = min(c.lastID, it.value())
 		v.lastID = c.lastID
 	}
@@ -381,6 +385,8 @@ func (v *Conn) noteSetting(id http2.SettingID, val uint32) {
 	switch id {
 	case http2.SettingMaxConcurrentStreams:
 		v.maxStreams = val
+	case http2.SettingMaxHeaderListSize:
+		v.maxList = val
 	case http2.SettingMaxFrameSize:
 		if val >= defaultFrameSize && val <= largestFrameSize {
 			v.maxFrame = int(val)
@@ -404,6 +410,7 @@ type pings struct {
 type ping struct {
 	server  *Conn
 	payload [8]byte
+	at      time.Time
 }
 
 // maxPings is how many PING frames of servers wait for the client. What a server asks beyond that is not passed on.
@@ -419,7 +426,7 @@ func (p *pings) ask(v *Conn, payload [8]byte) (token [8]byte, ok bool) {
 	p.last++
 	copy(token[:4], "1prt")
 	binary.BigEndian.PutUint32(token[4:], uint32(p.last))
-	p.sent[token] = ping{v, payload}
+	p.sent[token] = ping{v, payload, time.Now()}
 	return token, true
 }
 
@@ -428,3 +435,20 @@ func (p *pings) answered(token [8]byte) (ping, bool) {
 	delete(p.sent, token)
 	return asked, ok
 }
+
+// clientSilent reports whether the client has not answered a PING frame of the server for so long that the server may have
+// found out by it that the client is gone.
+func (v *Conn) clientSilent() bool {
+	c := v.c
+	if v == c.pass && c.asked > 0 && time.Since(c.askedAt) >= silence {
+		return true
+	}
+	for _, p := range c.pings.sent {
+		if p.server == v && time.Since(p.at) >= silence {
+			return true
+		}
+	}
+	return false
+}
+
+const silence = time.Second

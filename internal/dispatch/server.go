@@ -52,11 +52,13 @@ type Conn struct {
 	next nextSettings   // for the server, waiting until it has acknowledged earlier ones
 	late [][]byte       // SETTINGS of the server that have to wait for the client to acknowledge earlier ones
 
-	lastID uint32 // the last stream that the server takes
+	lastID  uint32 // the last stream that the server takes
+	leaving bool   // it has sent GOAWAY
 
 	// What the server has set.
 	maxFrame   int
 	maxStreams uint32
+	maxList    uint32 // SETTINGS_MAX_HEADER_LIST_SIZE, or 0
 	tableSize  uint32
 	window     int64 // SETTINGS_INITIAL_WINDOW_SIZE
 	connect    bool
@@ -191,6 +193,7 @@ func (v *Conn) readSplit(l lazily) (int, error) {
 			full := v.in.len() > maxUnread
 			n := copy(l.buffer(), v.in.bytes())
 			v.in.skip(n)
+			v.uploadServer.read += int64(n)
 			c.pumpUploads(v)
 			c.settle()
 			if full && v.in.len() <= maxUnread {

@@ -1,10 +1,12 @@
 package dispatch
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"slices"
 	"time"
@@ -114,8 +116,8 @@ func (c *conn) choked() bool {
 	if len(c.out) > 2*maxOut {
 		return true
 	}
-	for _, v := range c.servers {
-		if v != nil && v.in.len() > maxUnread {
+	for _, v := range c.joined {
+		if v.in.len() > maxUnread {
 			v.writable.Broadcast() // see mustWait
 			return true
 		}
@@ -153,8 +155,15 @@ func (c *conn) fail(err *h2.ConnError) {
 	c.end(err.Code, err.Reason)
 }
 
-// end sends GOAWAY and closes the connection when that is written.
+// end sends GOAWAY and closes the connection when that is written. Requests that no server has begun to read are reset
+// with REFUSED_STREAM first, after which a client may try them again (RFC 9113, Section 8.7). Nothing comes behind GOAWAY:
+// to a client of gRPC, streams that are open when the connection closes are UNAVAILABLE, those that are reset INTERNAL.
 func (c *conn) end(code http2.ErrCode, debug string) {
+	for _, s := range c.streams {
+		if !s.begun() && !s.removed {
+			c.out = appendReset(c.out, s.id, http2.ErrCodeRefusedStream)
+		}
+	}
 	c.out = h2.AppendGoAway(c.out, min(c.lastID, c.maxID), code, debug)
 	c.goAway = true
 	patience := lingerTime // for a client that is at fault
@@ -244,10 +253,8 @@ func (c *conn) take(it item) *h2.ConnError {
 	case http2.FrameRSTStream:
 		return c.takeReset(it)
 	case http2.FrameGoAway:
-		for _, v := range c.servers {
-			if v != nil {
-				v.push(appendFrame(v.in.room(), it.Type, 0, 0, it.payload))
-			}
+		for _, v := range c.joined {
+			v.push(appendFrame(v.in.room(), it.Type, 0, 0, it.payload))
 		}
 		return nil
 	case http2.FramePriority:
@@ -361,11 +368,25 @@ func (c *conn) refuse(it item) {
 	c.emit(appendReset(c.out, it.StreamID, http2.ErrCodeRefusedStream))
 }
 
-// notFound answers a request that is for no server (RFC 9113, 8.1: an answer can come before the end of the request).
+// notFound answers a request that is for no server.
 func (c *conn) notFound(it item) {
 	c.d.stats.notFound.Add(1)
+	c.answer(it, []hpack.HeaderField{{Name: ":status", Value: "404"}, {Name: "content-length", Value: "0"}})
+}
+
+// tooLarge answers a request whose header list is too large (RFC 6585, Section 5).
+func (c *conn) tooLarge(it item) {
+	if it.grpc {
+		c.answer(it, grpcStatus(false, grpcResourceExhausted, "header list too large"))
+	} else {
+		c.answer(it, []hpack.HeaderField{{Name: ":status", Value: "431"}, {Name: "content-length", Value: "0"}})
+	}
+}
+
+// answer answers a request in the place of a server, which it can before the end of the request (RFC 9113, Section 8.1).
+func (c *conn) answer(it item, fields []hpack.HeaderField) {
 	c.gone.add(it.StreamID, byServer)
-	block := c.enc.encode([]hpack.HeaderField{{Name: ":status", Value: "404"}, {Name: "content-length", Value: "0"}})
+	block := c.enc.encode(fields)
 	c.emit(appendBlock(c.out, it.StreamID, true, nil, block, defaultFrameSize))
 	if !it.endStream() {
 		c.emit(appendReset(c.out, it.StreamID, http2.ErrCodeNo))
@@ -386,6 +407,9 @@ func (c *conn) newRequest(it item) *h2.ConnError {
 		return c.spendControl()
 	case id > c.lastID || len(c.streams) >= c.d.Limits.MaxStreams:
 		c.refuse(it)
+		return nil
+	case it.large:
+		c.tooLarge(it)
 		return nil
 	case target == NotFound:
 		c.notFound(it)
@@ -411,7 +435,13 @@ func (c *conn) newRequest(it item) *h2.ConnError {
 		c.refuse(it)
 		return nil
 	}
+	if v.maxList != 0 && it.size > int(v.maxList) {
+		c.tooLarge(it) // to net/http it can be a connection error
+		return nil
+	}
 	s := c.newStream(id, v, it.endStream())
+	s.grpc = it.grpc
+	s.requestAt = v.uploadServer.read + int64(v.in.len())
 	v.push(appendBlock(v.in.room(), id, it.endStream(), it.priority, v.enc.encode(it.fields), v.maxFrame))
 	if !s.clientEnded {
 		c.topUpIfLow(s)
@@ -437,7 +467,11 @@ func (c *conn) takeTrailers(it item) *h2.ConnError {
 		return c.spendReset()
 	}
 	if !it.endStream() {
-		c.reset(s, http2.ErrCodeProtocol) // RFC 9113, 8.1
+		c.reset(s, http2.ErrCodeProtocol) // RFC 9113, Section 8.1
+		return c.spendReset()
+	}
+	if it.large || s.server.maxList != 0 && it.size > int(s.server.maxList) {
+		c.reset(s, http2.ErrCodeEnhanceYourCalm)
 		return c.spendReset()
 	}
 	s.clientEnded = true
@@ -489,13 +523,14 @@ func (c *conn) takeSettings(it item) *h2.ConnError {
 	}
 	forbidPush(it.payload)
 	f := c.noteSettings(it.payload)
-	for _, v := range c.servers {
-		if v != nil {
-			v.dec.allow(c.setting(http2.SettingHeaderTableSize, defaultTableSize))
-			f.waiting++
-			v.next.add(f, it.payload)
-			v.passSettings()
+	for _, v := range c.joined {
+		v.dec.allow(c.setting(http2.SettingHeaderTableSize, defaultTableSize))
+		if v.leaving && v.open == 0 {
+			continue // it needs none any more, and may not acknowledge them
 		}
+		f.waiting++
+		v.next.add(f, it.payload)
+		v.passSettings()
 	}
 	c.acknowledge()
 	return c.spendControl()
@@ -627,8 +662,11 @@ func (v *Conn) take(it item) error {
 		return v.takeData(it)
 	case blockItem:
 		fields, cerr := v.dec.decode(it.payload)
-		if cerr != nil {
+		switch {
+		case cerr != nil:
 			return cerr
+		case v.dec.tooLarge():
+			return errors.New("header list too large")
 		}
 		s := v.stream(it.StreamID)
 		if s != nil && !s.answered {
@@ -748,14 +786,21 @@ func (v *Conn) takeSettings(payload []byte) error {
 	}
 
 	least := uint32(min(c.d.Limits.MaxStreams, maxStreamID))
+	maxList := uint32(min(c.d.Limits.MaxHeaderListBytes, 1<<32-1))
 	for _, v := range c.servers {
 		if v != nil {
 			least = min(least, v.maxStreams)
+			if v.maxList != 0 {
+				maxList = min(maxList, v.maxList)
+			}
 		}
 	}
 	var list []http2.Setting
 	if least != c.told.maxStreams {
 		list = append(list, http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: least})
+	}
+	if maxList < c.told.maxList || c.told.maxList == 0 {
+		list = append(list, http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: maxList})
 	}
 	if v.window < int64(c.told.window) {
 		list = append(list, http2.Setting{ID: http2.SettingInitialWindowSize, Val: uint32(v.window)})
@@ -791,29 +836,54 @@ func (v *Conn) takePing(it item) {
 	}
 }
 
-// takeGoAway takes the announcement of a server that it takes no more streams. The client is told to go elsewhere with
-// new ones; those of other servers that it opens meanwhile are served.
+// takeGoAway takes the announcement of a server that it takes no more streams. Streams that it has not taken are reset, and
+// what else it means depends on why:
+//
+//   - NO_ERROR from a server without a stream, while others are there and it accepts connections, is its idle timeout. The
+//     next request for it gets a new connection; the client has nothing to do with that.
+//   - NO_ERROR else: the server is shut down or wants the client to connect again. The client is told, and goes elsewhere
+//     with new requests; those for other servers that it makes meanwhile are served.
+//   - INTERNAL_ERROR is the server's own fault. The next request for it gets a new connection, too.
+//   - All others blame the client, which is told, and no request is taken any more. Streams come to their end.
 func (v *Conn) takeGoAway(it item) {
 	c := v.c
+	first := !v.leaving
+	v.leaving = true
 	v.lastID = min(v.lastID, it.value())
-	code := http2.ErrCode(uint32(it.payload[4])<<24 | uint32(it.payload[5])<<16 | uint32(it.payload[6])<<8 | uint32(it.payload[7]))
+	code := http2.ErrCode(binary.BigEndian.Uint32(it.payload[4:]))
 	for _, s := range c.streams {
 		if s.server == v && s.id > v.lastID {
 			c.resetByServer(s, http2.ErrCodeRefusedStream)
 		}
 	}
+	replaced := c.servers[v.target.index] != v
 	switch {
-	case code == http2.ErrCodeInternal:
-		return // its own fault, for which its streams are enough
+	case code == http2.ErrCodeInternal,
+		code == http2.ErrCodeNo && first && v.open == 0 && c.othersStay() && !v.target.isClosed():
+		if !replaced {
+			c.servers[v.target.index] = nil
+		}
+		return
 	case code != http2.ErrCodeNo:
-		// The client's fault, in the server's eyes. Other servers' streams may end.
 		c.lastID = min(c.lastID, c.maxID)
 		c.finish = true
-	case c.goAway:
+	case c.goAway || replaced:
 		return
 	}
 	c.goAway = true
 	c.emit(h2.AppendGoAway(c.out, c.lastID, code, string(it.payload[8:])))
+}
+
+// othersStay reports whether a server is there that has not sent GOAWAY.
+func (c *conn) othersStay() bool {
+	return slices.ContainsFunc(c.joined, func(v *Conn) bool { return !v.leaving })
+}
+
+// isClosed reports whether the target's server accepts no connections any more.
+func (t *Target) isClosed() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.closed
 }
 
 // resetByServer resets a stream whose server has reset it or is gone: behind what is queued on it, since a server may reset
@@ -832,8 +902,11 @@ func (c *conn) resetByServer(s *stream, code http2.ErrCode) {
 	}
 }
 
-// leave takes a server that has closed its side out of the connection. Its streams are reset with the code, but with
-// REFUSED_STREAM if it has said that it has not taken them.
+// leave takes a server that has closed its side out of the connection. Its streams end as retryable as is true: those that
+// it has not taken, or not read, are reset with REFUSED_STREAM; calls of gRPC end with UNAVAILABLE, as they would if the
+// connection ended (RST_STREAM with any other code is INTERNAL to some clients, or says what is not true); all others are
+// reset with the code. A server that closes without GOAWAY while the client owes it the answer to a PING has found the
+// client to be gone, and the connection ends for all.
 func (v *Conn) leave(code http2.ErrCode) {
 	c := v.c
 	switch {
@@ -842,7 +915,11 @@ func (v *Conn) leave(code http2.ErrCode) {
 	case c.rawFrom == v || c.writer == v:
 		c.kill() // in the middle of a frame, or of a Write, which must return
 		return
+	case !v.leaving && v.clientSilent():
+		c.kill()
+		return
 	}
+	maps.DeleteFunc(c.pings.sent, func(_ [8]byte, p ping) bool { return p.server == v })
 	v.acknowledgeAll()
 	v.owes, v.next = v.next.frames, nextSettings{}
 	v.acknowledgeAll()
@@ -864,11 +941,14 @@ func (v *Conn) leave(code http2.ErrCode) {
 			continue
 		}
 		switch {
-		case s.id > v.lastID:
+		case s.id > v.lastID || !s.begun():
 			c.resetByServer(s, http2.ErrCodeRefusedStream)
+		case s.resetQueued:
 		case s.serverEnded || s.endQueued():
 			// RFC 9113, Section 8.1: the answer is complete, and the rest of the request is not needed.
 			c.resetByServer(s, http2.ErrCodeNo)
+		case s.grpc:
+			c.cutOff(s)
 		default:
 			c.resetByServer(s, code)
 		}
@@ -886,6 +966,19 @@ func (v *Conn) leave(code http2.ErrCode) {
 				c.kill() // no server is there that would lose patience
 			}
 		})
+	}
+}
+
+// cutOff ends a call of gRPC whose server is gone.
+func (c *conn) cutOff(s *stream) {
+	fields := grpcStatus(s.answered, grpcUnavailable, "the server has closed the connection")
+	if len(s.queue) > 0 {
+		c.enqueue(s, queued{block: true, fields: fields, end: true})
+	} else {
+		c.emitBlock(s, fields, true)
+	}
+	if !s.removed {
+		c.resetByServer(s, http2.ErrCodeNo) // RFC 9113, Section 8.1
 	}
 }
 

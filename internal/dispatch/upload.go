@@ -36,10 +36,13 @@ type uploadServer struct {
 	held     int64     // bytes
 	holding  []*stream // those for which something is held, in the order in which they are served
 	withheld bool      // streams have not been given credit because of held
+	read     int64     // bytes that the server has read since the connection was split
 }
 
 // uploadStream is the part of a stream in this.
 type uploadStream struct {
+	requestAt int64 // where the request begins in all that the server reads once the connection is split, or -1
+
 	toClient int64 // credit that the client has
 	toServer int64 // credit that the server has given
 	content  byteQueue
@@ -47,6 +50,9 @@ type uploadStream struct {
 	trailers []hpack.HeaderField // in a header block with these fields, if not nil
 	isHeld   bool                // the stream is in holding
 }
+
+// begun reports whether the server has read anything of the request.
+func (s *stream) begun() bool { return s.server.uploadServer.read > s.requestAt }
 
 const (
 	// maxPending is how much DATA waits for a server to read it. The rest is held.
