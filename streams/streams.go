@@ -54,7 +54,7 @@ const (
 	DefaultOpenTimeout        = 10 * time.Second
 	DefaultIdleTimeout        = 5 * time.Minute
 	DefaultMaxStreams         = 10_000
-	DefaultMaxHeaderListBytes = 1 << 20
+	DefaultMaxHeaderListBytes = 1<<20 + 320 // as net/http
 	DefaultMaxContinuations   = 128
 	DefaultMaxBuffered        = 1 << 20
 	DefaultResetBurst         = 10_000

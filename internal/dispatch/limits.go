@@ -29,7 +29,7 @@ func DefaultLimits() Limits {
 		OpenTimeout:        10 * time.Second,
 		IdleTimeout:        5 * time.Minute,
 		MaxStreams:         10_000,
-		MaxHeaderListBytes: 1 << 20,
+		MaxHeaderListBytes: 1<<20 + 320, // as net/http, which says so in its SETTINGS
 		MaxContinuations:   128,
 		MaxBuffered:        1 << 20,
 		ResetBurst:         10_000,

@@ -6,7 +6,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/oneport-go/oneport"
 	"github.com/oneport-go/oneport/internal/dispatch"
@@ -37,8 +36,8 @@ func TestStreams(t *testing.T) {
 	targets := []target{
 		{name: "without dispatch", addr: alone.Addr()},
 		{name: "without dispatch, once more,", addr: alone.Addr()},
-		{name: "with one server", addr: serveStreams(t, one, oneport.Any()), cannot: behindHeaders},
-		{name: "with two servers", addr: serveStreams(t, two, turn, oneport.Any()), cannot: behindHeaders},
+		{name: "with one server", addr: serveStreams(t, one, oneport.Any())},
+		{name: "with two servers", addr: serveStreams(t, two, turn, oneport.Any())},
 		{name: "without passing through", addr: serveSplit(t, early)},
 	}
 	all := cases()
@@ -82,11 +81,7 @@ func serveSplit(t *testing.T, early []xhttp2.Setting) net.Addr {
 		EarlySettings: early,
 		Logger:        slog.New(slog.DiscardHandler),
 		AlwaysSplit:   true,
-		Limits: dispatch.Limits{
-			OpenTimeout: 10 * time.Second, IdleTimeout: time.Minute,
-			MaxStreams: 10_000, MaxHeaderListBytes: 1 << 20, MaxContinuations: 128, MaxBuffered: 1 << 20,
-			ResetBurst: 1000, ResetRate: 100, ControlBurst: 10_000, ControlRate: 1000,
-		},
+		Limits:        dispatch.DefaultLimits(),
 	}
 	serve(t, d.Target(l.Addr(), 1024), nil)
 	go func() {
