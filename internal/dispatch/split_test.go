@@ -26,6 +26,7 @@ func TestSettingsOneAtATime(t *testing.T) {
 			defer a.close()
 			a.want("SETTINGS [ENABLE_PUSH = 0] [MAX_HEADER_LIST_SIZE = 5000]", "HEADERS 1 :method=GET :path=/0")
 			a.fr.WriteSettings()
+			synctest.Wait()
 			var b *end
 			if shared {
 				w.client.request(3, "1", false)
