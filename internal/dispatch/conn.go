@@ -41,6 +41,7 @@ type conn struct {
 	draining
 
 	streams map[uint32]*stream
+	peak    int     // the most that streams has held
 	maxID   uint32  // the highest that the client has used
 	gone    recent  // streams that are closed
 	cur     *stream // the stream of the DATA frame in which in is, in splitting
@@ -162,6 +163,16 @@ func (c *conn) examine(it *item) {
 	}
 }
 
+// shrink gives back what the header block looked at last has taken. It is for the one that reads.
+func (c *conn) shrink() {
+	c.in.shrink()
+	c.dec.shrink()
+	c.enc.shrink()
+	for _, v := range c.joined {
+		v.enc.shrink()
+	}
+}
+
 // obeyTold applies what the client has been told. It is for the one that reads, with mu.
 func (c *conn) obeyTold() {
 	c.in.maxFrame = c.told.maxFrame
@@ -175,6 +186,9 @@ func (c *conn) remove(s *stream, why reason) {
 	}
 	s.removed = true
 	delete(c.streams, s.id)
+	if len(c.streams) == 0 && c.peak > keptStreams {
+		c.streams, c.peak = make(map[uint32]*stream), 0 // a map does not get smaller
+	}
 	if !s.resetQueued {
 		s.server.open--
 	}
@@ -186,6 +200,9 @@ func (c *conn) remove(s *stream, why reason) {
 		c.gone.add(s.id, why)
 	}
 }
+
+// keptStreams is for how many streams the memory is kept when there are none.
+const keptStreams = 256
 
 // endIfDone removes a stream that has ended on both sides.
 func (c *conn) endIfDone(s *stream) {
@@ -202,6 +219,7 @@ func (c *conn) newStream(id uint32, v *Conn, endStream bool) *stream {
 	s.toServer = v.window
 	s.downloadStream.window = c.sendWindow
 	c.streams[id] = s
+	c.peak = max(c.peak, len(c.streams))
 	v.open++
 	c.d.stats.streams.Add(1)
 	return s

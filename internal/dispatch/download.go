@@ -281,6 +281,9 @@ func (c *conn) updateWindows() {
 
 // emitData sends DATA to the client, which has given the credit for it.
 func (c *conn) emitData(s *stream, b []byte, end bool) {
+	if cap(c.out) == 0 && len(b) > maxKept/2 {
+		c.out = outBuffers.Get().(*[outBuffer]byte)[:0]
+	}
 	var flags http2.Flags
 	if end {
 		flags = http2.FlagDataEndStream
@@ -368,6 +371,24 @@ func (c *conn) pumpServer(v *Conn) {
 	c.wait(s)
 }
 
+// outBuffers lends memory for out while much is to be written.
+var outBuffers = sync.Pool{New: func() any { return new([outBuffer]byte) }}
+
+const outBuffer = maxOut/4 + 32<<10
+
+// giveBack gives back the memory of out while nothing is to be written, if it is much.
+func (d *download) giveBack() {
+	for _, b := range []*[]byte{&d.out, &d.spare} {
+		if len(*b) > 0 || cap(*b) <= maxKept {
+			continue
+		}
+		if cap(*b) == outBuffer {
+			outBuffers.Put((*[outBuffer]byte)((*b)[:outBuffer]))
+		}
+		*b = nil
+	}
+}
+
 // writeLoop writes to the client, from the split to the end of the connection.
 func (c *conn) writeLoop() {
 	c.mu.Lock()
@@ -383,6 +404,7 @@ func (c *conn) writeLoop() {
 			if !c.writing && (len(c.raw) > 0 || len(c.out) > 0 && c.rawFrom == nil || c.closing) {
 				break
 			}
+			c.giveBack()
 			c.wake.Wait()
 		}
 		b := c.raw

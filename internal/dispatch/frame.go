@@ -128,7 +128,19 @@ type parser struct {
 
 	hdr       http2.FrameHeader // of the frame in which the parser is
 	left, pad int               // what is left of its content, and of its padding behind that
-	joined    []byte
+
+	// A header block of several frames that has begun: what of its frames is joined already, their length, and how many
+	// they are.
+	joined []byte
+	pos    int
+	frames int
+}
+
+// shrink gives back the memory of a header block that has been taken, if it is much.
+func (p *parser) shrink() {
+	if cap(p.joined) > maxKept {
+		p.joined = nil
+	}
 }
 
 // inFrame reports whether a part of a DATA frame was taken, and another is to come.
@@ -225,31 +237,34 @@ func (p *parser) block(h http2.FrameHeader, b []byte) (it item, n int, err *fram
 	if h.Flags.Has(http2.FlagHeadersEndHeaders) {
 		return it, n, nil
 	}
-	p.joined = append(p.joined[:0], payload...)
-	for frames := 1; ; frames++ {
-		if len(b) < n+headerLen {
+	if p.pos == 0 {
+		p.joined, p.pos, p.frames = append(p.joined[:0], payload...), n, 1
+	}
+	for ; ; p.frames++ {
+		if len(b) < p.pos+headerLen {
 			return it, 0, nil
 		}
-		c := h2.ParseFrameHeader(b[n:])
-		end := n + headerLen + int(c.Length)
+		c := h2.ParseFrameHeader(b[p.pos:])
+		end := p.pos + headerLen + int(c.Length)
 		switch {
 		case c.Type != http2.FrameContinuation || c.StreamID != h.StreamID:
 			// RFC 9113, 6.10.
 			return it, 0, &frameError{*protocolError(c.Type.String() + " frame in a header block"), end}
 		case int(c.Length) > p.maxFrame:
 			return it, 0, &frameError{*frameSizeError("CONTINUATION frame longer than SETTINGS_MAX_FRAME_SIZE"), end}
-		case frames > p.maxContinuations:
+		case p.frames > p.maxContinuations:
 			return it, 0, &frameError{*calm("too many CONTINUATION frames in a header block"), end}
 		case len(p.joined)+int(c.Length) > p.maxBlock:
 			return it, 0, &frameError{*calm("header block too large"), end}
 		case len(b) < end:
 			return it, 0, nil
 		}
-		p.joined = append(p.joined, b[n+headerLen:end]...)
-		n = end
+		p.joined = append(p.joined, b[p.pos+headerLen:end]...)
+		p.pos = end
 		if c.Flags.Has(http2.FlagContinuationEndHeaders) {
+			p.pos = 0
 			it.payload = p.joined
-			return it, n, nil
+			return it, end, nil
 		}
 	}
 }

@@ -17,7 +17,8 @@ type blockDecoder struct {
 	dec     *hpack.Decoder
 	fields  []hpack.HeaderField
 	size    int
-	maxList int    // in bytes, as RFC 9113, 6.5.2 counts
+	block   int    // the length of the block
+	maxList int    // in bytes, as RFC 9113, Section 6.5.2 counts
 	allowed uint32 // the largest table that the peer may use
 }
 
@@ -41,7 +42,6 @@ func (d *blockDecoder) emit(f hpack.HeaderField) {
 // decode decodes a block. The fields are valid until the next call. If the list is larger than maxList, they are those in
 // front of what is beyond it.
 func (d *blockDecoder) decode(block []byte) ([]hpack.HeaderField, *h2.ConnError) {
-	clear(d.fields) // the strings are not kept longer than needed
 	d.fields, d.size = d.fields[:0], 0
 	d.dec.SetEmitEnabled(true)
 	if err := d.write(block); err != nil {
@@ -62,7 +62,25 @@ func (d *blockDecoder) follow(block []byte) *h2.ConnError {
 	return nil
 }
 
+// shrink gives back what the block decoded last has taken. Its fields are not valid any more.
+func (d *blockDecoder) shrink() {
+	clear(d.fields)
+	if cap(d.fields) > keptFields {
+		d.fields = nil
+	}
+	if d.block > maxKept {
+		// The decoder refers to what it was given last. Let that be less: the first byte of a block that ends there.
+		d.dec.Write([]byte{0})
+		d.dec.Close()
+		d.dec.Close() // the one before has reported the fault, this one ends the block
+		d.block = 0
+	}
+}
+
+const keptFields = 64
+
 func (d *blockDecoder) write(block []byte) error {
+	d.block = len(block)
 	_, err := d.dec.Write(block)
 	return errors.Join(err, d.dec.Close())
 }
@@ -105,6 +123,13 @@ func (e *blockEncoder) encode(fields []hpack.HeaderField) []byte {
 		e.enc.WriteField(f) // to a buffer, which does not fail
 	}
 	return e.buf.Bytes()
+}
+
+// shrink gives back the memory of the block encoded last, if it is much.
+func (e *blockEncoder) shrink() {
+	if e.buf.Cap() > maxKept {
+		e.buf = bytes.Buffer{}
+	}
 }
 
 // allow has the decoder take table sizes up to what its peer was told, if that is more than before.

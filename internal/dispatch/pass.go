@@ -180,6 +180,9 @@ func (c *conn) scanClient(v *Conn, b []byte) (clear, n int, split bool) {
 			go c.readLoop(nil)
 			return clear, clear, true
 		}
+		if it.kind == blockItem {
+			c.shrink()
+		}
 		clear += m
 	}
 	return clear, n, false
@@ -283,6 +286,8 @@ func (v *Conn) scanServer(p []byte) (b []byte, err error) {
 		case blockItem:
 			c.controls.forgive()
 			cerr = v.dec.follow(it.payload)
+			v.dec.shrink()
+			v.out.shrink()
 			if s := c.streams[it.StreamID]; s != nil {
 				if !s.answered {
 					s.answered = true
@@ -317,12 +322,18 @@ func (v *Conn) scanServer(p []byte) (b []byte, err error) {
 		}
 		pass += n
 	}
-	if len(v.held) > 0 {
-		v.held = bytes.Clone(b[pass:]) // b is in the memory of held
-	} else {
-		v.held = append(v.held, b[pass:]...)
-	}
+	v.hold(b, b[pass:])
 	return b[:pass], nil
+}
+
+// hold keeps the rest of b, which is held or has been written, until more is written.
+func (v *Conn) hold(b, rest []byte) {
+	switch {
+	case len(v.held) == 0:
+		v.held = append(v.held, rest...)
+	case len(rest) < len(b):
+		v.held = bytes.Clone(rest) // b may be on its way to the client
+	}
 }
 
 // scanServerFrame takes note of a frame. With drop, it is not for the client.

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -47,18 +48,25 @@ func (c *conn) startSplitting() {
 // readLoop reads from the client, from the split to the end of the connection. It begins with b.
 func (c *conn) readLoop(b []byte) {
 	defer c.dropReader()
+	socket := newSocket(c.sock)
+	var lender bufferLender
+	defer lender.Put()
 	for {
 		rest, ok := c.takeFrames(b)
 		if !ok {
 			return
 		}
-		if len(rest) < cap(b)/2 && cap(b) >= readBuffer {
-			b = append(b[:0], rest...)
+		var n int
+		var err error
+		if len(rest) == 0 && socket != nil {
+			lender.Put()
+			b, n, err = socket.read(&lender)
+			b = b[:n]
 		} else {
-			b = append(make([]byte, 0, max(readBuffer, 4*len(rest))), rest...)
+			b = makeRoom(b, rest)
+			n, err = c.sock.Read(b[len(b):cap(b)])
+			b = b[:len(b)+n]
 		}
-		n, err := c.sock.Read(b[len(b):cap(b)])
-		b = b[:len(b)+n]
 		if n == 0 && err != nil {
 			c.clientEnded(err)
 			return
@@ -66,7 +74,39 @@ func (c *conn) readLoop(b []byte) {
 	}
 }
 
+// makeRoom returns what is left of b, at the start of its memory or of another if b has no room for more, or too much.
+func makeRoom(b, rest []byte) []byte {
+	switch most := 2 * len(rest); {
+	case cap(b) < readBuffer, len(rest) == cap(b), most < readBuffer && cap(b) > readBuffer:
+		return append(make([]byte, 0, max(readBuffer, most)), rest...)
+	case len(rest) < len(b):
+		return append(b[:0], rest...)
+	}
+	return b
+}
+
 const readBuffer = 32 << 10
+
+// A bufferLender lends the memory to read into.
+type bufferLender struct{ lent *[readBuffer]byte }
+
+var readBuffers = sync.Pool{New: func() any { return new([readBuffer]byte) }}
+
+// Get returns the memory.
+func (l *bufferLender) Get() []byte {
+	if l.lent == nil {
+		l.lent = readBuffers.Get().(*[readBuffer]byte)
+	}
+	return l.lent[:]
+}
+
+// Put takes it back.
+func (l *bufferLender) Put() {
+	if l.lent != nil {
+		readBuffers.Put(l.lent)
+		l.lent = nil
+	}
+}
 
 // takeFrames takes the frames in b, and returns what is left of it. It reports false when the client is not read from
 // any more.
@@ -98,6 +138,9 @@ func (c *conn) takeFrames(b []byte) (rest []byte, ok bool) {
 		case cerr == nil:
 			cerr = c.take(it)
 			c.settle()
+		}
+		if it.kind == blockItem {
+			c.shrink()
 		}
 		if cerr != nil {
 			c.fail(cerr)
@@ -521,6 +564,9 @@ func (c *conn) takeSettings(it item) *h2.ConnError {
 	if cerr := checkSettings(it.payload); cerr != nil {
 		return cerr
 	}
+	if len(c.fromClient) >= maxUnacknowledged {
+		return calm("too many SETTINGS frames that are not acknowledged")
+	}
 	forbidPush(it.payload)
 	f := c.noteSettings(it.payload)
 	for _, v := range c.joined {
@@ -535,6 +581,10 @@ func (c *conn) takeSettings(it item) *h2.ConnError {
 	c.acknowledge()
 	return c.spendControl()
 }
+
+// maxUnacknowledged is how many SETTINGS frames of a client can wait for servers to acknowledge them. The servers may not
+// because they wait for the client to read.
+const maxUnacknowledged = 1000
 
 // nextSettings are frames of the client that wait for a server, as one.
 type nextSettings struct {
@@ -618,6 +668,7 @@ func (v *Conn) split(b []byte) error {
 		v.held = append(v.held, b...)
 		b = v.held
 	}
+	all := b
 	for {
 		raw := v.c.rawFrom == v
 		it, n, ferr := v.out.next(b)
@@ -638,11 +689,7 @@ func (v *Conn) split(b []byte) error {
 		}
 		b = b[n:]
 	}
-	if len(v.held) > 0 {
-		v.held = slices.Clone(b)
-	} else {
-		v.held = append(v.held, b...)
-	}
+	v.hold(all, b)
 	return nil
 }
 
@@ -680,6 +727,9 @@ func (v *Conn) take(it item) error {
 		default:
 			c.emitBlock(s, fields, it.endStream())
 		}
+		v.out.shrink()
+		v.dec.shrink()
+		c.enc.shrink()
 		return nil
 	case skipItem:
 		return nil

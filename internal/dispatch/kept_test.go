@@ -1,0 +1,182 @@
+package dispatch
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"golang.org/x/net/http2"
+)
+
+// What a connection keeps after much has passed is as little as before.
+func TestKept(t *testing.T) {
+	long := strings.Repeat("v", 100_000)
+	many := []string{":method", "GET", ":path", "/0"}
+	for range 3000 {
+		many = append(many, "accept", "")
+	}
+	for _, tt := range []struct {
+		name string
+		send func(w *world, a *end)
+	}{
+		{"request with a long value", func(w *world, a *end) { w.client.headers(5, true, ":method", "GET", ":path", "/0", "x-field", long) }},
+		{"request with many fields", func(w *world, a *end) { w.client.headers(5, true, many...) }},
+		{"trailers with a long value", func(w *world, a *end) { w.client.headers(1, true, "x-field", long) }},
+		{"header block in pieces", func(w *world, a *end) {
+			b := w.client.block(":method", "GET", ":path", "/0", "x-field", long)
+			w.client.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 5, EndStream: true, BlockFragment: b[:1000]})
+			for b = b[1000:]; len(b) > 5000; b = b[5000:] {
+				w.client.fr.WriteContinuation(5, false, b[:5000])
+			}
+			w.client.fr.WriteContinuation(5, true, b)
+		}},
+		{"answer with a long value", func(w *world, a *end) { a.headers(1, false, ":status", "200", "x-field", long) }},
+		{"long answer", func(w *world, a *end) {
+			w.client.fr.WriteWindowUpdate(0, 1<<20)
+			w.client.fr.WriteWindowUpdate(1, 1<<20)
+			a.headers(1, false, ":status", "200")
+			for range 10 {
+				synctest.Wait()
+				a.fr.WriteData(1, false, make([]byte, 16_000))
+			}
+		}},
+		{"long answer that is queued", func(w *world, a *end) {
+			w.client.fr.WriteWindowUpdate(1, 1<<20)
+			a.headers(1, false, ":status", "200")
+			for range 8 {
+				synctest.Wait()
+				a.fr.WriteData(1, false, make([]byte, 16_000))
+			}
+			w.client.got()
+			w.client.fr.WriteWindowUpdate(0, 1<<20)
+		}},
+		{"long request", func(w *world, a *end) {
+			for range 4 {
+				w.client.fr.WriteData(1, false, make([]byte, 16_000))
+			}
+		}},
+		{"many streams", func(w *world, a *end) {
+			for id := uint32(5); id < 1600; id += 2 {
+				w.client.request(id, "0", false)
+			}
+			w.client.got()
+			for id := uint32(1); id < 1600; id += 2 {
+				w.client.fr.WriteRSTStream(id, http2.ErrCodeCancel)
+			}
+		}},
+	} {
+		for _, mode := range []string{"passing", "shared"} {
+			t.Run(tt.name+"/"+mode, func(t *testing.T) {
+				t.Parallel()
+				inWorld(t, newDispatcher(2), func(w *world) {
+					var a *end
+					if mode == "shared" {
+						var b *end
+						a, b = w.shared()
+						defer b.close()
+					} else {
+						w.client.request(1, "0", false)
+						a = w.accept(0, "HEADERS 1 :method=GET :path=/0")
+					}
+					defer a.close()
+					tt.send(w, a)
+					w.client.got()
+					a.got()
+					v := a.conn.(*Conn)
+					c := v.c
+					c.mu.Lock()
+					defer c.mu.Unlock()
+					for what, n := range map[string]int{
+						"the client's blocks": cap(c.in.joined), "blocks for the client": c.enc.buf.Cap(), "the server's blocks": cap(v.out.joined),
+						"blocks for the server": v.enc.buf.Cap(), "frames for the client": cap(c.out) + cap(c.spare) + cap(c.raw),
+						"frames for the server": cap(v.in.b), "what the server has written in part": cap(v.held), "what the client has": cap(v.buf),
+						"the client's last block": c.dec.block, "the server's last block": v.dec.block,
+					} {
+						if n > 2*maxKept {
+							t.Errorf("%s: %d bytes", what, n)
+						}
+					}
+					if cap(c.dec.fields) > keptFields || cap(v.dec.fields) > keptFields || c.peak > keptStreams {
+						t.Errorf("%d and %d fields, %d streams", cap(c.dec.fields), cap(v.dec.fields), c.peak)
+					}
+				})
+			})
+		}
+	}
+}
+
+// The parts of a header block are looked at once, however late the last of it comes.
+func TestBlockIsJoinedOnce(t *testing.T) {
+	var b bytes.Buffer
+	fr := http2.NewFramer(&b, nil)
+	fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte("abc")})
+	fr.WriteContinuation(1, false, []byte("def"))
+	whole := b.Len()
+	fr.WriteContinuation(1, true, []byte("ghi"))
+	fr.WritePing(false, [8]byte{})
+	p := parser{fromClient: true, maxFrame: defaultFrameSize, maxBlock: 100, maxContinuations: 10}
+	flight := b.Bytes()
+	for n := range whole + 1 {
+		if _, taken, err := p.next(flight[:n]); taken != 0 || err != nil {
+			t.Fatal(n, taken, err)
+		}
+	}
+	clear(flight[headerLen:whole])
+	it, n, err := p.next(flight)
+	if err != nil || string(it.payload) != "abcdefghi" || n != whole+headerLen+3 {
+		t.Errorf("%q of %d bytes, %v", it.payload, n, err)
+	}
+	if it, _, err := p.next(flight[n:]); err != nil || it.Type != http2.FramePing {
+		t.Errorf("then %v, %v", it.FrameHeader, err)
+	}
+}
+
+// A client that sends SETTINGS, and does not read, so that servers cannot acknowledge them, is not kept for ever.
+func TestUnacknowledgedSettings(t *testing.T) {
+	inWorld(t, newDispatcher(2), func(w *world) {
+		a, b := w.shared()
+		defer a.close()
+		defer b.close()
+		for i := range uint32(maxUnacknowledged) {
+			w.client.fr.WriteSettings(http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: i})
+		}
+		w.client.want()
+		w.client.fr.WriteSettings()
+		lines := w.client.got()
+		if len(lines) != 1 || !strings.Contains(lines[0], "ENHANCE_YOUR_CALM too many SETTINGS frames") {
+			t.Errorf("%q", lines)
+		}
+		w.client.wantEnd()
+	})
+}
+
+// The one that reads moves what it has not taken as seldom as it can.
+func TestMakeRoom(t *testing.T) {
+	buffer := func(length, capacity int) []byte { return make([]byte, length, capacity) }
+	for _, tt := range []struct {
+		name          string
+		b             []byte
+		taken         int
+		length, space int
+		moved         bool
+	}{
+		{"small", buffer(10, 10), 0, 10, readBuffer, true},
+		{"all taken", buffer(readBuffer, readBuffer), readBuffer, 0, readBuffer, true},
+		{"none taken", buffer(1000, readBuffer), 0, 1000, readBuffer, false},
+		{"some taken", buffer(1000, readBuffer), 500, 500, readBuffer, true},
+		{"full", buffer(readBuffer, readBuffer), 0, readBuffer, 2 * readBuffer, true},
+		{"large", buffer(100_000, 200_000), 0, 100_000, 200_000, false},
+		{"large no more", buffer(100_000, 200_000), 99_000, 1000, readBuffer, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got := makeRoom(tt.b, tt.b[tt.taken:])
+			if len(got) != tt.length || cap(got) != tt.space || len(got) == cap(got) {
+				t.Errorf("%d of %d bytes", len(got), cap(got))
+			}
+			if !tt.moved && &got[0] != &tt.b[0] {
+				t.Error("moved")
+			}
+		})
+	}
+}
