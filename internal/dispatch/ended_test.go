@@ -92,7 +92,7 @@ func nothingLeft(t *testing.T, c *conn, servers ...*Conn) {
 		if v.enc.enc != nil || v.dec.dec != nil || v.out.joined != nil {
 			t.Errorf("server %d: a table is left", v.target.index)
 		}
-		if v.in.b != nil || v.held != nil || v.holding != nil || v.uploadServer.held != 0 {
+		if v.in.b != nil || v.held != nil || v.holding != nil || v.uploadServer.held != 0 || v.uploadServer.trailers != 0 {
 			t.Errorf("server %d: %d bytes to read, %d written in part, %d held", v.target.index, cap(v.in.b), cap(v.held), v.uploadServer.held)
 		}
 		if v.waiting != nil || v.bytes != 0 || v.memory != 0 {

@@ -180,3 +180,46 @@ func TestMakeRoom(t *testing.T) {
 		})
 	}
 }
+
+// Trailers that are held behind content are bounded as that is: few bytes can be many fields.
+func TestHeldTrailers(t *testing.T) {
+	inWorld(t, newDispatcher(2), func(w *world) {
+		a, b := w.shared() // neither gives credit
+		defer a.close()
+		defer b.close()
+		w.client.fr.WriteData(3, false, make([]byte, 16_000))
+		for range 4 {
+			w.client.fr.WriteData(1, false, make([]byte, 12_000)) // with stream 3, more than a's window
+		}
+		var fields []string
+		for range 500 {
+			fields = append(fields, "accept-encoding", "gzip, deflate") // a byte
+		}
+		for id := uint32(5); id < 45; id += 2 {
+			w.client.request(id, "1", false)
+			w.client.fr.WriteData(id, false, make([]byte, 4000))
+		}
+		for id := uint32(5); id < 45; id += 2 {
+			w.client.headers(id, true, fields...)
+		}
+		reset := 0
+		for _, line := range w.client.got() {
+			if strings.HasSuffix(line, " ENHANCE_YOUR_CALM") {
+				reset++
+			}
+		}
+		v := b.conn.(*Conn)
+		v.c.mu.Lock()
+		if n := v.uploadServer.trailers; reset == 0 || n == 0 || n > int64(w.d.Limits.MaxBuffered) {
+			t.Errorf("trailers of %d bytes are held, and %d streams were reset", n, reset)
+		}
+		v.c.mu.Unlock()
+		invariants(t, v.c)
+		b.fr.WriteWindowUpdate(0, 1<<20)
+		b.got()
+		invariants(t, v.c)
+		if n := v.uploadServer.trailers; n != 0 {
+			t.Errorf("trailers of %d bytes are still held", n)
+		}
+	})
+}

@@ -879,12 +879,13 @@ func invariants(t *testing.T, c *conn) {
 		if v.uploadServer.credit < 0 || v.downloadServer.credit < 0 {
 			t.Errorf("server %d: credit exceeded", v.target.index)
 		}
-		var sum, bytes, memory int64
+		var sum, trailers, bytes, memory int64
 		for _, s := range c.streams {
 			if s.server != v {
 				continue
 			}
 			sum += int64(s.content.len())
+			trailers += s.size
 			if s.content.len() > 0 && !s.isHeld {
 				t.Errorf("stream %d: forgotten", s.id)
 			}
@@ -895,6 +896,9 @@ func invariants(t *testing.T, c *conn) {
 			if waits := slices.Contains(v.waiting, s); waits != s.waits || !waits && len(s.queue) > 0 && s.downloadStream.window > 0 {
 				t.Errorf("stream %d: waits %t, %t, with %d items", s.id, waits, s.waits, len(s.queue))
 			}
+		}
+		if trailers != v.uploadServer.trailers {
+			t.Errorf("server %d: trailers of %d bytes are held, not %d", v.target.index, trailers, v.uploadServer.trailers)
 		}
 		if bytes != d.bytes || memory != d.memory {
 			t.Errorf("server %d: %d bytes are queued in %d of memory, not %d in %d", v.target.index, bytes, memory, d.bytes, d.memory)

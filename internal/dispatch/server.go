@@ -306,7 +306,7 @@ func (v *Conn) drop() {
 	v.out, v.held, v.dec, v.cur = parser{}, nil, blockDecoder{}, nil
 	v.in, v.enc = byteQueue{}, blockEncoder{}
 	v.owes, v.next, v.late = nil, nextSettings{}, nil
-	v.holding, v.uploadServer.held = nil, 0
+	v.holding, v.uploadServer.held, v.uploadServer.trailers = nil, 0, 0
 	v.dropRead()
 }
 

@@ -518,7 +518,7 @@ func (c *conn) takeTrailers(it item) *h2.ConnError {
 		return c.spendReset()
 	}
 	s.clientEnded = true
-	c.uploadedTrailers(s, it.fields)
+	c.uploadedTrailers(s, it.fields, it.size)
 	c.endIfDone(s)
 	return nil
 }

@@ -34,6 +34,7 @@ type upload struct {
 type uploadServer struct {
 	credit   int64     // what the server may be sent on all streams
 	held     int64     // bytes
+	trailers int64     // bytes of trailers that are held behind them
 	holding  []*stream // those for which something is held, in the order in which they are served
 	withheld bool      // streams have not been given credit because of held
 	read     int64     // bytes that the server has read since the connection was split
@@ -48,6 +49,7 @@ type uploadStream struct {
 	content  byteQueue
 	end      bool                // END_STREAM is held behind content,
 	trailers []hpack.HeaderField // in a header block with these fields, if not nil
+	size     int64               // of trailers
 	isHeld   bool                // the stream is in holding
 }
 
@@ -136,11 +138,15 @@ func (c *conn) uploaded(s *stream, b []byte, end bool) {
 }
 
 // uploadedTrailers takes the header block that ends a request.
-func (c *conn) uploadedTrailers(s *stream, fields []hpack.HeaderField) {
+func (c *conn) uploadedTrailers(s *stream, fields []hpack.HeaderField, size int) {
 	switch v := s.server; {
 	case v.closed || s.resetQueued:
+	case s.isHeld && v.uploadServer.trailers+int64(size) > int64(c.d.Limits.MaxBuffered):
+		// No window holds the client back from sending more, and few bytes can be many fields.
+		c.reset(s, http2.ErrCodeEnhanceYourCalm)
 	case s.isHeld:
-		s.end, s.trailers = true, slices.Clone(fields)
+		s.end, s.trailers, s.size = true, slices.Clone(fields), int64(size)
+		v.uploadServer.trailers += s.size
 		if s.trailers == nil {
 			s.trailers = []hpack.HeaderField{}
 		}
@@ -231,7 +237,9 @@ func (c *conn) pumpStream(s *stream) bool {
 		return false
 	}
 	if s.end && s.trailers != nil {
+		v.uploadServer.trailers -= s.size
 		v.push(appendBlock(v.in.room(), s.id, true, nil, v.enc.encode(s.trailers), v.maxFrame))
+		s.trailers, s.size = nil, 0
 	} else if s.end && n == 0 {
 		c.forward(s, nil, true)
 	}
@@ -240,11 +248,13 @@ func (c *conn) pumpStream(s *stream) bool {
 
 // dropHeld forgets what is held for a stream that has been removed.
 func (c *conn) dropHeld(s *stream) {
-	n := int64(s.content.len())
-	if n == 0 {
-		return
+	if s.isHeld {
+		s.server.uploadServer.trailers -= s.size
+		s.trailers, s.size = nil, 0
 	}
-	s.content = byteQueue{}
-	s.server.uploadServer.held -= n
-	c.refund(n)
+	if n := int64(s.content.len()); n > 0 {
+		s.content = byteQueue{}
+		s.server.uploadServer.held -= n
+		c.refund(n)
+	}
 }
