@@ -59,6 +59,7 @@ func (d *duplex) SetWriteDeadline(t time.Time) error { return d.out.SetWriteDead
 // nothingLeft checks that an ended connection holds nothing any more, though a server may keep its Conn.
 func nothingLeft(t *testing.T, c *conn, servers ...*Conn) {
 	t.Helper()
+	synctest.Wait()
 	for _, v := range servers {
 		v.rmu.Lock()
 		if v.buf != nil || v.lent != nil || v.clear != 0 {

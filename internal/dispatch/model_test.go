@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -39,6 +40,7 @@ type plan struct {
 	upTrailers, downTrailers bool
 	informational            bool // a 103 comes before the response
 	answerEarly              bool // the server answers without waiting for the request's end
+	resetBehind              bool // and resets the stream with NO_ERROR behind the answer
 
 	cancelUp   int // the client resets the stream after so many bytes of its content, or -1
 	cancelDown int // the client resets the stream when so many bytes of the answer have come, or -1
@@ -48,16 +50,16 @@ type plan struct {
 func (p *plan) reset() bool { return p.cancelUp >= 0 || p.cancelDown >= 0 || p.resetAfter >= 0 }
 
 func (p *plan) path() string {
-	return fmt.Sprintf("/%d/%d/%d/%d/%d/%t/%t/%t/%t/%d", p.server, p.id, p.up, p.down, p.headers, p.upTrailers, p.downTrailers,
-		p.informational, p.answerEarly, p.resetAfter)
+	return fmt.Sprintf("/%d/%d/%d/%d/%d/%t/%t/%t/%t/%t/%d", p.server, p.id, p.up, p.down, p.headers, p.upTrailers, p.downTrailers,
+		p.informational, p.answerEarly, p.resetBehind, p.resetAfter)
 }
 
 func parsePath(path string) (p plan, err error) {
 	parts := strings.Split(path, "/")
-	if len(parts) != 11 {
+	if len(parts) != 12 {
 		return p, fmt.Errorf("path %q", path)
 	}
-	for i, dst := range []any{&p.server, &p.id, &p.up, &p.down, &p.headers, &p.upTrailers, &p.downTrailers, &p.informational, &p.answerEarly, &p.resetAfter} {
+	for i, dst := range []any{&p.server, &p.id, &p.up, &p.down, &p.headers, &p.upTrailers, &p.downTrailers, &p.informational, &p.answerEarly, &p.resetBehind, &p.resetAfter} {
 		if _, err := fmt.Sscan(parts[i+1], dst); err != nil {
 			return p, err
 		}
@@ -107,7 +109,8 @@ type peer struct {
 	rng    *rand.Rand
 	fr     *http2.Framer // reads
 	behave behaviour
-	onRead func() // after each frame
+	onRead func()        // after each frame
+	halt   chan struct{} // if not nil, nothing more is read until it is closed
 
 	mu       sync.Mutex
 	cond     sync.Cond
@@ -124,6 +127,9 @@ type peer struct {
 	lastID   uint32
 	closed   bool
 	goAway   bool
+	lastGood uint32  // the last stream that the GOAWAY says is taken
+	toAck    int     // SETTINGS frames that are to be acknowledged, later
+	drains   bool    // the server takes no more streams, and closes when it has none
 	settings []int64 // SETTINGS_INITIAL_WINDOW_SIZE in frames that are not acknowledged, -1 for none
 	initial  int64   // the one in force
 	pings    int
@@ -141,6 +147,7 @@ type behaviour struct {
 	slow       bool // gives credit late
 	chunk      int  // the largest Write, and Read
 	settle     bool // changes SETTINGS_INITIAL_WINDOW_SIZE as it goes
+	lateACK    bool // acknowledges SETTINGS late, and a server several at once
 	maxStreams uint32
 }
 
@@ -263,11 +270,17 @@ func (p *peer) readLoop() {
 		}
 	}
 	for {
+		p.mu.Lock()
+		halt := p.halt
+		p.mu.Unlock()
+		if halt != nil {
+			<-halt
+		}
 		f, err := p.fr.ReadFrame()
 		if err != nil {
 			p.mu.Lock()
 			defer p.mu.Unlock()
-			if !p.closed && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, io.ErrClosedPipe) {
+			if !p.closed && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, io.ErrClosedPipe) {
 				p.errorf("reading: %v, %v", err, p.fr.ErrorDetail())
 			}
 			return
@@ -319,7 +332,9 @@ func (p *peer) take(f http2.Frame) {
 			}
 			return nil
 		})
-		p.fw.WriteSettingsAck()
+		if p.toAck++; !p.behave.lateACK {
+			p.acknowledge()
+		}
 	case *http2.PingFrame:
 		if f.IsAck() {
 			if p.pings--; p.pings < 0 {
@@ -339,7 +354,7 @@ func (p *peer) take(f http2.Frame) {
 			if s.credit > maxWindow {
 				p.errorf("stream %d: credit %d", id, s.credit)
 			}
-		} else {
+		} else if !p.drains {
 			p.errorf("WINDOW_UPDATE for stream %d, which is not open", id)
 		}
 	case *http2.MetaHeadersFrame:
@@ -351,7 +366,12 @@ func (p *peer) take(f http2.Frame) {
 		}
 		s := p.streams[id]
 		if s == nil {
-			p.errorf("DATA on stream %d, which is not open", id)
+			if !p.drains {
+				p.errorf("DATA on stream %d, which is not open", id)
+			} else if n > 0 {
+				p.fw.WriteWindowUpdate(0, uint32(n))
+				p.given += n
+			}
 			return
 		}
 		if !s.reset {
@@ -374,7 +394,9 @@ func (p *peer) take(f http2.Frame) {
 	case *http2.RSTStreamFrame:
 		s := p.streams[id]
 		if s == nil {
-			p.errorf("RST_STREAM for stream %d, which is not open", id)
+			if !p.drains {
+				p.errorf("RST_STREAM for stream %d, which is not open", id)
+			}
 			return
 		}
 		if !s.wasReset {
@@ -382,7 +404,7 @@ func (p *peer) take(f http2.Frame) {
 		}
 		p.progress(s)
 	case *http2.GoAwayFrame:
-		p.goAway = true
+		p.goAway, p.lastGood = true, f.LastStreamID
 		if f.ErrCode != http2.ErrCodeNo {
 			p.errorf("GOAWAY %v %q", f.ErrCode, f.DebugData())
 		}
@@ -391,6 +413,27 @@ func (p *peer) take(f http2.Frame) {
 		if typ := f.Header().Type; typ != 0xfa && (typ != http2.FramePriorityUpdate || !p.server) {
 			p.errorf("unexpected %v", f)
 		}
+	}
+}
+
+// acknowledge acknowledges SETTINGS frames. A server does so with one frame, as net/http does.
+func (p *peer) acknowledge() {
+	for ; p.toAck > 0; p.toAck-- {
+		p.fw.WriteSettingsAck()
+		if p.server {
+			p.toAck = 1
+		}
+	}
+}
+
+// drain has a server take no more streams.
+func (p *peer) drain() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.drains && !p.closed {
+		p.drains = true
+		p.fw.WriteGoAway(p.lastID, http2.ErrCodeNo, nil)
+		p.cond.Broadcast()
 	}
 }
 
@@ -427,6 +470,9 @@ func (p *peer) takeHeaders(f *http2.MetaHeadersFrame) {
 		}
 		if id <= p.lastID {
 			p.errorf("stream %d was opened after %d", id, p.lastID)
+		}
+		if p.drains {
+			return // sent before the GOAWAY was read
 		}
 		p.lastID = id
 		pl, err := parsePath(f.PseudoValue("path"))
@@ -491,6 +537,8 @@ func (p *peer) progress(s *peerStream) {
 		}
 	} else if s.resetAfter >= 0 && s.received >= s.resetAfter && !s.reset && !s.wasReset {
 		p.resetStream(s, http2.ErrCodeInternal)
+	} else if s.resetBehind && s.sendEnd && !s.recvEnd && !s.reset && !s.wasReset {
+		p.resetStream(s, http2.ErrCodeNo)
 	}
 	if s.wasReset || s.reset || s.recvEnd && s.sendEnd {
 		s.completed = true
@@ -558,7 +606,7 @@ func (p *peer) noise() {
 			w := p.behave.initial/2 + p.rng.Int64N(p.behave.initial+1)
 			p.fw.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: uint32(w)})
 			p.settings = append(p.settings, w)
-		} else {
+		} else if len(p.settings) < 50 {
 			p.fw.WriteSettings(http2.Setting{ID: 0xf0, Val: 1})
 			p.settings = append(p.settings, -1)
 		}
@@ -683,6 +731,12 @@ func (p *peer) sendLoop(plans []plan, concurrent int) {
 		if p.send() {
 			continue
 		}
+		if p.drains && p.done == len(p.order) && p.out.Len() == 0 {
+			p.mu.Unlock()
+			p.close()
+			p.mu.Lock()
+			return
+		}
 		if !p.server && len(plans) == 0 && p.done == len(p.order) {
 			return
 		}
@@ -704,6 +758,7 @@ func (p *peer) giveLoop() {
 				p.give(p.streams[id])
 			}
 		}
+		p.acknowledge()
 		p.cond.Broadcast()
 		p.mu.Unlock()
 	}
@@ -745,13 +800,19 @@ func (p *peer) unfinished() string {
 	return b.String()
 }
 
-// check checks, at the end, what a client has seen of each exchange.
-func (p *peer) check(plans []plan) {
+// check checks, at the end, what a client has seen of each exchange. Those with the disturbed server, or all if that is
+// everybody, may have come to a different end.
+func (p *peer) check(plans []plan, disturbed int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, pl := range plans {
 		s := p.streams[pl.id]
 		switch {
+		case disturbed == everybody:
+		case p.goAway && (s == nil || pl.id > p.lastGood):
+		case s != nil && pl.server == disturbed && !s.completed:
+			p.errorf("stream %d: not completed: %+v", pl.id, s)
+		case s != nil && pl.server == disturbed:
 		case s == nil:
 			p.errorf("stream %d was not opened", pl.id)
 		case pl.server == Refuse:
@@ -774,7 +835,8 @@ func (p *peer) check(plans []plan) {
 			if pl.downTrailers {
 				down = 1
 			}
-			if s.received != pl.down || !s.recvEnd || s.status != "200" || s.hints != hints || s.trailers != down || s.wasReset {
+			wasReset := s.wasReset && !(pl.resetBehind && s.gotReset == http2.ErrCodeNo)
+			if s.received != pl.down || !s.recvEnd || s.status != "200" || s.hints != hints || s.trailers != down || wasReset {
 				p.errorf("stream %d: got %+v", pl.id, s)
 			}
 		}
@@ -804,6 +866,7 @@ func randomPlans(rng *rand.Rand, n, servers, most int) []plan {
 		p := plan{id: id, server: first, up: size(), down: size(), headers: rng.IntN(40),
 			upTrailers: rng.IntN(4) == 0, downTrailers: rng.IntN(3) == 0, informational: rng.IntN(5) == 0, answerEarly: rng.IntN(3) == 0,
 			cancelUp: -1, cancelDown: -1, resetAfter: -1}
+		p.resetBehind = p.answerEarly && rng.IntN(2) == 0
 		id += 2 * uint32(1+rng.IntN(2))
 		if i >= alone {
 			p.server = rng.IntN(servers)
@@ -840,6 +903,7 @@ func randomBehaviour(rng *rand.Rand) behaviour {
 		pad:     rng.IntN(3) == 0,
 		slow:    rng.IntN(3) == 0,
 		settle:  rng.IntN(3) == 0,
+		lateACK: rng.IntN(4) == 0,
 		chunk:   []int{0, 0, 13, 100, 5000}[rng.IntN(5)],
 	}
 	return b
@@ -923,6 +987,27 @@ func invariants(t *testing.T, c *conn) {
 	}
 }
 
+// A disturbance is what goes wrong in a run, when somebody has read so many frames.
+type disturbance struct {
+	name   string
+	server int // whose, everybody if it is the client's, nobody if there is none
+	after  int
+}
+
+const (
+	everybody = -10 - iota
+	nobody
+)
+
+func randomDisturbance(rng *rand.Rand, servers int) disturbance {
+	d := disturbance{after: 1 + rng.IntN(100), server: everybody}
+	switch d.name = []string{"vanishes", "resets", "half-closes", "stops reading", "server stops", "server drains"}[rng.IntN(6)]; d.name {
+	case "server stops", "server drains":
+		d.server = rng.IntN(servers)
+	}
+	return d
+}
+
 // model runs the exchanges of a seed.
 func model(t *testing.T, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, 0))
@@ -955,6 +1040,11 @@ func model(t *testing.T, seed uint64) {
 		behaviours[0].slow = true
 	}
 
+	disturb := disturbance{server: nobody}
+	if !stalled && rng.IntN(3) == 0 {
+		disturb = randomDisturbance(rng, servers)
+	}
+
 	synctest.Test(t, func(t *testing.T) {
 		d := &Dispatcher{Decide: decideByPath, Limits: testLimits(), Logger: slog.New(slog.DiscardHandler),
 			EarlySettings: []http2.Setting{{ID: http2.SettingNoRFC7540Priorities, Val: 1}}}
@@ -962,6 +1052,7 @@ func model(t *testing.T, seed uint64) {
 		var wg sync.WaitGroup
 		var mu sync.Mutex
 		var peers []*peer
+		var conns []*Conn
 		var c *conn
 		check := func() {
 			mu.Lock()
@@ -983,12 +1074,27 @@ func model(t *testing.T, seed uint64) {
 					}
 					mu.Lock()
 					c = sc.(*Conn).c
+					conns = append(conns, sc.(*Conn))
 					mu.Unlock()
 					if ready := (seed+uint64(i))%2 == 0; ready {
 						sc = readyConn{sc.(*Conn), t}
 					}
 					p := newPeer(t, fmt.Sprintf("server %d", i), true, sc, seed+uint64(i)+100, behaviours[i])
 					p.onRead = check
+					if i == disturb.server {
+						n := 0
+						p.onRead = func() {
+							check()
+							if n++; n < disturb.after {
+								return
+							}
+							if disturb.name == "server drains" {
+								p.drain()
+							} else {
+								p.close()
+							}
+						}
+					}
 					p.stall = stalled && i == 0
 					p.start()
 					wg.Go(p.writeLoop)
@@ -1001,10 +1107,35 @@ func model(t *testing.T, seed uint64) {
 				}
 			})
 		}
-		near, far := net.Pipe()
+		near, far := newDuplex()
 		d.Handle(far)
 		client := newPeer(t, "the client", false, near, seed+50, behaviours[servers])
 		client.onRead = check
+		if disturb.server == everybody {
+			n := 0
+			client.onRead = func() {
+				check()
+				if n++; n != disturb.after {
+					return
+				}
+				switch disturb.name {
+				case "vanishes":
+					client.close()
+				case "resets":
+					near.abort()
+				case "half-closes":
+					near.CloseWrite()
+				case "stops reading":
+					client.mu.Lock()
+					client.halt = make(chan struct{})
+					client.mu.Unlock()
+					time.AfterFunc(time.Minute, func() {
+						client.close()
+						close(client.halt)
+					})
+				}
+			}
+		}
 		client.start()
 		wg.Go(client.writeLoop)
 		wg.Go(client.readLoop)
@@ -1049,13 +1180,22 @@ func model(t *testing.T, seed uint64) {
 		client.sendLoop(plans, concurrent)
 		late.Stop()
 		synctest.Wait()
-		client.check(plans)
-		if client.goAway {
+		client.mu.Lock()
+		if client.closed && disturb.server >= 0 {
+			// The connection has ended with the server: it had passed through to it, or the server was in the middle of a frame.
+			disturb.server = everybody
+		}
+		client.mu.Unlock()
+		client.check(plans, disturb.server)
+		if client.goAway && disturb.server == nobody {
 			t.Error("the client got GOAWAY")
 		}
 		client.close()
 		d.Close()
 		wg.Wait()
+		if c != nil {
+			nothingLeft(t, c, conns...)
+		}
 	})
 }
 
