@@ -121,21 +121,21 @@ func newConn(d *Dispatcher, sock net.Conn) *conn {
 		sock:      sock,
 		servers:   make([]*Conn, len(d.targets)),
 		streams:   make(map[uint32]*stream),
-		tableSize: defaultTableSize,
-		window:    defaultWindow,
-		most:      maxStreamID,
+		tableSize: h2.DefaultTableSize,
+		window:    h2.DefaultWindow,
+		most:      h2.MaxStreamID,
 		in: parser{
-			fromClient:       true,
-			maxFrame:         defaultFrameSize,
+			from:             h2.FromClient,
+			maxFrame:         h2.DefaultMaxFrameSize,
 			maxBlock:         l.MaxHeaderListBytes,
 			maxContinuations: l.MaxContinuations,
 		},
 	}
-	c.told = told{maxStreams: 1<<32 - 1, window: defaultWindow, maxFrame: defaultFrameSize, tableSize: defaultTableSize}
-	c.lastID = maxStreamID
+	c.told = told{maxStreams: 1<<32 - 1, window: h2.DefaultWindow, maxFrame: h2.DefaultMaxFrameSize, tableSize: h2.DefaultTableSize}
+	c.lastID = h2.MaxStreamID
 	c.dec.init(l.MaxHeaderListBytes)
-	c.upload.credit = defaultWindow
-	c.download.credit = defaultWindow
+	c.upload.credit = h2.DefaultWindow
+	c.download.credit = h2.DefaultWindow
 	c.download.init(c)
 	return c
 }
@@ -194,23 +194,10 @@ func (c *conn) newStream(id uint32, v *Conn, endStream bool) *stream {
 
 // noteSettings takes note of what a SETTINGS frame of the client says.
 func (c *conn) noteSettings(payload []byte) *clientFrame {
-	c.settings = setAll(c.settings, payload)
-	f := &clientFrame{tableSize: c.setting(http2.SettingHeaderTableSize, defaultTableSize)}
+	c.settings = h2.MergeSettings(c.settings, payload)
+	f := &clientFrame{tableSize: c.setting(http2.SettingHeaderTableSize, h2.DefaultTableSize)}
 	c.fromClient = append(c.fromClient, f)
 	return f
-}
-
-// setAll sets in a list, which has each parameter once, what a SETTINGS frame sets.
-func setAll(list []http2.Setting, payload []byte) []http2.Setting {
-	settings(payload, func(id http2.SettingID, val uint32) {
-		i := slices.IndexFunc(list, func(s http2.Setting) bool { return s.ID == id })
-		if i >= 0 {
-			list[i].Val = val
-		} else if len(list) < maxSettingsLen/settingLen {
-			list = append(list, http2.Setting{ID: id, Val: val})
-		}
-	})
-	return list
 }
 
 func (c *conn) setting(id http2.SettingID, def uint32) uint32 {
@@ -222,8 +209,8 @@ func (c *conn) setting(id http2.SettingID, def uint32) uint32 {
 	return def
 }
 
-// acknowledged applies the oldest SETTINGS frame that the client had not acknowledged (RFC 9113, 6.5.3). It is nil if
-// there was none.
+// acknowledged applies the oldest SETTINGS frame that the client had not acknowledged (RFC 9113, Section 6.5.3). It is nil
+// if there was none.
 func (c *conn) acknowledged() *serverFrame {
 	if len(c.toClient) == 0 {
 		return nil
@@ -232,7 +219,7 @@ func (c *conn) acknowledged() *serverFrame {
 	c.toClient = c.toClient[1:]
 	c.most = f.most
 	if f.hasWindow {
-		// RFC 9113, 6.9.2: the windows of all streams change with it.
+		// RFC 9113, Section 6.9.2: the windows of all streams change with it.
 		delta := f.window - c.window
 		c.window = f.window
 		for _, s := range c.streams {
@@ -262,7 +249,7 @@ func (v *Conn) setWindow(window int64) {
 // spendReset counts a stream that the client has reset, or that had to be refused.
 func (c *conn) spendReset() *h2.ConnError {
 	if !c.resets.spend(c.d.Limits.ResetBurst, c.d.Limits.ResetRate) {
-		return calm("too many streams reset or refused")
+		return h2.EnhanceYourCalm("too many streams reset or refused")
 	}
 	return nil
 }
@@ -270,7 +257,7 @@ func (c *conn) spendReset() *h2.ConnError {
 // spendControl counts a frame that does nothing for a request.
 func (c *conn) spendControl() *h2.ConnError {
 	if !c.controls.spend(c.d.Limits.ControlBurst, c.d.Limits.ControlRate) {
-		return calm("too many frames that do nothing for a request")
+		return h2.EnhanceYourCalm("too many frames that do nothing for a request")
 	}
 	return nil
 }
@@ -285,7 +272,7 @@ const (
 )
 
 // recent remembers the streams closed last. What the client had sent before it knew is ignored, what it sends although
-// it has closed the stream itself is an error (RFC 9113, 5.1).
+// it has closed the stream itself is an error (RFC 9113, Section 5.1).
 type recent struct {
 	ids  []uint32
 	whys []reason

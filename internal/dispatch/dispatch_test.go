@@ -19,6 +19,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/oneport-go/oneport/internal/h2"
 )
 
 // newDispatcher returns a dispatcher with targets that decides by the first element of the path.
@@ -57,7 +59,7 @@ func newEnd(t *testing.T, conn net.Conn, preface bool) *end {
 	e.fr = http2.NewFramer(e, conn)
 	e.fr.AllowIllegalWrites = true
 	e.fr.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
-	e.fr.SetMaxReadFrameSize(largestFrameSize)
+	e.fr.SetMaxReadFrameSize(h2.LargestFrameSize)
 	e.enc = hpack.NewEncoder(&e.buf)
 	e.wg.Go(func() {
 		for b := range e.out {
@@ -403,7 +405,7 @@ func TestServerDrains(t *testing.T) {
 	inWorld(t, newDispatcher(2), func(w *world) {
 		a, b := w.shared()
 		defer b.close()
-		a.fr.WriteGoAway(maxStreamID, http2.ErrCodeNo, nil)
+		a.fr.WriteGoAway(h2.MaxStreamID, http2.ErrCodeNo, nil)
 		w.client.want("GOAWAY 2147483647 NO_ERROR ")
 		w.client.request(5, "0", true)
 		a.want("HEADERS 5 :method=GET :path=/0 END")
@@ -793,7 +795,7 @@ func TestFaults(t *testing.T) {
 		{"WINDOW_UPDATE on an idle stream", func(e *end) { e.fr.WriteWindowUpdate(9, 1) }, "PROTOCOL_ERROR"},
 		{"PRIORITY of itself", func(e *end) { e.fr.WritePriority(9, http2.PriorityParam{StreamDep: 9}) }, "PROTOCOL_ERROR"},
 		{"WINDOW_UPDATE of nothing", func(e *end) { e.fr.WriteRawFrame(http2.FrameWindowUpdate, 0, 0, make([]byte, 4)) }, "PROTOCOL_ERROR"},
-		{"WINDOW_UPDATE of too much", func(e *end) { e.fr.WriteWindowUpdate(0, maxWindow) }, "FLOW_CONTROL_ERROR"},
+		{"WINDOW_UPDATE of too much", func(e *end) { e.fr.WriteWindowUpdate(0, h2.MaxWindow) }, "FLOW_CONTROL_ERROR"},
 		{"HEADERS on an even stream", func(e *end) { e.request(10, "0", true) }, "PROTOCOL_ERROR"},
 		{"HEADERS with padding only", func(e *end) {
 			e.fr.WriteRawFrame(http2.FrameHeaders, http2.FlagHeadersPadded|http2.FlagHeadersEndHeaders, 9, []byte{5})
@@ -1051,7 +1053,7 @@ func overTCP(t *testing.T) (d *Dispatcher, client, sock net.Conn, v *Conn) {
 	}
 	t.Cleanup(func() { c.Close() })
 	v = c.(*Conn)
-	want := len(http2.ClientPreface) + headerLen + settingLen + headerLen + 4
+	want := len(http2.ClientPreface) + h2.FrameHeaderLen + h2.SettingLen + h2.FrameHeaderLen + 4
 	if _, err := io.ReadFull(v, make([]byte, want)); err != nil {
 		t.Fatal(err)
 	}

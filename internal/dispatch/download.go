@@ -63,15 +63,9 @@ const maxOut = 256 << 10
 func (d *download) init(c *conn) { d.wake.L = &c.mu }
 
 // grow takes credit from the client.
-func (d *download) grow(n int64) *h2.ConnError {
-	if n == 0 {
-		return protocolError("WINDOW_UPDATE frame without an increment") // RFC 9113, 6.9
-	}
-	if d.credit += n; d.credit > maxWindow {
-		// RFC 9113, 6.9.1.
-		return &h2.ConnError{Code: http2.ErrCodeFlowControl, Reason: "connection flow-control window too large"}
-	}
-	return nil
+func (d *download) grow(n int64) (cerr *h2.ConnError) {
+	d.credit, cerr = h2.GrowWindow(d.credit, n)
+	return cerr
 }
 
 // startDownload begins to account for the credit apart.
@@ -92,9 +86,9 @@ func (c *conn) startDownload() {
 // init gives a server that joins its credit, with a frame for it.
 func (d *downloadServer) init(c *conn, b *[]byte) {
 	window := int64(c.d.Limits.MaxBuffered)
-	d.credit = defaultWindow
-	if more := window - defaultWindow; more > 0 {
-		*b = appendWindowUpdate(*b, 0, more)
+	d.credit = h2.DefaultWindow
+	if more := window - h2.DefaultWindow; more > 0 {
+		*b = h2.AppendWindowUpdate(*b, 0, uint32(more))
 		d.credit = window
 	}
 }
@@ -106,7 +100,7 @@ func (v *Conn) sent(n int64) {
 	if d.grant < int64(v.c.d.Limits.MaxBuffered)/4 || v.closed {
 		return
 	}
-	v.push(appendWindowUpdate(v.in.room(), 0, d.grant))
+	v.push(h2.AppendWindowUpdate(v.in.room(), 0, uint32(d.grant)))
 	d.credit += d.grant
 	d.grant = 0
 }
@@ -148,7 +142,7 @@ func (c *conn) emitData(s *stream, b []byte, end bool) {
 	if end {
 		flags = http2.FlagDataEndStream
 	}
-	c.emit(appendFrame(c.out, http2.FrameData, flags, s.id, b))
+	c.emit(h2.AppendFrame(c.out, http2.FrameData, flags, s.id, b))
 	c.download.credit -= int64(len(b))
 	s.server.sent(int64(len(b)))
 	c.controls.forgive()
@@ -157,7 +151,7 @@ func (c *conn) emitData(s *stream, b []byte, end bool) {
 
 // emitBlock sends a header block to the client.
 func (c *conn) emitBlock(s *stream, fields []hpack.HeaderField, end bool) {
-	c.emit(appendBlock(c.out, s.id, end, nil, c.enc.encode(fields), defaultFrameSize))
+	c.emit(h2.AppendHeaders(c.out, s.id, end, nil, c.enc.encode(fields), h2.DefaultMaxFrameSize))
 	c.controls.forgive()
 	c.emitted(s, end)
 }
@@ -202,7 +196,7 @@ func (c *conn) pumpServer(v *Conn) (moved bool) {
 		case q.block:
 			c.emitBlock(q.s, q.fields, q.end)
 		case q.reset:
-			c.emit(appendReset(c.out, q.s.id, q.code))
+			c.emit(h2.AppendRSTStream(c.out, q.s.id, q.code))
 			c.remove(q.s, byServer)
 		default:
 			if n = int(min(int64(n), max(c.download.credit, 0))); n == 0 && len(q.data) > 0 {

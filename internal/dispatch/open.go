@@ -147,7 +147,7 @@ func (o *opener) take() (done bool, err error) {
 		raw := o.b[:n]
 		o.b = o.b[n:]
 		if o.frames++; o.frames > maxOpeningFrames || n > maxOpeningBytes+o.in.maxBlock {
-			return false, calm("too many frames before the first request")
+			return false, h2.EnhanceYourCalm("too many frames before the first request")
 		}
 		if it.kind == blockItem {
 			if !o.settled {
@@ -159,14 +159,14 @@ func (o *opener) take() (done bool, err error) {
 			return false, cerr
 		}
 		if len(o.replay) > maxOpeningBytes {
-			return false, calm("too many bytes before the first request")
+			return false, h2.EnhanceYourCalm("too many bytes before the first request")
 		}
 	}
 }
 
 var (
 	errNotHTTP2   = errors.New("it does not start with the preface of HTTP/2")
-	errNoSettings = protocolError("client preface without SETTINGS") // RFC 9113, 3.4
+	errNoSettings = h2.ProtocolError("client preface without SETTINGS") // RFC 9113, 3.4
 )
 
 // frame takes a frame before the first request.
@@ -183,7 +183,7 @@ func (o *opener) frame(it item, raw []byte) *h2.ConnError {
 			o.acknowledged()
 			return nil
 		}
-		if err := checkSettings(it.payload); err != nil {
+		if err := h2.CheckSettings(it.payload); err != nil {
 			return err
 		}
 		o.unacked = append(o.unacked, o.noteSettings(it.payload))
@@ -195,16 +195,16 @@ func (o *opener) frame(it item, raw []byte) *h2.ConnError {
 		return nil
 	case http2.FrameWindowUpdate:
 		if it.StreamID != 0 {
-			return protocolError("WINDOW_UPDATE frame on an idle stream") // RFC 9113, 5.1
+			return h2.ProtocolError("WINDOW_UPDATE frame on an idle stream") // RFC 9113, 5.1
 		}
 		if err := o.download.grow(int64(it.value())); err != nil {
 			return err
 		}
 	case http2.FrameData, http2.FrameRSTStream:
-		return protocolError(it.Type.String() + " frame on an idle stream") // RFC 9113, 5.1
+		return h2.ProtocolError(it.Type.String() + " frame on an idle stream") // RFC 9113, 5.1
 	case http2.FramePriority:
-		if it.value() == it.StreamID {
-			return errDependsOnItself
+		if err := h2.CheckIdlePriority(it.FrameHeader, it.payload); err != nil {
+			return err
 		}
 	}
 	if it.kind == skipItem {
@@ -213,9 +213,6 @@ func (o *opener) frame(it item, raw []byte) *h2.ConnError {
 	o.replay = append(o.replay, raw...)
 	return nil
 }
-
-// errDependsOnItself is, on a stream that does not exist yet, made an error of the connection (RFC 7540, 5.3.1).
-var errDependsOnItself = protocolError("PRIORITY frame that makes a stream depend on itself")
 
 // answer says what a client that has no request yet may be waiting for: SETTINGS, and the answers to SETTINGS and PING.
 func (o *opener) answer() error {
@@ -260,7 +257,7 @@ func (c *conn) appendEarlySettings(b []byte) []byte {
 
 // sentToClient takes note of a SETTINGS frame that is sent to the client.
 func (c *conn) sentToClient(f *serverFrame) {
-	f.most = int(min(c.told.maxStreams, maxStreamID))
+	f.most = int(min(c.told.maxStreams, h2.MaxStreamID))
 	c.toClient = append(c.toClient, f)
 }
 
@@ -328,7 +325,7 @@ func (o *opener) request(it item, raw []byte) (done bool, err error) {
 	v.lent = heldBuffers.Get().(*[heldBuffer]byte)
 	v.buf = append(o.appendGreeting(v.lent[:0]), o.replay...)
 	for _, p := range o.pings {
-		v.buf = appendFrame(v.buf, http2.FramePing, 0, 0, p[:])
+		v.buf = h2.AppendPing(v.buf, p)
 		o.rawPings++
 	}
 	v.buf = append(v.buf, raw...)

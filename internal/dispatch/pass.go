@@ -221,7 +221,7 @@ func (c *conn) scanClientFrame(v *Conn, it item) (drop bool, cerr *h2.ConnError)
 		f := c.noteSettings(it.payload)
 		f.waiting++
 		v.owes = append(v.owes, f)
-		v.dec.allow(c.setting(http2.SettingHeaderTableSize, defaultTableSize))
+		v.dec.allow(c.setting(http2.SettingHeaderTableSize, h2.DefaultTableSize))
 		return false, c.spendControl()
 	case http2.FramePing:
 		if it.ack() {
@@ -325,10 +325,10 @@ func (v *Conn) scanServerFrame(it item) (drop bool) {
 		}
 		c.spoken = true
 		f := &serverFrame{server: v}
-		settings(it.payload, func(id http2.SettingID, val uint32) {
-			v.noteSetting(id, val)
-			c.noteTold(f, id, val)
-		})
+		for s := range h2.Settings(it.payload) {
+			v.noteSetting(s.ID, s.Val)
+			c.noteTold(f, s.ID, s.Val)
+		}
 		c.sentToClient(f)
 	case http2.FramePing:
 		if !it.ack() {
@@ -361,7 +361,7 @@ func (v *Conn) noteSetting(id http2.SettingID, val uint32) {
 	case http2.SettingMaxConcurrentStreams:
 		v.maxStreams = val
 	case http2.SettingMaxFrameSize:
-		if val >= defaultFrameSize && val <= largestFrameSize {
+		if val >= h2.DefaultMaxFrameSize && val <= h2.LargestFrameSize {
 			v.maxFrame = int(val)
 		}
 	case http2.SettingHeaderTableSize:

@@ -84,16 +84,16 @@ func (c *conn) newServer(target int) *Conn {
 	v := &Conn{
 		c:          c,
 		target:     c.d.targets[target],
-		maxFrame:   defaultFrameSize,
+		maxFrame:   h2.DefaultMaxFrameSize,
 		maxStreams: 1<<32 - 1,
-		tableSize:  defaultTableSize,
-		window:     defaultWindow,
-		lastID:     maxStreamID,
-		out:        parser{maxFrame: largestFrameSize, maxBlock: maxServerBlock, maxContinuations: maxServerBlock / 1024},
+		tableSize:  h2.DefaultTableSize,
+		window:     h2.DefaultWindow,
+		lastID:     h2.MaxStreamID,
+		out:        parser{from: h2.FromServer, maxFrame: h2.LargestFrameSize, maxBlock: maxServerBlock, maxContinuations: maxServerBlock / 1024},
 	}
 	v.readable.L, v.writable.L = &c.mu, &c.mu
 	v.dec.init(maxServerBlock)
-	v.dec.allow(c.setting(http2.SettingHeaderTableSize, defaultTableSize))
+	v.dec.allow(c.setting(http2.SettingHeaderTableSize, h2.DefaultTableSize))
 	c.servers[target] = v
 	c.live++
 	return v
@@ -120,7 +120,7 @@ func (v *Conn) greet() {
 	v.downloadServer.init(v.c, &b)
 	v.in.b = b
 	v.enc.init(v.tableSize, true)
-	v.uploadServer.credit = defaultWindow
+	v.uploadServer.credit = h2.DefaultWindow
 }
 
 // Read reads what the client has sent to the server.

@@ -232,15 +232,15 @@ func (c *conn) take(it item) *h2.ConnError {
 	case http2.FrameGoAway:
 		for _, v := range c.servers {
 			if v != nil {
-				v.push(appendFrame(v.in.room(), it.Type, 0, 0, it.payload))
+				v.push(h2.AppendFrame(v.in.room(), it.Type, 0, 0, it.payload))
 			}
 		}
 		return nil
 	case http2.FramePriority:
 		if s := c.streams[it.StreamID]; s != nil {
 			s.server.pass(it)
-		} else if it.value() == it.StreamID {
-			return errDependsOnItself
+		} else if cerr := h2.CheckIdlePriority(it.FrameHeader, it.payload); cerr != nil {
+			return cerr
 		}
 	case http2.FramePriorityUpdate:
 		if len(it.payload) >= 4 {
@@ -255,7 +255,7 @@ func (c *conn) take(it item) *h2.ConnError {
 // pass has the server read a frame as it is.
 func (v *Conn) pass(it item) {
 	if !v.closed {
-		v.push(appendFrame(v.in.room(), it.Type, it.Flags, it.StreamID, it.payload))
+		v.push(h2.AppendFrame(v.in.room(), it.Type, it.Flags, it.StreamID, it.payload))
 	}
 }
 
@@ -263,7 +263,7 @@ func (v *Conn) pass(it item) {
 func (c *conn) idle(id uint32) bool { return id > c.maxID || id%2 == 0 }
 
 func idleError(it item) *h2.ConnError {
-	return protocolError(it.Type.String() + " frame on an idle stream")
+	return h2.ProtocolError(it.Type.String() + " frame on an idle stream")
 }
 
 func (c *conn) takeData(it item) *h2.ConnError {
@@ -315,7 +315,7 @@ func (c *conn) dataStream(it item) (*stream, *h2.ConnError) {
 		}
 		if why, ok := c.gone.find(it.StreamID); !ok || why != byServer {
 			// RFC 9113, 5.1: the client has closed the stream itself.
-			c.emit(appendReset(c.out, it.StreamID, http2.ErrCodeStreamClosed))
+			c.emit(h2.AppendRSTStream(c.out, it.StreamID, http2.ErrCodeStreamClosed))
 			return nil, c.spendReset()
 		}
 		return nil, nil
@@ -334,9 +334,9 @@ func (c *conn) dataStream(it item) (*stream, *h2.ConnError) {
 func (c *conn) reset(s *stream, code http2.ErrCode) {
 	v := s.server
 	if !v.closed {
-		v.push(appendReset(v.in.room(), s.id, http2.ErrCodeCancel))
+		v.push(h2.AppendRSTStream(v.in.room(), s.id, http2.ErrCodeCancel))
 	}
-	c.emit(appendReset(c.out, s.id, code))
+	c.emit(h2.AppendRSTStream(c.out, s.id, code))
 	c.remove(s, byServer)
 }
 
@@ -344,7 +344,7 @@ func (c *conn) reset(s *stream, code http2.ErrCode) {
 func (c *conn) refuse(it item) *h2.ConnError {
 	c.d.stats.refused.Add(1)
 	c.gone.add(it.StreamID, byServer)
-	c.emit(appendReset(c.out, it.StreamID, http2.ErrCodeRefusedStream))
+	c.emit(h2.AppendRSTStream(c.out, it.StreamID, http2.ErrCodeRefusedStream))
 	return c.spendReset()
 }
 
@@ -353,9 +353,9 @@ func (c *conn) notFound(it item) {
 	c.d.stats.notFound.Add(1)
 	c.gone.add(it.StreamID, byServer)
 	block := c.enc.encode([]hpack.HeaderField{{Name: ":status", Value: "404"}, {Name: "content-length", Value: "0"}})
-	c.emit(appendBlock(c.out, it.StreamID, true, nil, block, defaultFrameSize))
+	c.emit(h2.AppendHeaders(c.out, it.StreamID, true, nil, block, h2.DefaultMaxFrameSize))
 	if !it.endStream() {
-		c.emit(appendReset(c.out, it.StreamID, http2.ErrCodeNo))
+		c.emit(h2.AppendRSTStream(c.out, it.StreamID, http2.ErrCodeNo))
 	}
 }
 
@@ -388,11 +388,11 @@ func (c *conn) newRequest(it item) *h2.ConnError {
 		}
 		c.attached()
 	}
-	if id > v.lastID || v.open >= int(min(v.maxStreams, maxStreamID)) {
+	if id > v.lastID || v.open >= int(min(v.maxStreams, h2.MaxStreamID)) {
 		return c.refuse(it)
 	}
 	s := c.newStream(id, v, it.endStream())
-	v.push(appendBlock(v.in.room(), id, it.endStream(), it.priority, v.enc.encode(it.fields), v.maxFrame))
+	v.push(h2.AppendHeaders(v.in.room(), id, it.endStream(), it.priority, v.enc.encode(it.fields), v.maxFrame))
 	if !s.clientEnded {
 		c.topUpIfLow(s)
 	}
@@ -405,7 +405,7 @@ func (c *conn) takeTrailers(it item) *h2.ConnError {
 	if s == nil {
 		switch why, ok := c.gone.find(it.StreamID); {
 		case !ok:
-			return protocolError("HEADERS frame on a stream that cannot be opened any more") // RFC 9113, 5.1.1
+			return h2.ProtocolError("HEADERS frame on a stream that cannot be opened any more") // RFC 9113, 5.1.1
 		case why == byServer:
 			return nil
 		}
@@ -454,14 +454,14 @@ func (c *conn) takeWindowUpdate(it item) *h2.ConnError {
 
 // takeSettings has all servers obey the client's settings, and acknowledges them when they have.
 func (c *conn) takeSettings(it item) *h2.ConnError {
-	if cerr := checkSettings(it.payload); cerr != nil {
+	if cerr := h2.CheckSettings(it.payload); cerr != nil {
 		return cerr
 	}
 	forbidPush(it.payload)
 	f := c.noteSettings(it.payload)
 	for _, v := range c.servers {
 		if v != nil {
-			v.dec.allow(c.setting(http2.SettingHeaderTableSize, defaultTableSize))
+			v.dec.allow(c.setting(http2.SettingHeaderTableSize, h2.DefaultTableSize))
 			f.waiting++
 			v.next.add(f, it.payload)
 			v.passSettings()
@@ -479,7 +479,7 @@ type nextSettings struct {
 
 func (n *nextSettings) add(f *clientFrame, payload []byte) {
 	n.frames = append(n.frames, f)
-	n.values = setAll(n.values, payload)
+	n.values = h2.MergeSettings(n.values, payload)
 }
 
 // passSettings has a server obey what has waited, if it has acknowledged what went before: net/http acknowledges several
@@ -636,7 +636,7 @@ func (v *Conn) take(it item) error {
 		}
 	case http2.FrameRSTStream:
 		if s := c.streams[it.StreamID]; s != nil && s.server == v {
-			c.emit(appendReset(c.out, s.id, it.code()))
+			c.emit(h2.AppendRSTStream(c.out, s.id, it.code()))
 			c.remove(s, byServer)
 		}
 	case http2.FrameGoAway:
@@ -656,7 +656,7 @@ func (v *Conn) takeData(it item) error {
 			// The client does not get it, so it gives no credit for it.
 			v.sent(padding)
 			if v.cur != nil && !it.endStream() {
-				v.push(appendWindowUpdate(v.in.room(), it.StreamID, padding))
+				v.push(h2.AppendWindowUpdate(v.in.room(), it.StreamID, uint32(padding)))
 			}
 		}
 	}
@@ -693,16 +693,16 @@ func (v *Conn) acknowledgeAll() {
 // is sent the least.
 func (v *Conn) takeSettings(payload []byte) error {
 	c := v.c
-	if cerr := checkSettings(payload); cerr != nil {
+	if cerr := h2.CheckSettings(payload); cerr != nil {
 		return cerr
 	}
 	window := v.window
-	settings(payload, func(id http2.SettingID, val uint32) {
-		if id == http2.SettingInitialWindowSize {
-			window = int64(val)
+	for s := range h2.Settings(payload) {
+		if s.ID == http2.SettingInitialWindowSize {
+			window = int64(s.Val)
 		}
-		v.noteSetting(id, val)
-	})
+		v.noteSetting(s.ID, s.Val)
+	}
 	v.setWindow(window)
 	v.push(h2.AppendSettingsACK(v.in.room()))
 	c.pumpUploads(v)
@@ -712,7 +712,7 @@ func (v *Conn) takeSettings(payload []byte) error {
 		}
 	}
 
-	least := uint32(min(c.d.Limits.MaxStreams, maxStreamID))
+	least := uint32(min(c.d.Limits.MaxStreams, h2.MaxStreamID))
 	for _, v := range c.servers {
 		if v != nil {
 			least = min(least, v.maxStreams)
@@ -752,7 +752,7 @@ func (v *Conn) takePing(it item) {
 		return
 	}
 	if token, ok := c.pings.ask(v, payload); ok {
-		c.emit(appendFrame(c.out, http2.FramePing, 0, 0, token[:]))
+		c.emit(h2.AppendPing(c.out, token))
 	}
 }
 
@@ -764,7 +764,7 @@ func (v *Conn) takeGoAway(it item) {
 	code := http2.ErrCode(uint32(it.payload[4])<<24 | uint32(it.payload[5])<<16 | uint32(it.payload[6])<<8 | uint32(it.payload[7]))
 	for _, s := range c.streams {
 		if s.server == v && s.id > v.lastID {
-			c.emit(appendReset(c.out, s.id, http2.ErrCodeRefusedStream))
+			c.emit(h2.AppendRSTStream(c.out, s.id, http2.ErrCodeRefusedStream))
 			c.remove(s, byServer)
 		}
 	}
@@ -812,13 +812,13 @@ func (v *Conn) leave(code http2.ErrCode) {
 			if s.queued > 0 {
 				c.enqueue(reset)
 			} else {
-				c.emit(appendReset(c.out, s.id, reset.code))
+				c.emit(h2.AppendRSTStream(c.out, s.id, reset.code))
 				c.remove(s, byServer)
 			}
 		case s.queued > 0:
 			c.enqueue(reset)
 		default:
-			c.emit(appendReset(c.out, s.id, reset.code))
+			c.emit(h2.AppendRSTStream(c.out, s.id, reset.code))
 			c.remove(s, byServer)
 		}
 	}
