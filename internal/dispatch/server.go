@@ -13,6 +13,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/oneport-go/oneport/internal/h2"
+	"github.com/oneport-go/oneport/internal/netconn"
 )
 
 // A Conn is a server's side of a client connection: an HTTP/2 connection with the streams for this server only.
@@ -73,7 +74,7 @@ func (c *tlsConn) ConnectionState() tls.ConnectionState { return c.state() }
 
 // outer returns what a server gets.
 func (v *Conn) outer(hideTLS bool) net.Conn {
-	if t, ok := v.c.sock.(interface{ ConnectionState() tls.ConnectionState }); ok && !hideTLS {
+	if t, ok := v.c.sock.(netconn.Secured); ok && !hideTLS {
 		return &tlsConn{v, t.ConnectionState}
 	}
 	return v
@@ -313,13 +314,14 @@ func (v *Conn) RemoteAddr() net.Addr { return v.c.sock.RemoteAddr() }
 // NetConn returns the client's connection, which must be neither read from nor written to.
 func (v *Conn) NetConn() net.Conn { return v.c.sock }
 
-// SyscallConn gives access to the socket of the client's connection, for its options, if there is one. Otherwise the
-// error is [errors.ErrUnsupported].
+// SyscallConn gives access to the socket of the client's connection, also below TLS, for its options, if there is one.
+// Otherwise the error is [errors.ErrUnsupported].
 func (v *Conn) SyscallConn() (syscall.RawConn, error) {
-	if sc, ok := v.c.sock.(syscall.Conn); ok {
-		return sc.SyscallConn()
+	raw, err := netconn.SyscallConn(v.c.sock)
+	if err != nil {
+		return nil, fmt.Errorf("oneport: %w", err)
 	}
-	return nil, fmt.Errorf("oneport: no socket below a %T: %w", v.c.sock, errors.ErrUnsupported)
+	return raw, nil
 }
 
 // SetDeadline sets both deadlines.
