@@ -22,7 +22,8 @@ const (
 // A conn is a client connection.
 //
 // Whatever reads from sock has the client's frames to itself: the goroutine of open, then the Read of the server that
-// the connection passes through to, then the goroutine of readLoop. It alone uses in and dec, and sets maxID.
+// the connection passes through to, then the goroutine of readLoop. It alone uses in and dec, and sets maxID. When it has
+// read for the last time it drops them.
 type conn struct {
 	d    *Dispatcher
 	sock net.Conn
@@ -33,8 +34,9 @@ type conn struct {
 	mode mode
 
 	servers []*Conn     // by target; nil where there is none
+	joined  []*Conn     // all that have not closed their side
 	pass    *Conn       // the server that the connection passes through to
-	live    int         // servers that have not closed their side
+	live    int         // len(joined)
 	alone   *time.Timer // until the connection, which is split, has its first server
 	draining
 
@@ -69,14 +71,14 @@ type conn struct {
 
 // draining is what is known of the connection's end.
 type draining struct {
-	goAway   bool          // GOAWAY was sent to the client
-	lastID   uint32        // the last stream that it takes, no more than what GOAWAY has said
-	closing  bool          // no frame is taken from anybody any more; the socket is closed when out is written
-	dead     bool          // the socket is closed
-	ended    bool          // the client has ended its side
-	finish   bool          // the connection ends when it has no stream left
-	patience []*time.Timer // end the connection if what a server has left behind is not taken
-	dropping bool          // pass is left to answer a fault; it reads nothing more
+	goAway   bool        // GOAWAY was sent to the client
+	lastID   uint32      // the last stream that it takes, no more than what GOAWAY has said
+	closing  bool        // no frame is taken from anybody any more; the socket is closed when out is written
+	dead     bool        // the socket is closed
+	ended    bool        // the client has ended its side
+	finish   bool        // the connection ends when it has no stream left
+	patience *time.Timer // ends the connection if the client does not take what a server has left behind
+	dropping bool        // pass is left to answer a fault; it reads nothing more
 }
 
 // told are the settings that the client has been sent.
@@ -310,7 +312,7 @@ func (d *deadline) set(c *conn, t time.Time, wake func()) {
 		d.timer.Stop()
 		d.timer = nil
 	}
-	if t.IsZero() || c.mode != splitting {
+	if t.IsZero() || c.mode != splitting || c.closing || c.dead {
 		return
 	}
 	d.timer = time.AfterFunc(time.Until(t), func() {
@@ -325,5 +327,6 @@ func (d *deadline) passed() bool { return !d.at.IsZero() && !time.Now().Before(d
 func (d *deadline) stop() {
 	if d.timer != nil {
 		d.timer.Stop()
+		d.timer = nil
 	}
 }

@@ -3,7 +3,6 @@ package dispatch
 import (
 	"slices"
 	"sync"
-	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -179,9 +178,13 @@ func (c *conn) pump() {
 			stuck++
 		}
 		c.queues = append(c.queues[:0], c.queues[1:]...)
-		if len(v.queue) > 0 {
+		switch {
+		case len(v.queue) > 0:
 			c.queues = append(c.queues, v)
-		} else {
+		case v.closed && !c.leftBehind():
+			c.stopPatience()
+			fallthrough
+		default:
 			c.settle()
 		}
 	}
@@ -221,6 +224,14 @@ func (c *conn) pumpServer(v *Conn) (moved bool) {
 	return true
 }
 
+// dropQueue drops what is queued.
+func (v *Conn) dropQueue() {
+	for _, q := range v.queue {
+		q.s.queued = 0
+	}
+	v.queue, v.bytes = nil, 0
+}
+
 // writeLoop writes to the client, from the split to the end of the connection.
 func (c *conn) writeLoop() {
 	c.mu.Lock()
@@ -249,9 +260,6 @@ func (c *conn) writeLoop() {
 				c.spare = nil
 			}
 		}
-		if c.closing {
-			c.sock.SetWriteDeadline(time.Now().Add(c.d.Limits.OpenTimeout))
-		}
 		last := c.closing
 		c.mu.Unlock()
 		var err error
@@ -262,7 +270,7 @@ func (c *conn) writeLoop() {
 			linger(c.sock)
 		}
 		c.mu.Lock()
-		if err != nil || last {
+		if err != nil || last || c.dead {
 			c.kill()
 			return
 		}

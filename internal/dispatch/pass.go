@@ -20,7 +20,7 @@ func (v *Conn) readPassing(l lazily) (int, error) {
 			return v.deliver(l.buffer()), nil
 		}
 		c.mu.Lock()
-		if c.mode != passing || v.closed {
+		if c.mode != passing || c.dead {
 			c.mu.Unlock()
 			return 0, nil
 		}
@@ -43,7 +43,7 @@ func (v *Conn) readPassing(l lazily) (int, error) {
 		}
 		b = b[:held+n]
 		c.mu.Lock()
-		if c.mode != passing { // ended from outside
+		if c.mode != passing || c.dead { // ended from outside
 			c.mu.Unlock()
 			return 0, nil
 		}
@@ -102,7 +102,7 @@ func (c *conn) scanClient(v *Conn, b []byte) (clear, n int, split bool) {
 			c.examine(&it)
 		}
 		c.mu.Lock()
-		if c.mode != passing {
+		if c.mode != passing || c.dead {
 			return clear, clear, true // ended meanwhile
 		}
 		if ferr != nil {

@@ -13,7 +13,7 @@ type Memory = interface {
 // buffer is given back.
 func (v *Conn) ReadReady(m Memory) (n int, err error) {
 	v.rmu.Lock()
-	defer v.rmu.Unlock()
+	defer v.unlockRead()
 	n, err = v.read(lazily{memory: m})
 	if n == 0 {
 		m.Put()

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -28,6 +30,8 @@ type Conn struct {
 	lent  *[heldBuffer]byte // the memory of buf, where that is not larger
 
 	socket *socket // for ReadReady, or nil
+
+	over atomic.Bool // nothing is left to be read
 
 	// What the server writes.
 	wmu  sync.Mutex // one Write at a time, and guards out, held and dec
@@ -96,6 +100,7 @@ func (c *conn) newServer(target int) *Conn {
 	v.dec.init(maxServerBlock)
 	v.dec.allow(c.setting(http2.SettingHeaderTableSize, h2.DefaultTableSize))
 	c.servers[target] = v
+	c.joined = append(c.joined, v)
 	c.live++
 	return v
 }
@@ -127,11 +132,37 @@ func (v *Conn) greet() {
 // Read reads what the client has sent to the server.
 func (v *Conn) Read(p []byte) (int, error) {
 	v.rmu.Lock()
-	defer v.rmu.Unlock()
+	defer v.unlockRead()
 	if len(p) == 0 {
 		return 0, nil
 	}
 	return v.read(lazily{p: p})
+}
+
+// unlockRead ends a Read.
+func (v *Conn) unlockRead() {
+	v.rmu.Unlock()
+	if v.over.Load() {
+		v.dropRead()
+	}
+}
+
+// dropRead drops what is kept between one Read and the next, when there is nothing more to be read. While a Read is under
+// way, this is left to its end.
+func (v *Conn) dropRead() {
+	v.over.Store(true)
+	if !v.rmu.TryLock() {
+		return
+	}
+	defer v.rmu.Unlock()
+	v.buf, v.clear, v.socket = nil, 0, nil
+	if v.lent != nil {
+		heldBuffers.Put(v.lent)
+		v.lent = nil
+	}
+	if c := v.c; v == c.pass && c.mode == passing { // which only a holder of rmu changes
+		c.dropReader()
+	}
 }
 
 // read is Read for a caller that holds rmu.
@@ -180,8 +211,11 @@ func (v *Conn) Write(p []byte) (int, error) {
 	c := v.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if v.closed {
+	switch {
+	case v.closed:
 		return 0, v.opError("write", net.ErrClosed)
+	case c.dead || c.closing:
+		return 0, v.opError("write", errClientGone)
 	}
 	if c.mode == passing {
 		b, err := v.scanServer(p)
@@ -202,9 +236,6 @@ func (v *Conn) Write(p []byte) (int, error) {
 			return 0, err
 		}
 		return len(p), nil
-	}
-	if c.dead || c.closing {
-		return 0, v.opError("write", errClientGone)
 	}
 	if err := v.split(p); err != nil {
 		c.log("a server has broken HTTP/2", err)
@@ -242,21 +273,36 @@ func (v *Conn) close() {
 		return
 	}
 	v.closed = true
-	v.readDeadline.stop()
-	v.writeDeadline.stop()
-	v.readable.Broadcast()
-	v.writable.Broadcast()
+	c.part(v)
+	if c.mode == passing {
+		c.kill()
+	} else {
+		c.unread.Broadcast()
+		v.leave(http2.ErrCodeInternal)
+	}
+	v.drop()
+}
+
+// part takes a server out of those that have joined. The caller holds mu.
+func (c *conn) part(v *Conn) {
+	c.joined = slices.DeleteFunc(c.joined, func(j *Conn) bool { return j == v })
 	c.live--
 	if c.servers[v.target.index] == v {
 		c.servers[v.target.index] = nil
 	}
-	if c.mode == passing {
-		c.kill()
-		return
-	}
-	c.unread.Broadcast()
-	v.in = byteQueue{}
-	v.leave(http2.ErrCodeInternal)
+}
+
+// drop drops what is held for the server to read, and what of it has been written in part. The caller holds mu.
+func (v *Conn) drop() {
+	v.readDeadline.stop()
+	v.writeDeadline.stop()
+	v.readable.Broadcast()
+	v.writable.Broadcast()
+	v.out, v.held, v.dec, v.cur = parser{}, nil, blockDecoder{}, nil
+	v.in, v.enc = byteQueue{}, blockEncoder{}
+	v.owes, v.next, v.late = nil, nextSettings{}, nil
+	v.holding, v.uploadServer.held = nil, 0
+	v.dropRead()
 }
 
 // reject ends the server's side of a connection that no server has accepted.
@@ -274,6 +320,7 @@ func (v *Conn) rejectLocked() {
 	if c.mode == passing {
 		c.startSplitting()
 		go c.readLoop(v.buf[v.clear:])
+		v.buf, v.clear, v.lent = nil, 0, nil
 	}
 	v.lastID = 0 // it has taken none of its streams
 	v.close()
@@ -285,21 +332,36 @@ func (c *conn) kill() {
 		return
 	}
 	c.dead = true
-	c.attached()
-	for _, t := range c.patience {
-		t.Stop()
-	}
 	c.sock.Close()
+	c.drop()
+	c.out, c.spare, c.raw, c.rawFrom = nil, nil, nil, nil
 	c.wakeAll()
 }
 
+// drop drops all that a connection holds from which nothing is taken any more, but for what is to be written last. A
+// server may keep its Conn, and so the conn, much longer. The caller holds mu.
+func (c *conn) drop() {
+	c.attached()
+	c.stopPatience()
+	for _, v := range c.queues {
+		v.dropQueue()
+	}
+	for _, v := range c.joined {
+		v.drop()
+	}
+	c.queues, c.cur, c.enc = nil, nil, blockEncoder{}
+	c.streams, c.gone, c.pings = make(map[uint32]*stream), recent{}, pings{}
+	c.settings, c.fromClient, c.toClient = nil, nil, nil
+}
+
+// dropReader drops what the one that reads from the client needs. It is for that one, when it does not read any more.
+func (c *conn) dropReader() { c.in, c.dec = parser{}, blockDecoder{} }
+
 // wakeAll wakes up all who wait for anything. The caller holds mu.
 func (c *conn) wakeAll() {
-	for _, v := range c.servers {
-		if v != nil {
-			v.readable.Broadcast()
-			v.writable.Broadcast()
-		}
+	for _, v := range c.joined {
+		v.readable.Broadcast()
+		v.writable.Broadcast()
 	}
 	c.wake.Broadcast()
 	c.unread.Broadcast()

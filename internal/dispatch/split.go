@@ -44,6 +44,7 @@ func (c *conn) startSplitting() {
 
 // readLoop reads from the client, from the split to the end of the connection. It begins with b.
 func (c *conn) readLoop(b []byte) {
+	defer c.dropReader()
 	for {
 		rest, ok := c.takeFrames(b)
 		if !ok {
@@ -121,19 +122,23 @@ func (c *conn) choked() bool {
 	return false
 }
 
-// clientEnded ends what the servers read.
+// clientEnded ends what the servers read. A client that has ended its side may still read, but neither net/http nor
+// grpc-go go on with a connection then: they close it, and when all have the connection ends.
 func (c *conn) clientEnded(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.closing || c.dead {
+		return
+	}
 	c.ended = true
-	if !errors.Is(err, io.EOF) {
+	switch {
+	case !errors.Is(err, io.EOF):
 		c.kill()
+	case c.live == 0:
+		c.close(lingerTime)
+	default:
+		c.wakeAll()
 	}
-	if c.live == 0 {
-		c.finish = true
-	}
-	c.wakeAll()
-	c.settle()
 }
 
 // fail ends the connection with a connection error (RFC 9113, 5.4.1). The caller holds mu.
@@ -150,8 +155,19 @@ func (c *conn) fail(err *h2.ConnError) {
 // end sends GOAWAY and closes the connection when that is written.
 func (c *conn) end(code http2.ErrCode, debug string) {
 	c.out = h2.AppendGoAway(c.out, min(c.lastID, c.maxID), code, debug)
-	c.goAway, c.closing = true, true
-	c.attached()
+	c.goAway = true
+	patience := lingerTime // for a client that is at fault
+	if code == http2.ErrCodeNo {
+		patience = c.d.Limits.OpenTimeout
+	}
+	c.close(patience)
+}
+
+// close closes the connection when what is in out is written, or after some time. The caller holds mu.
+func (c *conn) close(patience time.Duration) {
+	c.closing = true
+	c.sock.SetWriteDeadline(time.Now().Add(patience))
+	c.drop()
 	c.wakeAll()
 }
 
@@ -787,7 +803,10 @@ func (v *Conn) takeGoAway(it item) {
 // REFUSED_STREAM if it has said that it has not taken them.
 func (v *Conn) leave(code http2.ErrCode) {
 	c := v.c
-	if c.rawFrom == v {
+	switch {
+	case c.closing || c.dead:
+		return
+	case c.rawFrom == v:
 		c.kill() // in the middle of a frame
 		return
 	}
@@ -795,6 +814,15 @@ func (v *Conn) leave(code http2.ErrCode) {
 	v.owes, v.next = v.next.frames, nextSettings{}
 	v.acknowledgeAll()
 	c.acknowledge()
+	if c.ended {
+		// Nothing can be sent any more that the client gives no credit for, and bare servers drop the rest of it, too.
+		v.dropQueue()
+		c.queues = slices.DeleteFunc(c.queues, func(q *Conn) bool { return q == v })
+		if c.live == 0 {
+			c.close(lingerTime)
+		}
+		return
+	}
 	for _, s := range c.streams {
 		if s.server != v {
 			continue
@@ -826,14 +854,27 @@ func (v *Conn) leave(code http2.ErrCode) {
 		c.finish = true
 	}
 	c.settle()
-	if c.live == 0 || len(v.queue) > 0 {
-		c.patience = append(c.patience, time.AfterFunc(c.d.Limits.IdleTimeout, func() {
+	if c.leftBehind() && !c.closing {
+		c.stopPatience()
+		c.patience = time.AfterFunc(c.d.Limits.IdleTimeout, func() {
 			c.mu.Lock()
 			defer c.mu.Unlock()
-			if c.live == 0 || len(v.queue) > 0 {
+			if c.leftBehind() {
 				c.kill() // no server is there that would lose patience
 			}
-		}))
+		})
+	}
+}
+
+// leftBehind reports whether something is queued for the client whose server has closed its side.
+func (c *conn) leftBehind() bool {
+	return c.live == 0 || slices.ContainsFunc(c.queues, func(v *Conn) bool { return v.closed })
+}
+
+func (c *conn) stopPatience() {
+	if c.patience != nil {
+		c.patience.Stop()
+		c.patience = nil
 	}
 }
 
