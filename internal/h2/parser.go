@@ -1,11 +1,16 @@
-// Package h2 recognises an HTTP/2 connection by the first bytes that its
-// client sends, up to the end of the first header block.
+// Package h2 has the rules of HTTP/2 frames, and recognises an HTTP/2 connection
+// by the first bytes that its client sends, up to the end of the first header
+// block.
 //
-// It serves a connection multiplexer, which decides by these bytes what server
-// gets the connection and then hands the bytes on with it. So nothing is
-// consumed, and only a connection error (RFC 9113, Section 5.4.1) is held against the
-// client: a malformed request or any other stream error is for the server to
-// answer.
+// The rules are those that a frame alone can break ([CheckFrameHeader],
+// [CheckContinuation]), whoever has sent it. What depends on the state of a
+// connection is up to those who keep one.
+//
+// A [Parser] serves a connection multiplexer, which decides by the first bytes
+// what server gets the connection and then hands the bytes on with it. So nothing
+// is consumed, and only a connection error (RFC 9113, Section 5.4.1) is held
+// against the client: a malformed request or any other stream error is for the
+// server to answer.
 package h2
 
 import (
