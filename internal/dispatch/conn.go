@@ -14,24 +14,33 @@ import (
 type mode uint8
 
 const (
-	opening mode = iota
+	starting mode = iota
 	passing
 	splitting
 )
 
 // A conn is a client connection.
 //
-// Whatever reads from sock has the client's frames to itself: the goroutine of open, then the Read of the server that
+// Whatever reads from sock has the client's frames to itself: first the Read of the server that
 // the connection passes through to, then the goroutine of readLoop. It alone uses in and dec, and sets maxID. When it has
 // read for the last time it drops them.
 type conn struct {
-	d    *Dispatcher
-	sock net.Conn
-	in   parser
-	dec  blockDecoder // of the client's header blocks
+	d     *Dispatcher
+	sock  net.Conn
+	owner Owner
 
-	mu   sync.Mutex // guards what follows
-	mode mode
+	// The target of the first request, which was decided before the connection came here.
+	firstID     uint32
+	firstTarget int
+
+	in  parser
+	dec blockDecoder // of the client's header blocks
+
+	mu     sync.Mutex // guards what follows
+	mode   mode
+	skip   skipped
+	served bool  // a server has accepted the connection
+	why    error // why it has ended
 
 	servers []*Conn     // by target; nil where there is none
 	joined  []*Conn     // all that have not closed their side
@@ -79,6 +88,7 @@ type draining struct {
 	finish   bool        // the connection ends when it has no stream left
 	patience *time.Timer // ends the connection if the client does not take what a server has left behind
 	dropping bool        // pass is left to answer a fault; it reads nothing more
+	shutdown shutdown
 }
 
 // told are the settings that the client has been sent.
@@ -116,12 +126,13 @@ type stream struct {
 	queued int // items in the server's download queue
 }
 
-func newConn(d *Dispatcher, sock net.Conn) *conn {
+func newConn(d *Dispatcher, sock net.Conn, owner Owner) *conn {
 	l := &d.Limits
 	c := &conn{
 		d:         d,
 		sock:      sock,
-		servers:   make([]*Conn, len(d.targets)),
+		owner:     owner,
+		servers:   make([]*Conn, len(d.all())),
 		streams:   make(map[uint32]*stream),
 		tableSize: h2.DefaultTableSize,
 		window:    h2.DefaultWindow,
@@ -147,7 +158,9 @@ func newConn(d *Dispatcher, sock net.Conn) *conn {
 func (c *conn) examine(it *item) {
 	if it.fields, it.fault = c.dec.decode(it.payload); it.fault == nil && it.StreamID > c.maxID {
 		it.opens = true
-		it.target = c.d.decide(c.sock, it.fields)
+		if it.target = c.firstTarget; it.StreamID != c.firstID {
+			it.target = c.d.decide(c.sock, it.fields)
+		}
 	}
 }
 
@@ -173,6 +186,8 @@ func (c *conn) remove(s *stream, why reason) {
 	}
 	if c.mode == splitting {
 		c.settle()
+	} else {
+		c.endPassing()
 	}
 }
 
@@ -190,7 +205,7 @@ func (c *conn) newStream(id uint32, v *Conn, endStream bool) *stream {
 	s.toServer = v.window
 	c.streams[id] = s
 	v.open++
-	c.d.stats.streams.Add(1)
+	v.target.requests.Add(1)
 	return s
 }
 

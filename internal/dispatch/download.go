@@ -267,7 +267,7 @@ func (c *conn) writeLoop() {
 			_, err = c.sock.Write(b)
 		}
 		if last && err == nil {
-			linger(c.sock)
+			c.owner.Linger(c.sock)
 		}
 		c.mu.Lock()
 		if err != nil || last || c.dead {

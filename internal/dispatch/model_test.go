@@ -848,7 +848,7 @@ func randomBehaviour(rng *rand.Rand) behaviour {
 
 func testLimits() Limits {
 	return Limits{
-		OpenTimeout: 10 * time.Second, IdleTimeout: time.Minute,
+		WriteTimeout: 10 * time.Second, IdleTimeout: time.Minute, QueueLength: 10,
 		MaxStreams: 1000, MaxHeaderListBytes: 1 << 20, MaxContinuations: 10_000,
 		MaxBuffered: 128 << 10, ResetBurst: 1000, ResetRate: 100, ControlBurst: 1_000_000, ControlRate: 1000,
 	}
@@ -955,7 +955,7 @@ func model(t *testing.T, seed uint64) {
 		}
 		targets := make([]*Target, servers)
 		for i := range targets {
-			targets[i] = d.Target(&net.TCPAddr{}, 10)
+			targets[i] = d.Target(&net.TCPAddr{})
 		}
 		for i, target := range targets {
 			wg.Go(func() {

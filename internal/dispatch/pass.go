@@ -3,6 +3,7 @@ package dispatch
 import (
 	"bytes"
 	"encoding/binary"
+	"io"
 	"sync"
 
 	"golang.org/x/net/http2"
@@ -24,6 +25,10 @@ func (v *Conn) readPassing(l lazily) (int, error) {
 			c.mu.Unlock()
 			return 0, nil
 		}
+		if c.ended { // it was drained
+			c.mu.Unlock()
+			return 0, io.EOF
+		}
 		c.mu.Unlock()
 
 		var b []byte
@@ -39,8 +44,9 @@ func (v *Conn) readPassing(l lazily) (int, error) {
 			b, n, err = v.readSocket(l)
 		}
 		if n == 0 && err != nil {
-			return 0, err
+			return 0, v.readError(err)
 		}
+		n = copy(b[held:], c.skip.from(b[held:held+n]))
 		b = b[:held+n]
 		c.mu.Lock()
 		if c.mode != passing || c.dead { // ended from outside
@@ -67,6 +73,16 @@ func (v *Conn) readPassing(l lazily) (int, error) {
 	}
 }
 
+// readError returns what a Read of the server fails with, while the connection passes through.
+func (v *Conn) readError(err error) error {
+	v.c.mu.Lock()
+	defer v.c.mu.Unlock()
+	if v.c.ended {
+		return io.EOF // as for a client that has gone
+	}
+	return err
+}
+
 // deliver delivers from the buffer.
 func (v *Conn) deliver(p []byte) int {
 	n := copy(p, v.buf[:v.clear])
@@ -79,6 +95,14 @@ func (v *Conn) deliver(p []byte) int {
 		}
 	}
 	return n
+}
+
+// grow returns b with room behind it.
+func grow(b []byte) []byte {
+	if len(b) < cap(b) {
+		return b
+	}
+	return append(make([]byte, 0, max(4096, 2*cap(b))), b...)
 }
 
 // heldBuffers lends memory for what is held back. Servers that read a frame header alone, as net/http does, need it for
@@ -211,6 +235,9 @@ func (c *conn) scanClientData(it item) *h2.ConnError {
 
 // scanClientFrame takes note of a frame. With drop, it is not for v.
 func (c *conn) scanClientFrame(v *Conn, it item) (drop bool, cerr *h2.ConnError) {
+	if c.skip.frame(it) {
+		return true, nil
+	}
 	switch it.Type {
 	case http2.FrameSettings:
 		if it.ack() {
@@ -225,6 +252,9 @@ func (c *conn) scanClientFrame(v *Conn, it item) (drop bool, cerr *h2.ConnError)
 		return false, c.spendControl()
 	case http2.FramePing:
 		if it.ack() {
+			if c.takeDrainACK(it) {
+				return true, nil
+			}
 			if c.asked > 0 {
 				c.asked--
 			}

@@ -127,7 +127,7 @@ func TestReadReadySplit(t *testing.T) {
 	if r.err != nil {
 		t.Fatal(r.err)
 	}
-	other, err := d.targets[1].Accept()
+	other, err := d.all()[1].Accept()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -131,8 +131,8 @@ func TestSameRules(t *testing.T) {
 
 			inWorld(t, newDispatcher(1), func(w *world) {
 				w.client.Write(tt.frame)
-				if got := verdict(w.client.got()); got != tt.dispatchers {
-					t.Errorf("opening: %v, want %v", got, tt.dispatchers)
+				if got := verdict(w.client.got()); got != tt.parser {
+					t.Errorf("opening: %v, want %v", got, tt.parser)
 				}
 			})
 			d := newDispatcher(1)
@@ -228,7 +228,7 @@ func TestManySettings(t *testing.T) {
 			w.client.fr.WriteSettings(many...)
 			w.client.fr.WriteSettings(known...)
 			w.client.request(1, "0", true)
-			c, err := w.d.targets[0].Accept()
+			c, err := w.d.all()[0].Accept()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -255,7 +255,7 @@ func TestManySettings(t *testing.T) {
 				}
 			}
 			w.client.request(3, "1", true)
-			c, err := d.targets[1].Accept()
+			c, err := d.all()[1].Accept()
 			if err != nil {
 				t.Fatal(err)
 			}

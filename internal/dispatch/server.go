@@ -88,7 +88,7 @@ func (v *Conn) outer(hideTLS bool) net.Conn {
 func (c *conn) newServer(target int) *Conn {
 	v := &Conn{
 		c:          c,
-		target:     c.d.targets[target],
+		target:     c.d.all()[target],
 		maxFrame:   h2.DefaultMaxFrameSize,
 		maxStreams: 1<<32 - 1,
 		tableSize:  h2.DefaultTableSize,
@@ -223,22 +223,16 @@ func (v *Conn) Write(p []byte) (int, error) {
 			c.kill()
 			return 0, v.opError("write", fmt.Errorf("the server has broken HTTP/2: %w", err))
 		}
-		if len(b) == 0 {
-			return len(p), nil
+		if c.shutdown == drainDue && c.spoken && v.betweenFrames() {
+			b = c.appendDrain(slices.Clip(b))
 		}
-		c.writing = true
-		c.mu.Unlock()
-		_, err = c.sock.Write(b)
-		c.mu.Lock()
-		c.writing = false
-		c.wake.Broadcast()
-		if err != nil {
+		if err := c.writeUnlocked(b); err != nil {
 			return 0, err
 		}
 		return len(p), nil
 	}
 	if err := v.split(p); err != nil {
-		c.log("a server has broken HTTP/2", err)
+		v.logServerFault(err)
 		v.close()
 		return 0, v.opError("write", err)
 	}
@@ -274,9 +268,12 @@ func (v *Conn) close() {
 	}
 	v.closed = true
 	c.part(v)
-	if c.mode == passing {
+	switch {
+	case c.mode == passing && c.shutdown == drained && !c.closing && !c.dead:
+		go c.lingerPassing()
+	case c.mode == passing:
 		c.kill()
-	} else {
+	default:
 		c.unread.Broadcast()
 		v.leave(http2.ErrCodeInternal)
 	}
@@ -306,17 +303,18 @@ func (v *Conn) drop() {
 }
 
 // reject ends the server's side of a connection that no server has accepted.
-func (v *Conn) reject() {
+func (v *Conn) reject(why error) {
 	v.rmu.Lock()
 	defer v.rmu.Unlock()
-	v.rejectLocked()
+	v.rejectLocked(why)
 }
 
 // rejectLocked is reject for a caller that holds rmu.
-func (v *Conn) rejectLocked() {
+func (v *Conn) rejectLocked(why error) {
 	c := v.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.ends(why)
 	if c.mode == passing {
 		c.startSplitting()
 		go c.readLoop(v.buf[v.clear:])
@@ -332,6 +330,9 @@ func (c *conn) kill() {
 		return
 	}
 	c.dead = true
+	c.countShared(-1)
+	c.ends(errClientGone)
+	c.owner.Ended(c.why)
 	c.sock.Close()
 	c.drop()
 	c.out, c.spare, c.raw, c.rawFrom = nil, nil, nil, nil

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
-	"net"
 	"slices"
 	"time"
 
@@ -22,7 +20,7 @@ var errEOF = io.EOF
 func (c *conn) startSplitting() {
 	v := c.pass
 	c.mode = splitting
-	c.d.stats.split.Add(1)
+	c.countShared(1)
 	if !c.spoken {
 		c.out = c.appendEarlySettings(c.out)
 	}
@@ -37,7 +35,7 @@ func (c *conn) startSplitting() {
 	}
 	if v == nil {
 		idle := c.d.Limits.IdleTimeout
-		c.alone = time.AfterFunc(idle, func() { c.dismiss(noRequest(idle)) })
+		c.alone = time.AfterFunc(idle, func() { c.dismiss(ErrIdle) })
 	}
 	go c.writeLoop()
 }
@@ -56,11 +54,11 @@ func (c *conn) readLoop(b []byte) {
 			b = append(make([]byte, 0, max(readBuffer, 4*len(rest))), rest...)
 		}
 		n, err := c.sock.Read(b[len(b):cap(b)])
-		b = b[:len(b)+n]
 		if n == 0 && err != nil {
 			c.clientEnded(err)
 			return
 		}
+		b = append(b, c.skip.from(b[len(b):len(b)+n])...)
 	}
 }
 
@@ -146,9 +144,7 @@ func (c *conn) fail(err *h2.ConnError) {
 	if c.closing || c.dead {
 		return
 	}
-	if err.Code == http2.ErrCodeEnhanceYourCalm {
-		c.d.abuse(c.sock, err.Reason)
-	}
+	c.ends(err)
 	c.end(err.Code, err.Reason)
 }
 
@@ -158,7 +154,7 @@ func (c *conn) end(code http2.ErrCode, debug string) {
 	c.goAway = true
 	patience := lingerTime // for a client that is at fault
 	if code == http2.ErrCodeNo {
-		patience = c.d.Limits.OpenTimeout
+		patience = c.d.Limits.WriteTimeout
 	}
 	c.close(patience)
 }
@@ -176,7 +172,6 @@ func (c *conn) attached() {
 	if c.alone != nil {
 		c.alone.Stop()
 		c.alone = nil
-		c.d.forget(c)
 	}
 }
 
@@ -190,24 +185,46 @@ func (c *conn) settle() {
 	}
 }
 
-// linger closes a connection so that what was written last is not lost: were bytes of the client's unread, the system
-// would reset the connection, and the client might not see what it has not read.
-func linger(sock net.Conn) {
-	defer sock.Close()
-	if cw, ok := sock.(interface{ CloseWrite() error }); !ok || cw.CloseWrite() != nil {
-		return
+// lingerTime is how long a client that is at fault is given to take what is written last.
+const lingerTime = time.Second
+
+// dismiss ends a connection that no server has accepted.
+func (c *conn) dismiss(why error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.served && c.live == 0 && !c.closing && !c.dead {
+		c.why = why
+		c.end(http2.ErrCodeNo, why.Error())
 	}
-	sock.SetReadDeadline(time.Now().Add(lingerTime))
-	io.CopyN(io.Discard, sock, lingerBytes)
 }
 
-const (
-	lingerTime  = time.Second
-	lingerBytes = 1 << 20
-)
+// accepted notes that a server has accepted its side.
+func (c *conn) accepted() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.served && !c.dead {
+		c.served = true
+		c.countShared(1)
+		c.owner.Accepted()
+	}
+}
 
-func (c *conn) log(what string, err error) {
-	c.d.log(slog.LevelWarn, "oneport: "+what, slog.Any("remote", c.sock.RemoteAddr()), slog.Any("err", err))
+// countShared counts a connection that has a server and is split.
+func (c *conn) countShared(n int64) {
+	if !c.served || c.mode != splitting {
+		return
+	}
+	c.d.shared.Add(n)
+	if n > 0 {
+		c.d.split.Add(1)
+	}
+}
+
+// ends notes why the connection ends, if that is not known yet. The caller holds mu.
+func (c *conn) ends(why error) {
+	if c.why == nil {
+		c.why = why
+	}
 }
 
 // take takes an item of the client's.
@@ -227,6 +244,9 @@ func (c *conn) take(it item) *h2.ConnError {
 		return nil
 	}
 
+	if c.skip.frame(it) {
+		return nil
+	}
 	switch it.Type {
 	case http2.FrameSettings:
 		if it.ack() {
@@ -236,7 +256,9 @@ func (c *conn) take(it item) *h2.ConnError {
 		return c.takeSettings(it)
 	case http2.FramePing:
 		if it.ack() {
-			c.takePingACK(it)
+			if !c.takeDrainACK(it) {
+				c.takePingACK(it)
+			}
 			return nil
 		}
 		c.emit(h2.AppendPingACK(c.out, [8]byte(it.payload)))
@@ -358,7 +380,7 @@ func (c *conn) reset(s *stream, code http2.ErrCode) {
 
 // refuse answers a request that no server gets.
 func (c *conn) refuse(it item) *h2.ConnError {
-	c.d.stats.refused.Add(1)
+	c.d.refused.Add(1)
 	c.gone.add(it.StreamID, byServer)
 	c.emit(h2.AppendRSTStream(c.out, it.StreamID, http2.ErrCodeRefusedStream))
 	return c.spendReset()
@@ -366,7 +388,8 @@ func (c *conn) refuse(it item) *h2.ConnError {
 
 // notFound answers a request that is for no server (RFC 9113, 8.1: an answer can come before the end of the request).
 func (c *conn) notFound(it item) {
-	c.d.stats.notFound.Add(1)
+	c.d.notFound.Add(1)
+	c.ends(ErrUnmatched)
 	c.gone.add(it.StreamID, byServer)
 	block := c.enc.encode([]hpack.HeaderField{{Name: ":status", Value: "404"}, {Name: "content-length", Value: "0"}})
 	c.emit(h2.AppendHeaders(c.out, it.StreamID, true, nil, block, h2.DefaultMaxFrameSize))
@@ -395,8 +418,8 @@ func (c *conn) newRequest(it item) *h2.ConnError {
 	if v == nil {
 		v = c.newServer(target)
 		v.greet()
-		c.d.joined(c, target, c.early)
-		if !v.target.deliver(v) {
+		c.owner.Joined(target)
+		if !v.target.queue.Push(v, c.d.Limits.QueueLength) {
 			v.closed = true
 			c.servers[target] = nil
 			c.live--
@@ -532,7 +555,7 @@ func (c *conn) takeACK() {
 		if !slices.ContainsFunc(c.toClient, func(f *serverFrame) bool { return f.server == v }) {
 			for _, payload := range v.late {
 				if err := v.takeSettings(payload); err != nil {
-					c.log("a server has broken HTTP/2", err)
+					v.logServerFault(err)
 					v.close()
 					break
 				}

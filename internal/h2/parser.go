@@ -95,6 +95,7 @@ type Parser struct {
 	endStream      bool
 	acknowledged   bool
 	settingsFrames int
+	settingsEnd    int // where the first frame ends, if it is one of SETTINGS
 	settings       []http2.Setting
 	pings          [][8]byte
 	// fragments is where the header block is found so far. It has an element
@@ -146,6 +147,9 @@ func (p *Parser) Parse(data []byte) State {
 	return p.state
 }
 
+// State returns the answer of the last call of Parse.
+func (p *Parser) State() State { return p.state }
+
 // PrefaceSeen reports whether the whole client connection preface is there.
 func (p *Parser) PrefaceSeen() bool { return p.offset >= len(Preface) }
 
@@ -173,6 +177,10 @@ func (p *Parser) Acknowledged() bool { return p.acknowledged }
 // SettingsFrames returns how many SETTINGS frames want an acknowledgement,
 // those included that the caller has acknowledged meanwhile.
 func (p *Parser) SettingsFrames() int { return p.settingsFrames }
+
+// SettingsEnd returns the offset behind the first SETTINGS frame that wants an
+// acknowledgement, or 0 if there is none.
+func (p *Parser) SettingsEnd() int { return p.settingsEnd }
 
 // Settings returns what the SETTINGS frames have set, each parameter once. It
 // is valid until Reset.
@@ -274,6 +282,9 @@ func (p *Parser) readPayload(data []byte, s span) (ended bool, err *ConnError) {
 			return false, nil
 		}
 		p.settingsFrames++
+		if p.settingsEnd == 0 {
+			p.settingsEnd = s.end
+		}
 		if err := CheckSettings(payload); err != nil {
 			return false, err
 		}
