@@ -79,7 +79,7 @@ func TestAnnounced(t *testing.T) {
 		m.OnRefuse = func(r Refused) { refused = r.Err.Error() }
 		route := m.Match(All(HTTP1(), MatcherFunc(func(p *Preview) Verdict {
 			asked = p.RemoteAddr().String()
-			return Match
+			return Yes
 		})))
 		serve(t, m)
 		good, bad := dial(t, root), dial(t, root)
@@ -108,14 +108,14 @@ func TestAddressDoesNotCome(t *testing.T) {
 		// The matcher of the route above HTTP/1's. It is shown that the mux has begun to stop by stop.
 		matcher func(p *Preview, stop <-chan struct{}) Verdict
 	}{
-		{"interrupted while it waits", func(*Preview, <-chan struct{}) Verdict { return NoMatch }},
+		{"interrupted while it waits", func(*Preview, <-chan struct{}) Verdict { return No }},
 		{"interrupted before it waits", func(_ *Preview, stop <-chan struct{}) Verdict {
 			<-stop
-			return NoMatch
+			return No
 		}},
 		{"asked for by a matcher", func(p *Preview, _ <-chan struct{}) Verdict {
 			address(p)
-			return NoMatch
+			return No
 		}},
 		{"asked for by the log of a panic", func(*Preview, <-chan struct{}) Verdict { panic("boom") }},
 	} {
@@ -189,7 +189,7 @@ func TestSilenceAfterAddress(t *testing.T) {
 					io.WriteString(client, "mail client\n")
 				}()
 				if !tt.want {
-					if r := <-refused; r.Reason != ReasonGone || !errors.Is(r.Err, errNotAnnounced) {
+					if r := <-refused; r.Reason != ReasonClientClosed || !errors.Is(r.Err, errNotAnnounced) {
 						t.Errorf("refused for %v, %v", r.Reason, r.Err)
 					}
 					time.Sleep(tt.after) // for the goroutine above

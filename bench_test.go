@@ -5,6 +5,8 @@ import (
 	"net"
 	"strings"
 	"testing"
+
+	"github.com/oneport-go/oneport/internal/lobby"
 )
 
 // flights are what clients send first, and for strict ones what they send after the server's SETTINGS.
@@ -78,15 +80,18 @@ func decideRepeatedly(tb testing.TB, flight []byte, routes ...Matcher) func() {
 	for _, r := range routes {
 		m.Match(r)
 	}
-	m.buffers.size = m.maxPreviewBytes()
-	u := new(undecided)
+	if err := m.begin(); err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { m.Close() })
 	return func() {
-		u.start(m, server)
-		m.waiting.add(u)
-		if _, refused := u.decide(); refused != nil {
+		c := m.newPending(server)
+		m.lobby.Enter(&c.Entry, c, lobby.Accepted, c.accepted)
+		if _, refused := c.decide(); refused != nil {
 			tb.Fatal(refused.err)
 		}
-		u.reset()
+		m.lobby.Leave(&c.Entry)
+		c.recycle()
 	}
 }
 

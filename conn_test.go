@@ -97,7 +97,7 @@ func TestConn(t *testing.T) {
 				}
 			}},
 			{"CloseWrite", func(t *testing.T, server, client net.Conn) {
-				err := server.(closeWriter).CloseWrite()
+				err := server.(interface{ CloseWrite() error }).CloseWrite()
 				if isPipe {
 					if !errors.Is(err, errors.ErrUnsupported) {
 						t.Errorf("CloseWrite returned %v", err)
@@ -156,7 +156,7 @@ func TestConn(t *testing.T) {
 				if isPipe {
 					return
 				}
-				client.(closeWriter).CloseWrite()
+				client.(interface{ CloseWrite() error }).CloseWrite()
 				var got bytes.Buffer
 				if n, err := io.Copy(&got, server); n != 15 || err != nil || got.String() != "replayed socket" {
 					t.Errorf("copied %d, %v: %q", n, err, &got)
@@ -212,9 +212,9 @@ func TestWriteToFiltered(t *testing.T) {
 	client := dial(t, l)
 	go func() {
 		io.WriteString(client, h2.Preface+data+ackFrame+data)
-		client.(closeWriter).CloseWrite()
+		client.(interface{ CloseWrite() error }).CloseWrite()
 	}()
-	server := newConn(accept(t, l), changes{fromClient: frameFilter{skip: len(h2.Preface), acks: 1}})
+	server := newConn(accept(t, l), changes{fromClient: &frameFilter{skip: len(h2.Preface), acks: 1}})
 	var got bytes.Buffer
 	if n, err := io.Copy(&got, server); err != nil || got.String() != h2.Preface+data+data || n != int64(got.Len()) {
 		t.Errorf("copied %d bytes, %v, want %d", n, err, len(h2.Preface+data+data))
@@ -229,9 +229,9 @@ func TestFilteredConcurrentReads(t *testing.T) {
 	stream := h2.Preface + strings.Repeat("\x00\x00\x04\x08\x00\x00\x00\x00\x00\x00\x00\x00\x01", 1000) + ackFrame + strings.Repeat("y", 1000)
 	go func() {
 		io.WriteString(client, stream)
-		client.(closeWriter).CloseWrite()
+		client.(interface{ CloseWrite() error }).CloseWrite()
 	}()
-	server := newConn(accept(t, l), changes{fromClient: frameFilter{skip: len(h2.Preface), acks: 1}})
+	server := newConn(accept(t, l), changes{fromClient: &frameFilter{skip: len(h2.Preface), acks: 1}})
 	total := make(chan int)
 	for range 4 {
 		go func() {

@@ -29,7 +29,7 @@
 //
 //   - [Mux], [Route]: routes, limits, hooks, [Mux.Stats]; [Mux.Shutdown]
 //   - [GRPC], [HTTP1], [HTTP2], [Header], [Host], [Path], [TLS], [ServerName], [Prefix], [Silence] and others: matchers;
-//     [MatcherFunc], [ReaderFunc]: functions of your own, which see a [Preview]
+//     [MatcherFunc], [ReadMatcher]: functions of your own, which see a [Preview]
 //   - [Mux.TLS], [TLSRoute], [Secure]: TLS that ends on the port
 //   - [Listen], [ListenConfig]: listeners for many new connections
 //   - package streams: requests of one HTTP/2 connection, each to the server it is for

@@ -269,13 +269,13 @@ func ExampleMux_Route() {
 func ExampleMatcherFunc() {
 	canary := oneport.MatcherFunc(func(p *oneport.Preview) oneport.Verdict {
 		req, v := p.Request()
-		if v != oneport.Match {
-			return v // Undecided: not there yet; NoMatch: there will be none
+		if v != oneport.Yes {
+			return v // Undecided: not there yet; No: there will be none
 		}
 		if strings.HasPrefix(req.Path, "/v2/") && req.Header.Get("X-Canary") == "1" {
-			return oneport.Match
+			return oneport.Yes
 		}
-		return oneport.NoMatch
+		return oneport.No
 	})
 
 	l, _ := net.Listen("tcp", "127.0.0.1:0")

@@ -6,13 +6,15 @@ import (
 	"log/slog"
 	"net"
 	"testing"
+
+	"github.com/oneport-go/oneport/internal/lobby"
 )
 
 // TestHandOverNow says which connections reach their servers without a goroutine of their own, and checks that all
 // others take the long way unharmed.
 func TestHandOverNow(t *testing.T) {
 	t.Parallel()
-	foreign := MatcherFunc(func(p *Preview) Verdict { return NoMatch })
+	foreign := MatcherFunc(func(p *Preview) Verdict { return No })
 	many, manyHosts := make([]Matcher, 100), make([]Matcher, 100)
 	for i := range many {
 		many[i], manyHosts[i] = Path("/nowhere"), Host("nowhere")
@@ -71,10 +73,8 @@ func TestHandOverNow(t *testing.T) {
 			client := dial(t, root)
 			server := accept(t, root)
 			write(t, client, first)
-			u := new(undecided)
-			u.start(m, server)
-			m.pending.Add(1)
-			if now := m.handOverNow(u); now != tt.now {
+			c := m.newPending(server)
+			if now := m.deliverNow(c); now != tt.now {
 				t.Fatalf("handed over at once: %v, want %v", now, tt.now)
 			} else if !now {
 				go func() {
@@ -86,8 +86,8 @@ func TestHandOverNow(t *testing.T) {
 					}
 					client.Write(flight[len(first):])
 				}()
-				m.waiting.add(u)
-				go m.handle(u)
+				m.lobby.Enter(&c.Entry, c, lobby.Accepted, c.accepted)
+				go m.handle(c)
 			}
 			got := accept(t, l)
 			if tt.flight != "grpc-go.1" && tt.flight != "curl-h2c-upgrade.1" && got != server {

@@ -36,7 +36,7 @@ func indexHosts(routes []*route) {
 
 // byHostAlone reports whether a route takes a connection for its host, whatever else it is.
 func (rt *route) byHostAlone() bool {
-	return len(rt.matchers) > 0 && !rt.upgrade && rt.secure == nil && !slices.ContainsFunc(rt.matchers, func(m Matcher) bool {
+	return len(rt.matchers) > 0 && !rt.upgrade && rt.tls == nil && rt.requests == nil && !slices.ContainsFunc(rt.matchers, func(m Matcher) bool {
 		b, ok := m.(*builtin)
 		return !ok || b.hosts == nil
 	})
@@ -48,7 +48,7 @@ func (run *hostRun) next(i int, p *Preview) int {
 	switch verdict {
 	case Undecided:
 		return i
-	case NoMatch:
+	case No:
 		return run.end
 	}
 	found := run.end

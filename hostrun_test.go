@@ -37,7 +37,7 @@ func TestHostRun(t *testing.T) {
 				}
 			}
 			r := Route{Matchers: matchers, Upgrade: rng.IntN(20) == 0}
-			with, without = append(with, newRoute(m, r)), append(without, newRoute(m, r))
+			with, without = append(with, newRoute(m, "", r)), append(without, newRoute(m, "", r))
 		}
 		indexHosts(with)
 		for _, rt := range with {
@@ -52,7 +52,7 @@ func TestHostRun(t *testing.T) {
 			}
 			for _, input := range inputs {
 				for _, ended := range []bool{false, true} {
-					a, b := undecided{transit: transit{routes: with}}, undecided{transit: transit{routes: without}}
+					a, b := searching{search: search{routes: with}}, searching{search: search{routes: without}}
 					for n := range len(input) + 1 {
 						last := n == len(input)
 						a.preview.show([]byte(input[:n]), ended && last, 1<<14)
@@ -69,7 +69,7 @@ func TestHostRun(t *testing.T) {
 			}
 			// The head of a request that is all there.
 			fields := []hpack.HeaderField{{Name: ":method", Value: "GET"}, {Name: ":path", Value: "/x"}, {Name: ":authority", Value: host}}
-			a, b := undecided{transit: transit{routes: with}}, undecided{transit: transit{routes: without}}
+			a, b := searching{search: search{routes: with}}, searching{search: search{routes: without}}
 			a.preview.showStream(&net.TCPConn{}, fields)
 			b.preview.showStream(&net.TCPConn{}, fields)
 			if got, want := askBoth(&a, with), askBoth(&b, without); got != want {
@@ -82,17 +82,23 @@ func TestHostRun(t *testing.T) {
 	}
 }
 
+// searching is a search for the route of what its preview shows.
+type searching struct {
+	search  search
+	preview Preview
+}
+
 // askBoth says what ask says, and where it goes on.
-func askBoth(u *undecided, routes []*route) string {
-	rt, open := u.ask()
-	u.endReaders()
+func askBoth(s *searching, routes []*route) string {
+	rt, _, open := s.search.ask(&s.preview)
+	s.preview.endReaders()
 	for i, r := range routes {
 		if r == rt {
 			return fmt.Sprintf("route %d", i)
 		}
 	}
 	if open {
-		return fmt.Sprintf("from %d on, wake %v, open", u.next, u.preview.wake)
+		return fmt.Sprintf("from %d on, wake %v, open", s.search.next, s.search.nextSilence(0))
 	}
 	return "none"
 }
@@ -104,9 +110,9 @@ func TestIndexHosts(t *testing.T) {
 	for _, matchers := range [][]Matcher{
 		{Host("a")}, {Host("b", "c"), Host("d")}, {HTTP1()}, {Host("e")}, {GRPC()}, {Host("f")}, {Host("*.g")}, {Host("h")}, {Host("i")}, {},
 	} {
-		routes = append(routes, newRoute(m, Route{Matchers: matchers}))
+		routes = append(routes, newRoute(m, "", Route{Matchers: matchers}))
 	}
-	routes = append(routes, newRoute(m, Route{Matchers: []Matcher{Host("j")}, Upgrade: true}))
+	routes = append(routes, newRoute(m, "", Route{Matchers: []Matcher{Host("j")}, Upgrade: true}))
 	indexHosts(routes)
 	var got []string
 	for _, rt := range routes {

@@ -115,6 +115,6 @@ func (m *Mux) tlsOnly(l languages) bool {
 // redirects reports whether a client of HTTP/1 without TLS is to be sent to https.
 func (m *Mux) redirects() bool {
 	return slices.ContainsFunc(*m.routes.Load(), func(rt *route) bool {
-		return rt.secure != nil && rt.secure.settings.RedirectHTTP
+		return rt.tls != nil && rt.tls.RedirectHTTP
 	})
 }

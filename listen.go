@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"syscall"
 	"time"
 )
 
@@ -47,6 +48,39 @@ type ListenConfig struct {
 	//
 	// It works on Linux. Elsewhere Listen returns an error that is [errors.ErrUnsupported].
 	ReusePort bool
+}
+
+// ControlSocket sets the options of the configuration on a socket that is to listen, for a listener that is made elsewhere:
+// it is a function for [net.ListenConfig.Control], and calls that of the configuration last. So that the options of
+// keep-alive that connections inherit are left alone, and cost nothing, the KeepAlive of that net.ListenConfig should be
+// negative.
+//
+// On systems other than Linux, and on networks other than TCP, it only calls the function of the configuration.
+func (lc *ListenConfig) ControlSocket(network, address string, c syscall.RawConn) error {
+	if err := lc.controlSocket(network, c); err != nil {
+		return err
+	}
+	if lc.Control != nil {
+		return lc.Control(network, address, c)
+	}
+	return nil
+}
+
+// ApplyTo sets the options of the configuration on a listener that is listening already, such as one that was inherited from
+// systemd or from a process before. Connections that have arrived by then may lack them. ReusePort, which has to be set
+// before, has no effect. The error is [errors.ErrUnsupported] if l gives no access to its socket.
+func (lc *ListenConfig) ApplyTo(l net.Listener) error {
+	sc, ok := l.(syscall.Conn)
+	if !ok {
+		return fmt.Errorf("oneport: the socket of a %T: %w", l, errors.ErrUnsupported)
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return err
+	}
+	listening := *lc
+	listening.ReusePort = false
+	return listening.controlSocket(l.Addr().Network(), raw)
 }
 
 // Listen announces on the address, as [net.ListenConfig.Listen] does. On TCP networks the listener is a

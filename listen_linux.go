@@ -15,17 +15,19 @@ func (lc *ListenConfig) listenTCP(ctx context.Context, network, address string) 
 	inner := lc.ListenConfig
 	inner.KeepAlive, inner.KeepAliveConfig = -1, net.KeepAliveConfig{} // so that net leaves alone what was inherited
 	// Where Control fails on a socket of Multipath TCP, net tries again with one of plain TCP.
-	inner.Control = func(network, address string, c syscall.RawConn) error {
-		var err error
-		if e := c.Control(func(fd uintptr) { err = lc.setOptions(int(fd)) }); e != nil {
-			return e
-		}
-		if err == nil && lc.Control != nil {
-			err = lc.Control(network, address, c)
-		}
-		return err
-	}
+	inner.Control = lc.ControlSocket
 	return inner.Listen(ctx, network, address)
+}
+
+// controlSocket sets the options of a listening socket, if it is one of TCP.
+func (lc *ListenConfig) controlSocket(network string, c syscall.RawConn) (err error) {
+	if !strings.HasPrefix(network, "tcp") {
+		return nil
+	}
+	if e := c.Control(func(fd uintptr) { err = lc.setOptions(int(fd)) }); e != nil {
+		return e
+	}
+	return err
 }
 
 // setOptions sets the options of a listening socket, for the accepted ones to inherit. TCP_NODELAY is not among them: the

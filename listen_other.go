@@ -7,7 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"syscall"
 )
+
+func (lc *ListenConfig) controlSocket(string, syscall.RawConn) error { return nil }
 
 func (lc *ListenConfig) listenTCP(ctx context.Context, network, address string) (net.Listener, error) {
 	if lc.ReusePort {

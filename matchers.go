@@ -2,11 +2,7 @@ package oneport
 
 import (
 	"crypto/tls"
-	"errors"
 	"fmt"
-	"io"
-	"iter"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -21,10 +17,10 @@ type Verdict uint8
 const (
 	// Undecided says that the answer depends on bytes that have not come yet.
 	Undecided Verdict = iota
-	// NoMatch says that the connection is not the matcher's, whatever comes.
-	NoMatch
+	// No says that the connection is not the matcher's, whatever comes.
+	No
 	// Match says that the connection is the matcher's, whatever comes.
-	Match
+	Yes
 )
 
 // String returns the name of the constant.
@@ -32,9 +28,9 @@ func (v Verdict) String() string {
 	switch v {
 	case Undecided:
 		return "Undecided"
-	case NoMatch:
-		return "NoMatch"
-	case Match:
+	case No:
+		return "No"
+	case Yes:
 		return "Match"
 	}
 	return fmt.Sprintf("Verdict(%d)", uint8(v))
@@ -42,8 +38,8 @@ func (v Verdict) String() string {
 
 // A Matcher tells from the start of a connection whether it is for the matcher's route.
 //
-// It is asked again whenever more bytes have come, until it does not answer Undecided; the answers Match and NoMatch
-// are final. It should answer as early as it can, NoMatch above all, since the routes below wait for it. It should
+// It is asked again whenever more bytes have come, until it does not answer Undecided; the answers Match and No
+// are final. It should answer as early as it can, No above all, since the routes below wait for it. It should
 // depend on nothing but the Preview, and is called by several goroutines at once for different connections.
 //
 // If it has a String method, the result names the route in logs.
@@ -54,7 +50,7 @@ type Matcher interface {
 // MatcherFunc makes a function a [Matcher]. A function that panics costs the one connection.
 type MatcherFunc func(*Preview) Verdict
 
-// Match calls f. An Undecided of f counts as NoMatch once nothing can follow the bytes at hand.
+// Match calls f. An Undecided of f counts as No once nothing can follow the bytes at hand.
 func (f MatcherFunc) Match(p *Preview) Verdict {
 	if v := f(p); v != Undecided {
 		return v
@@ -70,8 +66,9 @@ type builtin struct {
 	name    string
 	args    []any
 	takes   taken
-	foreign bool     // it calls code that is not of this package
-	hosts   []string // if not nil, it matches these hosts, and nothing else
+	foreign bool            // it calls code that is not of this package
+	hosts   []string        // if not nil, it matches these hosts, and nothing else
+	silence []time.Duration // it can match a client that has sent nothing for one of these
 	f       func(*Preview) Verdict
 }
 
@@ -96,6 +93,16 @@ func isForeign(m Matcher) bool {
 	return !ok || b.foreign
 }
 
+// silences returns how long a client may have to be silent for one of the matchers to match it.
+func silences(matchers []Matcher) (d []time.Duration) {
+	for _, m := range matchers {
+		if b, ok := m.(*builtin); ok {
+			d = append(d, b.silence...)
+		}
+	}
+	return d
+}
+
 func anys[T any](list []T) []any {
 	out := make([]any, len(list))
 	for i, v := range list {
@@ -106,7 +113,7 @@ func anys[T any](list []T) []any {
 
 // Any matches every connection, without waiting for a byte: a route that has it takes what the routes above it leave.
 func Any() Matcher {
-	return &builtin{name: "Any", takes: takes(speaksAnything), f: func(*Preview) Verdict { return Match }}
+	return &builtin{name: "Any", takes: takes(speaksAnything), f: func(*Preview) Verdict { return Yes }}
 }
 
 // Prefix matches a client whose first bytes are one of the given ones. An empty one matches at once.
@@ -120,14 +127,14 @@ func Prefix(prefixes ...string) Matcher {
 				continue
 			}
 			if n == len(prefix) {
-				return Match
+				return Yes
 			}
 			possible = true
 		}
 		if possible {
 			return p.undecided()
 		}
-		return NoMatch
+		return No
 	}}
 }
 
@@ -138,7 +145,7 @@ func HTTP1(methods ...string) Matcher {
 	if len(methods) == 0 {
 		return &builtin{name: "HTTP1", takes: takes(speaksHTTP1), f: func(p *Preview) Verdict {
 			if !http1.MethodPrefix(p.data, http1.Methods) {
-				return NoMatch
+				return No
 			}
 			return p.isHTTP1()
 		}}
@@ -146,7 +153,7 @@ func HTTP1(methods ...string) Matcher {
 	methods = slices.Clone(methods)
 	return &builtin{name: "HTTP1", args: anys(methods), takes: takes(speaksHTTP1), f: func(p *Preview) Verdict {
 		if !http1.MethodPrefix(p.data, methods) || p.alpn() == alpnHTTP2 {
-			return NoMatch
+			return No
 		}
 		return p.startsHTTP1()
 	}}
@@ -163,7 +170,7 @@ func HTTP2() Matcher {
 // followed by "+" or ";". Content type application/grpc-web is not gRPC.
 func GRPC() Matcher {
 	return &builtin{name: "GRPC", takes: takes(speaksHTTP2), f: func(p *Preview) Verdict {
-		if v := p.isHTTP2(); v != Match {
+		if v := p.isHTTP2(); v != Yes {
 			return v
 		}
 		return p.field("content-type", isGRPC)
@@ -197,10 +204,10 @@ func GRPCWeb() Matcher {
 	}
 	return &builtin{name: "GRPCWeb", takes: takes(speaksHTTP), f: func(p *Preview) Verdict {
 		v := p.field("content-type", call)
-		if v == Match {
+		if v == Yes {
 			return v
 		}
-		if w := p.field("access-control-request-headers", preflight); w != NoMatch {
+		if w := p.field("access-control-request-headers", preflight); w != No {
 			return w
 		}
 		return v
@@ -211,7 +218,7 @@ func GRPCWeb() Matcher {
 // Where the field comes more than once, one of its lines has to have it. Names match in any case (RFC 9110, 5.1),
 // values as they are. In HTTP/2 the name may be that of a pseudo-header field, such as ":scheme".
 //
-// In HTTP/1 it matches as soon as the field has come; it answers NoMatch at the end of the head.
+// In HTTP/1 it matches as soon as the field has come; it answers No at the end of the head.
 func Header(name, value string) Matcher {
 	test := func(v fieldValue) bool { return v.equal(value) }
 	return fieldMatcher("Header", []any{name, value}, name, test)
@@ -255,7 +262,7 @@ func Host(hosts ...string) Matcher {
 	}
 	return &builtin{name: "Host", args: anys(hosts), takes: takes(speaksHTTP), hosts: exact, f: func(p *Preview) Verdict {
 		host, name, verdict := p.host()
-		if verdict != Match {
+		if verdict != Yes {
 			return verdict
 		}
 		for _, pattern := range patterns {
@@ -265,10 +272,10 @@ func Host(hosts ...string) Matcher {
 			}
 			if got == pattern.host && !pattern.below ||
 				pattern.below && len(got) > len(pattern.host) && strings.HasSuffix(got, pattern.host) {
-				return Match
+				return Yes
 			}
 		}
-		return NoMatch
+		return No
 	}}
 }
 
@@ -280,7 +287,7 @@ func Path(prefixes ...string) Matcher {
 	prefixes = slices.Clone(prefixes)
 	return &builtin{name: "Path", args: anys(prefixes), takes: takes(speaksHTTP), f: func(p *Preview) Verdict {
 		path, verdict := p.path()
-		if verdict != Match {
+		if verdict != Yes {
 			return verdict
 		}
 		return matchIf(slices.ContainsFunc(prefixes, path.hasPrefix))
@@ -307,7 +314,7 @@ func ServerName(names ...string) Matcher {
 		var name string
 		if p.secured != nil {
 			name = p.secured.ServerName
-		} else if hello, verdict := p.ClientHello(); verdict == Match {
+		} else if hello, verdict := p.ClientHello(); verdict == Yes {
 			name = hello.ServerName
 		} else {
 			return verdict
@@ -326,7 +333,7 @@ func ALPN(protocols ...string) Matcher {
 			return matchIf(slices.Contains(protocols, p.alpn()))
 		}
 		hello, verdict := p.ClientHello()
-		if verdict != Match {
+		if verdict != Yes {
 			return verdict
 		}
 		return matchIf(slices.ContainsFunc(hello.ALPN, func(offered string) bool { return slices.Contains(protocols, offered) }))
@@ -350,7 +357,7 @@ func TLSVersion(min, max uint16) Matcher {
 			return matchIf(within(p.secured.Version))
 		}
 		hello, verdict := p.ClientHello()
-		if verdict != Match {
+		if verdict != Yes {
 			return verdict
 		}
 		return matchIf(slices.ContainsFunc(hello.Versions, within))
@@ -359,9 +366,9 @@ func TLSVersion(min, max uint16) Matcher {
 
 func matchIf(b bool) Verdict {
 	if b {
-		return Match
+		return Yes
 	}
-	return NoMatch
+	return No
 }
 
 const sshPrefix = "SSH-"
@@ -377,17 +384,16 @@ func SSH() Matcher {
 // speaks first do (SMTP, MySQL, FTP). When the time has come, the connection goes to the first route in order that takes
 // it as it is: one with Silence or [Any]. A client that waits for d while others could be served in that time is
 // costly, so d should be as short as the slowest talking client allows, but longer than a round trip; it has no effect
-// unless it is shorter than [Mux.DecideTimeout].
+// unless it is shorter than [Limits.DecideTimeout].
+//
+// It must stand in a route, alone or within [All], [AnyOf] or [Not]: the mux does not see it inside a [MatcherFunc].
 func Silence(d time.Duration) Matcher {
-	return &builtin{name: "Silence", args: []any{d}, takes: takes(speaksOther), f: func(p *Preview) Verdict {
+	return &builtin{name: "Silence", args: []any{d}, takes: takes(speaksOther), silence: []time.Duration{d}, f: func(p *Preview) Verdict {
 		switch {
-		case len(p.data) > 0 || p.ended:
-			return NoMatch
+		case len(p.data) > 0 || p.end == eof:
+			return No
 		case p.quiet >= d:
-			return Match
-		}
-		if p.wake == 0 || d < p.wake {
-			p.wake = d
+			return Yes
 		}
 		return p.undecided()
 	}}
@@ -397,12 +403,12 @@ func Silence(d time.Duration) Matcher {
 func All(matchers ...Matcher) Matcher {
 	matchers = slices.Clone(matchers)
 	foreign := slices.ContainsFunc(matchers, isForeign)
-	return &builtin{name: "All", args: anys(matchers), takes: takenByAll(matchers), foreign: foreign, f: func(p *Preview) Verdict {
-		verdict := Match
+	return &builtin{name: "All", args: anys(matchers), takes: takenByAll(matchers), foreign: foreign, silence: silences(matchers), f: func(p *Preview) Verdict {
+		verdict := Yes
 		for _, m := range matchers {
 			switch m.Match(p) {
-			case NoMatch:
-				return NoMatch
+			case No:
+				return No
 			case Undecided:
 				verdict = Undecided
 			}
@@ -415,12 +421,12 @@ func All(matchers ...Matcher) Matcher {
 func AnyOf(matchers ...Matcher) Matcher {
 	matchers = slices.Clone(matchers)
 	foreign := slices.ContainsFunc(matchers, isForeign)
-	return &builtin{name: "AnyOf", args: anys(matchers), takes: takenByAny(matchers), foreign: foreign, f: func(p *Preview) Verdict {
-		verdict := NoMatch
+	return &builtin{name: "AnyOf", args: anys(matchers), takes: takenByAny(matchers), foreign: foreign, silence: silences(matchers), f: func(p *Preview) Verdict {
+		verdict := No
 		for _, m := range matchers {
 			switch m.Match(p) {
-			case Match:
-				return Match
+			case Yes:
+				return Yes
 			case Undecided:
 				verdict = Undecided
 			}
@@ -431,84 +437,13 @@ func AnyOf(matchers ...Matcher) Matcher {
 
 // Not matches what m does not match.
 func Not(m Matcher) Matcher {
-	return &builtin{name: "Not", args: []any{m}, takes: takes(speaksAnything), foreign: isForeign(m), f: func(p *Preview) Verdict {
+	return &builtin{name: "Not", args: []any{m}, takes: takes(speaksAnything), foreign: isForeign(m), silence: silences([]Matcher{m}), f: func(p *Preview) Verdict {
 		switch m.Match(p) {
-		case Match:
-			return NoMatch
-		case NoMatch:
-			return Match
+		case Yes:
+			return No
+		case No:
+			return Yes
 		}
 		return Undecided
 	}}
 }
-
-// ReaderFunc makes a matcher of a function that reads the client's bytes, which is the form that matchers have in
-// github.com/soheilhy/cmux. The function is called once for a connection, when the routes above have said NoMatch. Its
-// reads block until there is more, and fail with [io.EOF] at the end of what the client sends, with
-// [os.ErrDeadlineExceeded] if its time is up (see [TimeUpAsk]), or with another error when the connection was decided
-// without it; it must then return.
-//
-// While it waits for bytes that the client does not send, the routes below wait too, so a [MatcherFunc], which can
-// answer NoMatch early, is better where there is a choice.
-func ReaderFunc(f func(io.Reader) bool) Matcher { return &readerMatcher{f} }
-
-type readerMatcher struct {
-	f func(io.Reader) bool
-}
-
-var errDecided = errors.New("oneport: the connection was decided without this matcher")
-
-func (m *readerMatcher) String() string { return "ReaderFunc" }
-
-func (m *readerMatcher) Match(p *Preview) Verdict {
-	if p.stream != nil {
-		return NoMatch // there are no bytes to read
-	}
-	s := p.readers[m]
-	if s == nil {
-		if p.behind {
-			return p.undecided()
-		}
-		s = m.start(p)
-	}
-	if !s.done && (s.off < len(p.data) || p.ended || p.timeUp || !s.begun) {
-		s.begun = true
-		s.resume()
-	}
-	switch {
-	case s.panicked != nil:
-		panic(s.panicked)
-	case !s.done:
-		return p.undecided()
-	case s.matched:
-		return Match
-	}
-	return NoMatch
-}
-
-func (m *readerMatcher) start(p *Preview) *suspended {
-	s := &suspended{preview: p}
-	s.resume, s.stop = iter.Pull(func(yield func(struct{}) bool) {
-		defer func() {
-			if v := recover(); v != nil {
-				s.panicked = &readerPanic{v, debug.Stack()} // passed on as it is, it would lose the stack
-			}
-			s.done = true
-		}()
-		s.yield = yield
-		s.matched = m.f(s)
-	})
-	if p.readers == nil {
-		p.readers = make(map[*readerMatcher]*suspended)
-	}
-	p.readers[m] = s
-	return s
-}
-
-// readerPanic is what the function of a ReaderFunc panicked with.
-type readerPanic struct {
-	value any
-	stack []byte
-}
-
-func (p *readerPanic) String() string { return fmt.Sprint(p.value) }

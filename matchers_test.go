@@ -42,127 +42,127 @@ func TestMatchers(t *testing.T) {
 		want Verdict
 		n    int // -1: all of in
 	}{
-		{Any(), "x", Match, 0},
-		{AnyOf(), "x", NoMatch, 0},
-		{All(), "x", Match, 0},
+		{Any(), "x", Yes, 0},
+		{AnyOf(), "x", No, 0},
+		{All(), "x", Yes, 0},
 
-		{Prefix("ab", "abcd"), "abcd", Match, 2},
-		{Prefix("ab", "xy"), "xz", NoMatch, 2},
-		{Prefix("ab", "xy"), "b", NoMatch, 1},
-		{Prefix(""), "b", Match, 0},
-		{Prefix(), "b", NoMatch, 0},
+		{Prefix("ab", "abcd"), "abcd", Yes, 2},
+		{Prefix("ab", "xy"), "xz", No, 2},
+		{Prefix("ab", "xy"), "b", No, 1},
+		{Prefix(""), "b", Yes, 0},
+		{Prefix(), "b", No, 0},
 
-		{HTTP1(), get, Match, at(get, "1.1\r\n")},
-		{HTTP1(), "GET / HTTP/1.0\n", Match, -1},
-		{HTTP1(), "VERSION-CONTROL / HTTP/1.1\r\n", Match, -1},
-		{HTTP1(), "GOT / HTTP/1.1\r\n", NoMatch, 2},
-		{HTTP1(), "get / HTTP/1.1\r\n", NoMatch, 1},
-		{HTTP1(), "GET / HTTP/2.0\r\n", NoMatch, at("GET / HTTP/2.0", "HTTP/2")},
-		{HTTP1(), "OPTIONS rtsp://a/b RTSP/1.0\r\n", NoMatch, at("OPTIONS rtsp://a/b RTSP/1.0", " R")},
-		{HTTP1(), curl, NoMatch, len("PRI")},
-		{HTTP1(), file("openssl-tls13.1"), NoMatch, 1},
-		{HTTP1("GET", "PURGE"), get, Match, at(get, "1.1\r\n")},
-		{HTTP1("GET", "PURGE"), "PURGE / HTTP/1.1\r\n", Match, -1},
-		{HTTP1("GET", "PURGE"), "PUT / HTTP/1.1\r\n", NoMatch, 3},
-		{HTTP1("GE"), get, NoMatch, 3},
+		{HTTP1(), get, Yes, at(get, "1.1\r\n")},
+		{HTTP1(), "GET / HTTP/1.0\n", Yes, -1},
+		{HTTP1(), "VERSION-CONTROL / HTTP/1.1\r\n", Yes, -1},
+		{HTTP1(), "GOT / HTTP/1.1\r\n", No, 2},
+		{HTTP1(), "get / HTTP/1.1\r\n", No, 1},
+		{HTTP1(), "GET / HTTP/2.0\r\n", No, at("GET / HTTP/2.0", "HTTP/2")},
+		{HTTP1(), "OPTIONS rtsp://a/b RTSP/1.0\r\n", No, at("OPTIONS rtsp://a/b RTSP/1.0", " R")},
+		{HTTP1(), curl, No, len("PRI")},
+		{HTTP1(), file("openssl-tls13.1"), No, 1},
+		{HTTP1("GET", "PURGE"), get, Yes, at(get, "1.1\r\n")},
+		{HTTP1("GET", "PURGE"), "PURGE / HTTP/1.1\r\n", Yes, -1},
+		{HTTP1("GET", "PURGE"), "PUT / HTTP/1.1\r\n", No, 3},
+		{HTTP1("GE"), get, No, 3},
 
-		{HTTP2(), curl, Match, 24},
-		{HTTP2(), get, NoMatch, 1},
-		{HTTP2(), "PUT / HTTP/1.1\r\n", NoMatch, 2},
-		{HTTP2(), "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\x00", NoMatch, 24},
+		{HTTP2(), curl, Yes, 24},
+		{HTTP2(), get, No, 1},
+		{HTTP2(), "PUT / HTTP/1.1\r\n", No, 2},
+		{HTTP2(), "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\x00", No, 24},
 
-		{GRPC(), grpcGo, Match, len(grpcGo) - len("\x00\x00\x05\x00\x01\x00\x00\x00\x01\x00\x00\x00\x00\x00")},
-		{GRPC(), grpcJS, Match, len(grpcJS) - len("\x00\x00\x05\x00\x01\x00\x00\x00\x01\x00\x00\x00\x00\x00")},
-		{GRPC(), curl, NoMatch, -1},
-		{GRPC(), get, NoMatch, 1},
-		{GRPC(), "POST / HTTP/1.1\r\nContent-Type: application/grpc\r\n\r\n", NoMatch, 2},
+		{GRPC(), grpcGo, Yes, len(grpcGo) - len("\x00\x00\x05\x00\x01\x00\x00\x00\x01\x00\x00\x00\x00\x00")},
+		{GRPC(), grpcJS, Yes, len(grpcJS) - len("\x00\x00\x05\x00\x01\x00\x00\x00\x01\x00\x00\x00\x00\x00")},
+		{GRPC(), curl, No, -1},
+		{GRPC(), get, No, 1},
+		{GRPC(), "POST / HTTP/1.1\r\nContent-Type: application/grpc\r\n\r\n", No, 2},
 
-		{Header("x-tag", "one"), get, Match, at(get, "one\r\nx")},
-		{Header("X-TAG", "two"), get, Match, at(get, "two\r\nX")},
-		{Header("X-Tag", "One"), get, NoMatch, -1},
-		{Header("X-Folded", "a b"), get, Match, len(get) - 1},
-		{Header("X", "one"), get, NoMatch, -1},
-		{Header("x-tag", ""), get, NoMatch, -1},
-		{Header("x", ""), "GET / HTTP/1.1\r\nx: \r\n\r\n", Match, 22},
-		{Header("x", "y"), "GET / HTTP/1.1\r\nx y\r\n", NoMatch, at("GET / HTTP/1.1\r\nx y", "x ")},
-		{Header("x", "y"), file("openssl-tls13.1"), NoMatch, 1},
-		{Header("User-Agent", "curl/7.88.1"), curl, Match, -1},
-		{Header(":path", "/hello"), curl, Match, -1},
-		{Header(":path", "/"), curl, NoMatch, -1},
-		{HeaderPrefix("user-agent", "curl/"), curl, Match, -1},
-		{HeaderPrefix("user-agent", "Curl/"), curl, NoMatch, -1},
-		{HeaderPrefix("host", "API."), get, Match, at(get, "8080\r\nX")},
-		{HeaderFunc("user-agent", func(v string) bool { return v == "curl/7.88.1" }), curl, Match, -1},
-		{HeaderFunc("X-Tag", func(v string) bool { return v == "two" }), get, Match, at(get, "two\r\nX")},
+		{Header("x-tag", "one"), get, Yes, at(get, "one\r\nx")},
+		{Header("X-TAG", "two"), get, Yes, at(get, "two\r\nX")},
+		{Header("X-Tag", "One"), get, No, -1},
+		{Header("X-Folded", "a b"), get, Yes, len(get) - 1},
+		{Header("X", "one"), get, No, -1},
+		{Header("x-tag", ""), get, No, -1},
+		{Header("x", ""), "GET / HTTP/1.1\r\nx: \r\n\r\n", Yes, 22},
+		{Header("x", "y"), "GET / HTTP/1.1\r\nx y\r\n", No, at("GET / HTTP/1.1\r\nx y", "x ")},
+		{Header("x", "y"), file("openssl-tls13.1"), No, 1},
+		{Header("User-Agent", "curl/7.88.1"), curl, Yes, -1},
+		{Header(":path", "/hello"), curl, Yes, -1},
+		{Header(":path", "/"), curl, No, -1},
+		{HeaderPrefix("user-agent", "curl/"), curl, Yes, -1},
+		{HeaderPrefix("user-agent", "Curl/"), curl, No, -1},
+		{HeaderPrefix("host", "API."), get, Yes, at(get, "8080\r\nX")},
+		{HeaderFunc("user-agent", func(v string) bool { return v == "curl/7.88.1" }), curl, Yes, -1},
+		{HeaderFunc("X-Tag", func(v string) bool { return v == "two" }), get, Yes, at(get, "two\r\nX")},
 
-		{Host("api.example.com"), get, Match, at(get, "8080\r\nX")},
-		{Host("api.example.com:8080"), get, Match, at(get, "8080\r\nX")},
-		{Host("api.example.com:80"), get, NoMatch, at(get, "8080\r\nX")},
-		{Host("*.Example.com"), get, Match, at(get, "8080\r\nX")},
-		{Host("*.example.com:8080"), get, Match, at(get, "8080\r\nX")},
-		{Host("*.api.example.com", "example.com"), get, NoMatch, at(get, "8080\r\nX")},
-		{Host("b"), "GET http://u@b:80/x HTTP/1.1\r\nHost: c\r\n\r\n", Match, at("GET http://u@b:80/x HTTP/1.1", "/x ")},
-		{Host("c"), "GET http://b/x HTTP/1.1\r\nHost: c\r\n\r\n", NoMatch, at("GET http://b/x HTTP/1.1", "/x ")},
-		{Host("b"), "CONNECT b:443 HTTP/1.1\r\n", Match, at("CONNECT b:443 H", "443 ")},
-		{Host("[::1]"), "GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r", Match, -1},
-		{Host("[::1]"), "GET / HTTP/1.1\r\nHost: [::1]\r\n\r", Match, -1},
-		{Host("a"), "GET / HTTP/1.0\r\n\r\n", NoMatch, -1},
-		{Host("127.0.0.1"), curl, Match, -1},
-		{Host("localhost"), curl, NoMatch, -1},
+		{Host("api.example.com"), get, Yes, at(get, "8080\r\nX")},
+		{Host("api.example.com:8080"), get, Yes, at(get, "8080\r\nX")},
+		{Host("api.example.com:80"), get, No, at(get, "8080\r\nX")},
+		{Host("*.Example.com"), get, Yes, at(get, "8080\r\nX")},
+		{Host("*.example.com:8080"), get, Yes, at(get, "8080\r\nX")},
+		{Host("*.api.example.com", "example.com"), get, No, at(get, "8080\r\nX")},
+		{Host("b"), "GET http://u@b:80/x HTTP/1.1\r\nHost: c\r\n\r\n", Yes, at("GET http://u@b:80/x HTTP/1.1", "/x ")},
+		{Host("c"), "GET http://b/x HTTP/1.1\r\nHost: c\r\n\r\n", No, at("GET http://b/x HTTP/1.1", "/x ")},
+		{Host("b"), "CONNECT b:443 HTTP/1.1\r\n", Yes, at("CONNECT b:443 H", "443 ")},
+		{Host("[::1]"), "GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r", Yes, -1},
+		{Host("[::1]"), "GET / HTTP/1.1\r\nHost: [::1]\r\n\r", Yes, -1},
+		{Host("a"), "GET / HTTP/1.0\r\n\r\n", No, -1},
+		{Host("127.0.0.1"), curl, Yes, -1},
+		{Host("localhost"), curl, No, -1},
 
-		{Path("/a/"), get, Match, at(get, "/d ")},
-		{Path("/b/", "/a/b"), get, Match, at(get, "/d ")},
-		{Path("/a/b?"), get, NoMatch, at(get, "/d ")},
-		{Path("/x"), "GET http://b/x HTTP/1.1\r\n", Match, at("GET http://b/x H", "/x ")},
-		{Path("/hello"), curl, Match, -1},
-		{Path("/other"), curl, NoMatch, -1},
-		{Path("/grpc.health.v1.Health/"), grpcGo, Match, len(grpcGo) - 14},
-		{Path("/"), "\x00", NoMatch, 1},
+		{Path("/a/"), get, Yes, at(get, "/d ")},
+		{Path("/b/", "/a/b"), get, Yes, at(get, "/d ")},
+		{Path("/a/b?"), get, No, at(get, "/d ")},
+		{Path("/x"), "GET http://b/x HTTP/1.1\r\n", Yes, at("GET http://b/x H", "/x ")},
+		{Path("/hello"), curl, Yes, -1},
+		{Path("/other"), curl, No, -1},
+		{Path("/grpc.health.v1.Health/"), grpcGo, Yes, len(grpcGo) - 14},
+		{Path("/"), "\x00", No, 1},
 
-		{TLS(), file("openssl-tls13.1"), Match, 6},
-		{TLS(), file("openssl-tls12-noalpn.1"), Match, 6},
-		{TLS(), file("chromium-tls.1"), Match, 6},
-		{TLS(), "\x16\x03\x01\x00\x00\x01", NoMatch, 5},
-		{TLS(), "\x16\x03\x01\x01\x00\x02", NoMatch, 6},
-		{TLS(), get, NoMatch, 1},
-		{TLS(), "SSH-2.0-x", NoMatch, 1},
+		{TLS(), file("openssl-tls13.1"), Yes, 6},
+		{TLS(), file("openssl-tls12-noalpn.1"), Yes, 6},
+		{TLS(), file("chromium-tls.1"), Yes, 6},
+		{TLS(), "\x16\x03\x01\x00\x00\x01", No, 5},
+		{TLS(), "\x16\x03\x01\x01\x00\x02", No, 6},
+		{TLS(), get, No, 1},
+		{TLS(), "SSH-2.0-x", No, 1},
 
-		{SSH(), "SSH-2.0-OpenSSH_9.2\r\n", Match, 4},
-		{SSH(), "SSL-", NoMatch, 3},
+		{SSH(), "SSH-2.0-OpenSSH_9.2\r\n", Yes, 4},
+		{SSH(), "SSL-", No, 3},
 
-		{Not(HTTP2()), get, Match, 1},
-		{Not(HTTP2()), curl, NoMatch, 24},
-		{All(HTTP2(), Path("/hello")), curl, Match, -1},
-		{All(HTTP2(), Path("/hello")), get, NoMatch, 1},
-		{All(HTTP1(), Host("x")), get, NoMatch, at(get, "8080\r\nX")},
-		{AnyOf(GRPC(), HTTP1()), get, Match, at(get, "1.1\r\n")},
-		{AnyOf(GRPC(), HTTP2()), grpcGo, Match, 24},
-		{AnyOf(GRPC(), TLS()), get, NoMatch, 1},
+		{Not(HTTP2()), get, Yes, 1},
+		{Not(HTTP2()), curl, No, 24},
+		{All(HTTP2(), Path("/hello")), curl, Yes, -1},
+		{All(HTTP2(), Path("/hello")), get, No, 1},
+		{All(HTTP1(), Host("x")), get, No, at(get, "8080\r\nX")},
+		{AnyOf(GRPC(), HTTP1()), get, Yes, at(get, "1.1\r\n")},
+		{AnyOf(GRPC(), HTTP2()), grpcGo, Yes, 24},
+		{AnyOf(GRPC(), TLS()), get, No, 1},
 
 		{MatcherFunc(func(p *Preview) Verdict {
 			r, v := p.Request()
-			if v == Match && r.Header.Get("X-Tag") != "one" {
-				return NoMatch
+			if v == Yes && r.Header.Get("X-Tag") != "one" {
+				return No
 			}
 			return v
-		}), get, Match, -1},
+		}), get, Yes, -1},
 		{MatcherFunc(func(p *Preview) Verdict {
 			if len(p.Bytes()) < 5 {
 				return Undecided
 			}
-			return Match
-		}), get, Match, 5},
+			return Yes
+		}), get, Yes, 5},
 
-		{ReaderFunc(func(io.Reader) bool { return true }), get, Match, 0},
-		{ReaderFunc(func(r io.Reader) bool {
+		{ReadMatcher(func(io.Reader) bool { return true }), get, Yes, 0},
+		{ReadMatcher(func(r io.Reader) bool {
 			line, err := bufio.NewReader(r).ReadString('\n')
 			return err == nil && strings.HasPrefix(line, "GET ")
-		}), get, Match, at(get, "1.1\r\n")},
-		{ReaderFunc(func(r io.Reader) bool {
+		}), get, Yes, at(get, "1.1\r\n")},
+		{ReadMatcher(func(r io.Reader) bool {
 			b := make([]byte, 4)
 			n, err := io.ReadFull(r, b)
 			return err == nil && string(b[:n]) == "POST"
-		}), get, NoMatch, 4},
+		}), get, No, 4},
 	} {
 		n, v := decidesAt(t, tt.m, []byte(tt.in))
 		if tt.n < 0 {
@@ -181,18 +181,18 @@ func TestContentTypes(t *testing.T) {
 		contentType string
 		grpc, web   Verdict
 	}{
-		{"application/grpc", Match, NoMatch},
-		{"application/grpc+proto", Match, NoMatch},
-		{"application/grpc;charset=utf-8", Match, NoMatch},
-		{"application/grpc-web", NoMatch, Match},
-		{"application/grpc-web+proto", NoMatch, Match},
-		{"application/grpc-web;x=y", NoMatch, Match},
-		{"application/grpc-web-text", NoMatch, Match},
-		{"application/grpc-web-text+proto", NoMatch, Match},
-		{"application/grpc-websocket", NoMatch, NoMatch},
-		{"application/grpcx", NoMatch, NoMatch},
-		{"application/json", NoMatch, NoMatch},
-		{"", NoMatch, NoMatch},
+		{"application/grpc", Yes, No},
+		{"application/grpc+proto", Yes, No},
+		{"application/grpc;charset=utf-8", Yes, No},
+		{"application/grpc-web", No, Yes},
+		{"application/grpc-web+proto", No, Yes},
+		{"application/grpc-web;x=y", No, Yes},
+		{"application/grpc-web-text", No, Yes},
+		{"application/grpc-web-text+proto", No, Yes},
+		{"application/grpc-websocket", No, No},
+		{"application/grpcx", No, No},
+		{"application/json", No, No},
+		{"", No, No},
 	} {
 		flight := headerFlight(":method", "POST", ":path", "/", "content-type", tt.contentType)
 		if _, v := decidesAt(t, GRPC(), flight); v != tt.grpc {
@@ -202,7 +202,7 @@ func TestContentTypes(t *testing.T) {
 			t.Errorf("HTTP/2, %q: GRPCWeb says %v", tt.contentType, v)
 		}
 		request := []byte("POST / HTTP/1.1\r\nHost: a\r\nContent-Type: " + tt.contentType + "\r\n\r\n")
-		if _, v := decidesAt(t, GRPC(), request); v != NoMatch {
+		if _, v := decidesAt(t, GRPC(), request); v != No {
 			t.Errorf("HTTP/1, %q: GRPC says %v", tt.contentType, v)
 		}
 		if _, v := decidesAt(t, GRPCWeb(), request); v != tt.web {
@@ -210,7 +210,7 @@ func TestContentTypes(t *testing.T) {
 		}
 	}
 	preflight := []byte("OPTIONS / HTTP/1.1\r\nHost: a\r\nAccess-Control-Request-Headers: content-type, X-Grpc-Web\r\n\r\n")
-	if _, v := decidesAt(t, GRPCWeb(), preflight); v != Match {
+	if _, v := decidesAt(t, GRPCWeb(), preflight); v != Yes {
 		t.Errorf("a preflight for gRPC-Web: %v", v)
 	}
 }
@@ -223,7 +223,7 @@ func headerFlight(list ...string) []byte {
 	return append(b, block...)
 }
 
-// TestMatchersAtTheEnd checks that a matcher that is undecided says NoMatch when nothing will follow, inside Not too.
+// TestMatchersAtTheEnd checks that a matcher that is undecided says No when nothing will follow, inside Not too.
 func TestMatchersAtTheEnd(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -231,22 +231,22 @@ func TestMatchersAtTheEnd(t *testing.T) {
 		in   string
 		want Verdict
 	}{
-		{HTTP1(), "GE", NoMatch},
-		{HTTP2(), "PRI", NoMatch},
-		{TLS(), "\x16", NoMatch},
-		{SSH(), "SS", NoMatch},
-		{Header("a", "b"), "GET / HTTP/1.1\r\n", NoMatch},
-		{Host("a"), "GET / HTTP/1.1\r\n", NoMatch},
-		{Path("/"), "GET ", NoMatch},
-		{GRPC(), h2.Preface, NoMatch},
-		{Not(HTTP1()), "GE", Match},
-		{Silence(1), "", NoMatch},
-		{MatcherFunc(func(*Preview) Verdict { return Undecided }), "", NoMatch},
-		{ReaderFunc(func(r io.Reader) bool { b, err := io.ReadAll(r); return string(b) == "x" && err == nil }), "x", Match},
-		{ReaderFunc(func(r io.Reader) bool { _, err := io.ReadFull(r, make([]byte, 2)); return err == nil }), "x", NoMatch},
+		{HTTP1(), "GE", No},
+		{HTTP2(), "PRI", No},
+		{TLS(), "\x16", No},
+		{SSH(), "SS", No},
+		{Header("a", "b"), "GET / HTTP/1.1\r\n", No},
+		{Host("a"), "GET / HTTP/1.1\r\n", No},
+		{Path("/"), "GET ", No},
+		{GRPC(), h2.Preface, No},
+		{Not(HTTP1()), "GE", Yes},
+		{Silence(1), "", No},
+		{MatcherFunc(func(*Preview) Verdict { return Undecided }), "", No},
+		{ReadMatcher(func(r io.Reader) bool { b, err := io.ReadAll(r); return string(b) == "x" && err == nil }), "x", Yes},
+		{ReadMatcher(func(r io.Reader) bool { _, err := io.ReadFull(r, make([]byte, 2)); return err == nil }), "x", No},
 	} {
 		p := previewOf([]byte(tt.in))
-		p.ended = true
+		p.end = eof
 		if v := tt.m.Match(p); v != tt.want {
 			t.Errorf("%v on %q and the end: %v", tt.m, tt.in, v)
 		}
@@ -254,11 +254,11 @@ func TestMatchersAtTheEnd(t *testing.T) {
 	}
 }
 
-// TestReaderFuncReadsOnce checks that the function runs once, sees every byte once, and is told when it is not needed.
-func TestReaderFuncReadsOnce(t *testing.T) {
+// TestReadMatcherReadsOnce checks that the function runs once, sees every byte once, and is told when it is not needed.
+func TestReadMatcherReadsOnce(t *testing.T) {
 	t.Parallel()
 	calls, got, end := 0, "", error(nil)
-	m := ReaderFunc(func(r io.Reader) bool {
+	m := ReadMatcher(func(r io.Reader) bool {
 		calls++
 		b := make([]byte, 3)
 		for {
@@ -308,7 +308,7 @@ func TestPreviewRequest(t *testing.T) {
 		p := previewOf(nil)
 		for i := range len(tt.in) + 1 {
 			p.data = []byte(tt.in[:i])
-			if r, v := p.Request(); v == Match {
+			if r, v := p.Request(); v == Yes {
 				if diff := cmp.Diff(tt.want, r); diff != "" {
 					t.Errorf("%q after %d bytes: %s", tt.in, i, diff)
 				}
@@ -320,7 +320,7 @@ func TestPreviewRequest(t *testing.T) {
 		}
 	}
 	for _, in := range []string{"\x16\x03\x01\x02\x00\x01", "GET / HTTP/1.1\r\nbad line\r\n", h2.Preface + "\x00\x00\x08\x06\x00\x00\x00\x00\x00"} {
-		if _, v := previewOf([]byte(in)).Request(); v != NoMatch {
+		if _, v := previewOf([]byte(in)).Request(); v != No {
 			t.Errorf("%q: %v", in, v)
 		}
 	}
@@ -368,7 +368,7 @@ func TestRouteNames(t *testing.T) {
 		{Route{Matchers: []Matcher{GRPC()}}, "GRPC()"},
 		{Route{Matchers: []Matcher{HTTP1("GET", "PUT"), Not(Host("a"))}}, `HTTP1("GET", "PUT") or Not(Host("a"))`},
 		{Route{Matchers: []Matcher{All(TLS(), Silence(1e9))}}, "All(TLS(), Silence(1s))"},
-		{Route{Matchers: []Matcher{MatcherFunc(nil), ReaderFunc(nil), nameless{}}}, "MatcherFunc or ReaderFunc or oneport.nameless"},
+		{Route{Matchers: []Matcher{MatcherFunc(nil), ReadMatcher(nil), nameless{}}}, "MatcherFunc or ReadMatcher or oneport.nameless"},
 		{Route{Name: "api", Matchers: []Matcher{Any()}}, "api"},
 	} {
 		m.Route(tt.route)
@@ -381,7 +381,7 @@ func TestRouteNames(t *testing.T) {
 
 type nameless struct{}
 
-func (nameless) Match(*Preview) Verdict { return NoMatch }
+func (nameless) Match(*Preview) Verdict { return No }
 
 // TestArgumentsAreCopied checks that a matcher does not change when the slice it was made from does.
 func TestArgumentsAreCopied(t *testing.T) {
@@ -394,11 +394,11 @@ func TestArgumentsAreCopied(t *testing.T) {
 	in := []byte("GET GET HTTP/1.1\r\n\r\n")
 	_ = h
 	for _, m := range []Matcher{p, all, anyOf} {
-		if _, v := decidesAt(t, m, in); v != Match {
+		if _, v := decidesAt(t, m, in); v != Yes {
 			t.Errorf("%v: %v", m, v)
 		}
 	}
-	if _, v := decidesAt(t, m, []byte("GET / HTTP/1.1\r\n")); v != Match {
+	if _, v := decidesAt(t, m, []byte("GET / HTTP/1.1\r\n")); v != Yes {
 		t.Errorf("%v: %v", m, v)
 	}
 	if !slices.IsSorted(http1.Methods) {
@@ -409,7 +409,7 @@ func TestArgumentsAreCopied(t *testing.T) {
 func TestStrings(t *testing.T) {
 	t.Parallel()
 	for v, want := range map[fmt.Stringer]string{
-		Undecided: "Undecided", NoMatch: "NoMatch", Match: "Match", Verdict(9): "Verdict(9)",
+		Undecided: "Undecided", No: "No", Yes: "Match", Verdict(9): "Verdict(9)",
 		ProtocolUnknown: "unknown", ProtocolHTTP1: "HTTP/1", ProtocolHTTP2: "HTTP/2", ProtocolTLS: "TLS", ProtocolSSH: "SSH",
 		RefuseReason(0): "RefuseReason(0)", reasons: fmt.Sprintf("RefuseReason(%d)", reasons),
 	} {

@@ -1,161 +1,97 @@
 package oneport
 
 import (
-	"cmp"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"runtime/debug"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/net/http2"
 
 	"github.com/oneport-go/oneport/internal/accepting"
 	"github.com/oneport-go/oneport/internal/h2"
+	"github.com/oneport-go/oneport/internal/lobby"
+	"github.com/oneport-go/oneport/internal/peek"
 )
 
 // ErrClosed is what [Mux.Serve] returns after Shutdown or Close, or when the listener below was closed. It is also
 // [net.ErrClosed].
 var ErrClosed = fmt.Errorf("oneport: mux closed: %w", net.ErrClosed)
 
-// The defaults of the fields of [Mux].
-const (
-	DefaultDecideTimeout          = 10 * time.Second
-	DefaultIdleTimeout            = 5 * time.Minute
-	DefaultMaxPreviewBytes        = 16 << 10
-	DefaultMaxFramesBeforeHeaders = h2.DefaultMaxFrames
-	DefaultMaxHeaderListBytes     = h2.DefaultMaxHeaderListSize
-	DefaultMaxUndecided           = 10_000
-	DefaultQueueLength            = 1024
-)
-
 // A Mux serves several protocols on one listener. It looks at the first bytes of each accepted connection and hands it
-// to the first route whose matcher takes it; each route is a [net.Listener] for a server.
+// to the first route whose matcher takes it. Routes lead to servers ([Mux.Match], each route is a [net.Listener]), to what
+// is inside TLS ([Mux.TLS]), or to the requests of an HTTP/2 connection ([Mux.Requests]). All share the limits, the hooks,
+// the counters and the shutdown of the Mux.
 //
-// Make one with [New], set its fields, add routes with Match or Route, then call Serve. The fields must not be changed
-// after that. All methods may be called by several goroutines at once.
+// Make one with [New], set its fields, add routes, then call Serve. The fields must not be changed after that. All methods
+// may be called by several goroutines at once.
 type Mux struct {
-	// DecideTimeout is the time a connection has, from when it was accepted, to send what its route depends on and to
-	// be taken into the route's queue. After that it is refused. Zero means 10 seconds.
-	DecideTimeout time.Duration
+	Limits
+	Hooks
 
-	// IdleTimeout takes the place of DecideTimeout for an HTTP/2 client that has acknowledged the early SETTINGS frame: its
-	// connection is ready, and it has no request yet. gRPC clients connect ahead of their first call. Until that comes the
-	// mux answers the client's SETTINGS and PING frames. When the time is up the client is told to connect again when it
-	// needs to (GOAWAY with NO_ERROR). Zero means 5 minutes; a value below DecideTimeout means that.
-	IdleTimeout time.Duration
+	// TimeoutPolicy says what happens to a connection that has sent too little before [Limits.DecideTimeout]. The zero value
+	// refuses it.
+	TimeoutPolicy TimeoutPolicy
 
-	// WhenTimeUp says what happens to a connection whose DecideTimeout is up. The zero value refuses it.
-	WhenTimeUp TimeUpPolicy
-
-	// MaxPreviewBytes is how many of a connection's first bytes are looked at. A connection for which they do not suffice
-	// is refused; the matchers wait for no more, and no route below takes it instead. Zero means 16 KiB.
-	MaxPreviewBytes int
-
-	// MaxFramesBeforeHeaders is how many HTTP/2 frames a client may send up to the end of its first header block. After
-	// that the connection is refused with ENHANCE_YOUR_CALM. It holds, as all the rules of HTTP/2 do, where a route asks for
-	// the header block; HTTP2 alone does not. Zero means 100.
-	MaxFramesBeforeHeaders int
+	// QueuePolicy says what happens to a connection whose route has a full queue. The zero value waits for room.
+	QueuePolicy QueuePolicy
 
 	// AllowMissingSettings lets HTTP/2 clients leave out the SETTINGS frame that has to be the first one of a client. RFC
-	// 9113, 3.4 makes that a connection error, for which they are refused otherwise; with it, that is left to the server.
+	// 9113, Section 3.4 makes that a connection error, for which they are refused otherwise; with it, that is left to the
+	// server.
 	AllowMissingSettings bool
-
-	// MaxHeaderListBytes bounds the first header block of an HTTP/2 connection once it is decompressed, as RFC 9113,
-	// 6.5.2 counts: 32 bytes for each field beside its name and value. Zero means 64 KiB.
-	MaxHeaderListBytes int
-
-	// MaxUndecided is how many connections may be without a route at once. One more, and the connection that has been
-	// waiting longest is refused: a client that talks needs a moment only, so those refused are the silent ones. It has to
-	// be larger than the number of connections that arrive within a client's round-trip time. Zero means 10,000.
-	MaxUndecided int
-
-	// QueueLength is how many connections can wait in a route until its server accepts them. It applies to routes that
-	// are added afterwards. Zero means 1024.
-	QueueLength int
-
-	// WhenQueueFull says what happens to a connection whose route has a full queue. The zero value waits for room.
-	WhenQueueFull QueuePolicy
 
 	// EarlySettings are the contents of the early SETTINGS frame, sent to an HTTP/2 client whose request is not there when
 	// the mux looks, while a route depends on it: it might wait for the server's SETTINGS. They bind the server behind: see
 	// [DefaultEarlySettings], which nil stands for. An empty slice that is not nil sends an empty frame.
-	EarlySettings []http2.Setting
+	EarlySettings []Setting
 
-	// Logger gets errors, and refused connections at level Warn, at most once per second and reason. At level Debug are
-	// those that are nobody's concern: the client went away or said nothing at all (as port scans, health checks and
-	// browsers that connect ahead do), was idle, or came during the shutdown; and all of them if OnRefuse is set. Matched
-	// connections are at level Debug too, each of them. Nil means [slog.Default].
+	// Logger gets a record for each event, with a constant message and structured values: errors, and refused connections
+	// at level Warn, at most one per second and reason, with a count of those left out. Routine closures are logged at level
+	// Debug: the client closed the connection or said nothing at all (as port scans, health checks and browsers that connect
+	// ahead do), was idle, or came during the shutdown. So is each matched connection. Nil means [slog.Default].
 	Logger *slog.Logger
 
-	// OnMatch, if not nil, is called for each connection that has found its route, before its server gets it. It must not
-	// use the connection but to ask for its addresses, and should return quickly. OnRefuse can still follow, if the route
-	// is closed or its queue stays full.
-	OnMatch func(Matched)
-
-	// OnRefuse, if not nil, is called for each connection that is closed without having reached a server, before it is
-	// answered. What holds for OnMatch holds here.
-	OnRefuse func(Refused)
-
 	root     net.Listener
+	limits   Limits // those that hold, once Serve was called
 	routes   atomic.Pointer[[]*route]
-	buffers  bufferPool
-	spare    sync.Pool   // of *undecided
+	lobby    lobby.Lobby
+	buffers  peek.Pool
 	early    []byte      // the early SETTINGS frame
 	quick    atomic.Bool // see quickToDecide
 	counters counters
 	refusals logLimiter
-	work     chan *undecided // for goroutines that are idle
-	idle     atomic.Int32    // how many these are
+	work     chan *pending // for goroutines that are idle
+	idle     atomic.Int32  // how many these are
 
 	mu       sync.Mutex
+	names    map[string]int // of routes
 	serving  bool
-	stopping bool              // no connection is accepted any more, and the undecided ones are refused
-	closed   bool              // everything is closed
-	waiting  connList          // connections without a route, oldest first
-	leaving  connList          // connections that are being refused, oldest first
-	alpn     map[string]uint64 // how many connections inside TLS have negotiated which protocol
-	pending  sync.WaitGroup    // Serve, and every connection from Accept to its server's Accept or its end
-	stop     chan struct{}     // closed when stopping is set
-	done     chan struct{}     // closed when closed is set
+	stopping bool          // no connection is accepted any more
+	closed   bool          // the routes for whole connections are closed
+	stop     chan struct{} // closed when stopping is set
+	done     chan struct{} // closed when closed is set
 }
 
-// Matched describes a connection that has found its route.
-type Matched struct {
-	Conn          net.Conn             // as it was accepted
-	TLS           *tls.ConnectionState // of the TLS that the mux has terminated, with the protocol of ALPN; nil without
-	Route         string               // the route's name
-	Protocol      Protocol
-	Upgraded      bool          // by Upgrade: h2c
-	EarlySettings bool          // an early SETTINGS frame was sent: the request was not there when the mux looked
-	Waited        time.Duration // since the connection was accepted
-}
-
-// Refused describes a connection that is closed without having reached a server.
-type Refused struct {
-	Conn          net.Conn             // as it was accepted
-	TLS           *tls.ConnectionState // of the TLS that the mux has terminated; nil without
-	Route         string               // the name of the route that it had found, if any
-	Protocol      Protocol
-	EarlySettings bool // an early SETTINGS frame was sent
-	Reason        RefuseReason
-	Err           error         // what happened, in a sentence
-	Waited        time.Duration // since the connection was accepted
-}
+// peekSize is how much of a connection is looked at in the socket. Where that does not suffice, the bytes are taken out.
+const peekSize = 16 << 10
 
 // New makes a Mux that accepts from l.
 func New(l net.Listener) *Mux {
-	m := &Mux{root: l, work: make(chan *undecided), stop: make(chan struct{}), done: make(chan struct{})}
+	m := &Mux{root: l, work: make(chan *pending), stop: make(chan struct{}), done: make(chan struct{})}
 	m.routes.Store(new([]*route))
+	m.limits = m.Limits.withDefaults()
 	return m
 }
+
+// Addr returns the address of the listener that the mux accepts from.
+func (m *Mux) Addr() net.Addr { return m.root.Addr() }
 
 // Match adds a route for the connections that one of the matchers matches and returns the listener for its server.
 // Routes are asked in the order in which they were added.
@@ -168,7 +104,7 @@ func (m *Mux) Match(matchers ...Matcher) net.Listener {
 
 // Route is [Mux.Match] with settings for the route.
 func (m *Mux) Route(r Route) net.Listener {
-	rt := newRoute(m, r)
+	rt := newRoute(m, "", r)
 	m.addTo(&m.routes, rt)
 	return rt
 }
@@ -178,12 +114,36 @@ func (m *Mux) addTo(list *atomic.Pointer[[]*route], rt *route) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	routes := append(slices.Clip(*list.Load()), rt)
-	if m.serving && list == &m.routes && !quickToDecide(routes) {
-		m.quick.Store(false) // before the accept loop sees the route
+	if m.serving {
+		if rt.requests != nil {
+			rt.requests.begin(m)
+		}
+		if list == &m.routes && !quickToDecide(routes) {
+			m.quick.Store(false) // before the accept loop sees the route
+		}
 	}
 	list.Store(&routes)
 	if m.closed {
 		rt.Close()
+	}
+}
+
+// uniqueName returns the name, with a number if a route has it already.
+func (m *Mux) uniqueName(name string) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.names == nil {
+		m.names = make(map[string]int)
+	}
+	for unique := name; ; {
+		m.names[name]++
+		if n := m.names[name]; n > 1 {
+			unique = name + "#" + strconv.Itoa(n)
+		}
+		if unique == name || m.names[unique] == 0 {
+			m.names[unique] = max(m.names[unique], 1)
+			return unique
+		}
 	}
 }
 
@@ -193,10 +153,10 @@ func (m *Mux) allRoutes(yield func(*route) bool) {
 		if !yield(rt) {
 			return
 		}
-		if rt.secure == nil {
+		if rt.tls == nil {
 			continue
 		}
-		for _, inner := range *rt.secure.routes.Load() {
+		for _, inner := range *rt.tls.routes.Load() {
 			if !yield(inner) {
 				return
 			}
@@ -205,43 +165,54 @@ func (m *Mux) allRoutes(yield func(*route) bool) {
 }
 
 // Serve accepts connections and hands them to the routes until the mux or the listener below is closed. It always
-// returns an error: [ErrClosed] after that, else what makes it impossible to go on, such as a Mux without a route or an
-// error of Accept that is not known to pass. Those that pass (too many open files, a connection that was aborted before
-// it was accepted, a timeout) are waited out.
+// returns an error: [ErrClosed] after that, else the fatal error, such as a Mux without a route or an error of Accept that
+// is not known to be temporary. In each case the listener is closed. Temporary errors (too many open files, a connection that was aborted before it was accepted,
+// a timeout) are retried.
 //
 // When Serve returns, no connection is undecided any more, those that had found a route have reached their servers, and
-// the routes' listeners are closed. Where a server does not accept, it waits no longer than DecideTimeout for it.
+// the routes' listeners are closed, but for those of [Mux.Requests], whose connections may not have ended. If the listener below was closed by others, Serve does what Shutdown does, within
+// [Limits.DecideTimeout].
 func (m *Mux) Serve() error {
 	if err := m.begin(); err != nil {
+		if err != errServedTwice {
+			m.Close() // clients that connect find that nobody serves them
+		}
 		return err
 	}
 	err := m.acceptAll()
 	stopped := m.isStopping()
-	m.pending.Done()
+	m.lobby.Done()
 	if stopped {
 		<-m.done // whoever called Shutdown or Close says how long to wait
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), m.decideTimeout())
+	ctx, cancel := context.WithTimeout(context.Background(), m.limits.DecideTimeout)
 	defer cancel()
-	if m.Shutdown(ctx) != nil {
-		m.log(slog.LevelWarn, "oneport: closed connections that their servers had not accepted when the listener was closed")
+	if failed := m.Shutdown(ctx); failed != nil {
+		m.log(slog.LevelWarn, "oneport: closed connections when the listener was closed", slog.Any("err", failed))
 	}
 	return err
 }
 
+var errServedTwice = errors.New("oneport: Serve was called twice")
+
 func (m *Mux) begin() error {
-	early := m.earlySettings()
+	early := settingsOf(m.earlySettings())
 	for _, s := range early {
 		if err := s.Valid(); err != nil {
 			return fmt.Errorf("oneport: EarlySettings: %v: %w", s, err)
 		}
 	}
 	for _, rt := range *m.routes.Load() {
-		if rt.secure != nil {
-			if err := rt.secure.check(); err != nil {
+		if rt.tls != nil {
+			if err := rt.tls.check(); err != nil {
 				return err
 			}
+		}
+	}
+	for rt := range m.allRoutes {
+		if rt.requests != nil && len(*rt.requests.routes.Load()) == 0 {
+			return errors.New("oneport: there is no route for requests: call Match on what Requests returned")
 		}
 	}
 	m.mu.Lock()
@@ -250,80 +221,95 @@ func (m *Mux) begin() error {
 	case m.stopping:
 		return ErrClosed
 	case m.serving:
-		return errors.New("oneport: Serve was called twice")
+		return errServedTwice
 	case len(*m.routes.Load()) == 0:
 		return errors.New("oneport: Serve was called before Match: there is no route that a connection could take")
 	}
+	m.limits = m.Limits.withDefaults()
+	m.lobby.Max, m.lobby.MaxHeld = m.limits.MaxUndecided, m.limits.MaxUndecidedBytes
+	m.early = h2.AppendSettings(nil, early...)
+	m.buffers.Size = min(m.limits.MaxPreviewBytes, peekSize)
 	indexHosts(*m.routes.Load())
-	for _, rt := range *m.routes.Load() {
-		if rt.secure != nil {
-			indexHosts(*rt.secure.routes.Load())
+	for rt := range m.allRoutes {
+		switch {
+		case rt.tls != nil:
+			indexHosts(*rt.tls.routes.Load())
+		case rt.requests != nil:
+			rt.requests.begin(m)
 		}
 	}
 	m.quick.Store(quickToDecide(*m.routes.Load()))
 	m.serving = true
-	m.early = h2.AppendSettings(nil, early...)
-	m.buffers.size = min(m.maxPreviewBytes(), DefaultMaxPreviewBytes) // for more than that, the bytes are taken out
-	m.pending.Add(1)
+	m.lobby.Open()
 	return nil
 }
 
-// acceptAll accepts until an error that does not pass.
+// acceptAll accepts until a fatal error.
 func (m *Mux) acceptAll() error {
-	var backoff time.Duration
-	for {
-		c, err := m.root.Accept()
-		switch {
-		case err == nil:
-			backoff = 0
-			m.accepted(c)
-		case m.isStopping(), errors.Is(err, net.ErrClosed):
-			return ErrClosed
-		case accepting.Passes(err):
-			backoff = accepting.Backoff(backoff)
+	loop := accepting.Loop{
+		Listener: m.root,
+		Done:     m.stop,
+		Handle:   m.accepted,
+		Retrying: func(err error, in time.Duration) {
 			m.counters.acceptErrors.Add(1)
-			m.log(slog.LevelWarn, "oneport: accepting failed, trying again",
-				slog.Any("err", err), slog.Duration("in", backoff))
-			if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
-				m.refuseOldest() // whose file is worth more to a client that talks
-			}
-			select {
-			case <-time.After(backoff):
-			case <-m.stop:
-				return ErrClosed
-			}
-		default:
-			return fmt.Errorf("oneport: accepting on %v: %w", m.root.Addr(), err)
-		}
+			m.log(slog.LevelWarn, "oneport: accept failed, trying again",
+				slog.Any("local", m.root.Addr()), slog.Any("err", err), slog.Duration("in", in))
+		},
+		OutOfFiles: m.lobby.EvictOldest, // whose file is worth more to a client that talks
 	}
+	if err := loop.Run(); err != net.ErrClosed {
+		return fmt.Errorf("oneport: accepting on %v: %w", m.root.Addr(), err)
+	}
+	return ErrClosed
 }
 
-// Shutdown stops the mux gracefully: it closes the listener below, refuses at once the connections that have no route
-// yet, waits until those that have one are accepted by their servers, and closes the routes' listeners. It does not wait
-// for the servers to be done with them. Their Serve methods return an error that is [net.ErrClosed], unless they were told
-// to stop before. To stop everything gracefully, call Shutdown first and the servers' own methods after it.
+// Shutdown stops the mux gracefully. It closes the listener below, decides the connections that came within
+// [Limits.ShutdownGrace] before, and refuses the others that have no route. It waits until those that have one were
+// accepted by their servers, at most for [Limits.DecideTimeout]. Clients whose requests are dispatched ([Mux.Requests]) are
+// told to go elsewhere with new ones, and Shutdown waits until those that they have made were answered. Then it closes
+// the routes' listeners.
+//
+// It does not wait for the servers of whole connections to be done with them. Their Serve methods return an error that is
+// [net.ErrClosed], unless they were told to stop before. To stop everything gracefully, call Shutdown first and the servers'
+// own methods after it.
 //
 // If ctx ends first, Shutdown closes what is left, as Close does, and returns the context's error. Otherwise it returns
-// nil, or the error of closing the listener.
+// nil, or the error of closing the listener, or one that says that a server did not accept.
 func (m *Mux) Shutdown(ctx context.Context) error {
+	defer m.closeRest()
 	err := m.stopAccepting()
-	done := make(chan struct{})
-	go func() {
-		m.pending.Wait()
-		close(done)
-	}()
-	select {
-	case <-done:
-	case <-ctx.Done():
-		err = ctx.Err()
+	if failed := m.settle(ctx); failed != nil {
+		err = failed
 	}
-	m.closeRest()
+	m.closeRoutes()
+	if failed := m.lobby.Empty(ctx); failed != nil {
+		return failed
+	}
 	return err
 }
 
-// Close stops the mux at once: it closes the listener below, every connection that has no route yet, and the routes'
-// listeners, with which the connections in their queues are refused. It does not wait for anything, and returns the
-// error of closing the listener, if any.
+// settle waits until no connection is undecided or queued.
+func (m *Mux) settle(ctx context.Context) error {
+	m.lobby.Each(func(c lobby.Conn) { go c.(*dispatched).client.Drain() })
+	if left := m.lobby.Drain(time.Now().Add(-m.limits.ShutdownGrace)); left {
+		grace := time.AfterFunc(m.limits.ShutdownGrace, m.lobby.Stop)
+		defer grace.Stop()
+	}
+	settling, cancel := context.WithTimeout(ctx, max(m.limits.DecideTimeout, m.limits.ShutdownGrace))
+	defer cancel()
+	err := m.lobby.Settled(settling)
+	m.lobby.Stop()
+	if err == nil || ctx.Err() != nil {
+		return ctx.Err()
+	}
+	m.closeRoutes() // which refuses what is queued
+	return fmt.Errorf("oneport: connections were refused that their servers had not accepted within %v (Limits.DecideTimeout)",
+		m.limits.DecideTimeout)
+}
+
+// Close stops the mux at once: it closes the listener below, every connection that has no route yet, those whose requests
+// are dispatched, and the routes' listeners, with which the connections in their queues are refused. It does not wait for
+// anything, and returns the error of closing the listener, if any.
 func (m *Mux) Close() error {
 	err := m.stopAccepting()
 	m.closeRest()
@@ -338,33 +324,37 @@ func (m *Mux) stopAccepting() error {
 	}
 	m.stopping = true
 	close(m.stop)
-	err := m.root.Close()
-	for u := m.waiting.oldest; u != nil; {
-		next := u.newer
-		if u.wake == nil { // else it has a route, and waits for room in its queue
-			m.interrupt(u, ReasonShutdown)
-		}
-		u = next
+	if err := m.root.Close(); err != nil && !errors.Is(err, net.ErrClosed) { // else closed from outside
+		return err
 	}
-	if errors.Is(err, net.ErrClosed) {
-		return nil // closed from outside, which is how Serve came to an end
-	}
-	return err
+	return nil
 }
 
-func (m *Mux) closeRest() {
+// closeRoutes closes the routes for whole connections, and lets Serve return.
+func (m *Mux) closeRoutes() {
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	if !m.closed {
 		m.closed = true
 		close(m.done)
 	}
-	for u := m.leaving.oldest; u != nil; u = u.newer {
-		u.raw.Close()
+	m.mu.Unlock()
+	for rt := range m.allRoutes {
+		if rt.requests == nil {
+			rt.Close()
+		}
 	}
+}
+
+// closeRest closes whatever is left.
+func (m *Mux) closeRest() {
+	m.closeRoutes()
+	m.lobby.Stop()
+	m.lobby.CloseRefusing()
 	for rt := range m.allRoutes {
 		rt.Close()
 	}
+	m.lobby.Each(func(c lobby.Conn) { c.(*dispatched).client.Close() })
+	m.refusals.flush(m)
 }
 
 func (m *Mux) isStopping() bool {
@@ -374,30 +364,17 @@ func (m *Mux) isStopping() bool {
 }
 
 // accepted takes charge of a connection from the listener below.
-func (m *Mux) accepted(c net.Conn) {
+func (m *Mux) accepted(raw net.Conn) {
 	m.counters.accepted.Add(1)
-	u, _ := m.spare.Get().(*undecided)
-	if u == nil {
-		u = new(undecided)
-	}
-	u.start(m, c)
-	m.pending.Add(1) // while Serve is pending itself, so that it cannot come after a Wait that has seen zero
-	if m.handOverNow(u) {
+	c := m.newPending(raw)
+	if m.deliverNow(c) {
 		return
 	}
-
-	m.mu.Lock()
-	m.waiting.add(u)
-	if m.stopping {
-		m.interrupt(u, ReasonShutdown)
-	} else if m.waiting.n > m.maxUndecided() {
-		m.interrupt(m.waiting.oldest, ReasonTooMany)
-	}
-	m.mu.Unlock()
+	m.lobby.Enter(&c.Entry, c, lobby.Accepted, c.accepted)
 	select {
-	case m.work <- u:
+	case m.work <- c:
 	default:
-		go m.handleSome(u)
+		go m.handleSome(c)
 	}
 }
 
@@ -405,16 +382,16 @@ func (m *Mux) accepted(c net.Conn) {
 // goroutine, whose stack would grow with the depth of the calls.
 const maxIdle = 8
 
-// handleSome handles u, and other connections after it.
-func (m *Mux) handleSome(u *undecided) {
+// handleSome handles c, and other connections after it.
+func (m *Mux) handleSome(c *pending) {
 	for {
-		m.handle(u)
+		m.handle(c)
 		if m.idle.Add(1) > maxIdle {
 			m.idle.Add(-1)
 			return
 		}
 		select {
-		case u = <-m.work:
+		case c = <-m.work:
 			m.idle.Add(-1)
 		case <-m.stop:
 			return
@@ -422,119 +399,71 @@ func (m *Mux) handleSome(u *undecided) {
 	}
 }
 
-// handOverNow brings a connection whose first bytes are there already to its route, where that takes no time: on the way
+// deliverNow brings a connection whose first bytes are there already to its route, where that takes no time: on the way
 // through a goroutine of its own the server would get it later, and at a higher cost. Users' code must not run here, since
 // it could hold up all other connections.
-func (m *Mux) handOverNow(u *undecided) bool {
-	if !u.peeking || !m.quick.Load() || m.OnMatch != nil || m.logger().Enabled(context.Background(), slog.LevelDebug) {
+func (m *Mux) deliverNow(c *pending) bool {
+	if !c.source.Peeking() || !m.quick.Load() || m.OnMatch != nil || m.OnDispatch != nil ||
+		m.logger().Enabled(context.Background(), slog.LevelDebug) {
 		return false
 	}
-	if rt := u.glance(); rt == nil || !rt.deliverNow(u) {
+	rt := c.decideNow()
+	if rt == nil || rt.requests == nil && !rt.hasRoom() {
+		c.requests = nil
 		return false
 	}
-	m.finish(u)
+	m.lobby.Enter(&c.Entry, c, lobby.Queued, c.accepted)
+	c.prepareHandoff()
+	if refused := m.deliver(rt, c); refused != nil {
+		go m.end(c, rt, refused)
+	}
 	return true
 }
 
 // quickToDecide reports whether asking routes takes no time that other connections would notice.
 func quickToDecide(routes []*route) bool {
 	const few = 32
-	return effort(routes) <= few && !slices.ContainsFunc(routes, func(rt *route) bool { return rt.foreign })
-}
-
-// refuseOldest refuses the connection that has been without a route for longest.
-func (m *Mux) refuseOldest() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.waiting.oldest != nil {
-		m.interrupt(m.waiting.oldest, ReasonTooMany)
-	}
-}
-
-// interrupt has u refused, for the reason. The caller holds mu.
-func (m *Mux) interrupt(u *undecided, reason RefuseReason) {
-	m.sendAway(u)
-	u.interrupt(reason)
-}
-
-// sendAway moves u to the connections that are being refused, which are bounded like those that wait: the oldest has had
-// its time to read the answer. The caller holds mu.
-func (m *Mux) sendAway(u *undecided) {
-	m.waiting.remove(u)
-	m.leaving.remove(u)
-	m.leaving.add(u)
-	if m.leaving.n > m.maxUndecided() {
-		m.leaving.oldest.raw.Close()
-		m.leaving.remove(m.leaving.oldest)
-	}
+	return effort(routes) <= few && !slices.ContainsFunc(routes, func(rt *route) bool {
+		return rt.foreign || rt.requests != nil && slices.ContainsFunc(*rt.requests.routes.Load(), func(rt *requestRoute) bool { return rt.foreign })
+	})
 }
 
 // handle brings a connection to its route or to its end.
-func (m *Mux) handle(u *undecided) {
-	rt, refused := u.decide()
+func (m *Mux) handle(c *pending) {
+	rt, refused := c.decide()
 	if refused == nil {
-		refused = rt.deliver(u)
+		refused = m.deliver(rt, c)
 	}
 	if refused != nil {
-		m.mu.Lock()
-		m.sendAway(u)
-		m.mu.Unlock()
-		m.refuse(u.conn, rt, refused)
-		m.forget(u)
+		m.end(c, rt, refused)
 	}
-	m.finish(u)
 }
 
-// finish is the end of u's way.
-func (m *Mux) finish(u *undecided) {
-	u.reset()
-	m.spare.Put(u)
-	m.pending.Done()
-}
-
-// forget takes u out of the lists, and so out of the reach of others.
-func (m *Mux) forget(u *undecided) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.waiting.remove(u)
-	m.leaving.remove(u)
-}
-
-func (m *Mux) logger() *slog.Logger { return cmp.Or(m.Logger, slog.Default()) }
-
-func (m *Mux) log(level slog.Level, msg string, attrs ...slog.Attr) {
-	m.logger().LogAttrs(context.Background(), level, msg, attrs...)
-}
-
-// logPanic reports what a user's code panicked with. It must be called where the stack is still that of the panic.
-func (m *Mux) logPanic(who string, c net.Conn, v any) {
-	stack := debug.Stack()
-	if p, ok := v.(*readerPanic); ok {
-		v, stack = p.value, p.stack
+// deliver hands a connection over, which must not be touched after that. If that is impossible, it says why.
+func (m *Mux) deliver(rt *route, c *pending) *refusal {
+	if rt.requests != nil {
+		return rt.requests.start(c)
 	}
-	m.log(slog.LevelError, "oneport: panic in "+who,
-		slog.Any("remote", c.RemoteAddr()), slog.Any("panic", v), slog.String("stack", string(stack)))
+	return rt.deliver(c)
 }
 
-func (m *Mux) earlySettings() []http2.Setting {
+// end refuses a connection.
+func (m *Mux) end(c *pending, rt *route, refused *refusal) {
+	m.refuse(c, rt, refused)
+	c.recycle()
+}
+
+func (m *Mux) earlySettings() []Setting {
 	if m.EarlySettings == nil {
 		return DefaultEarlySettings()
 	}
 	return m.EarlySettings
 }
 
-func (m *Mux) decideTimeout() time.Duration { return orDefault(m.DecideTimeout, DefaultDecideTimeout) }
-func (m *Mux) idleTimeout() time.Duration {
-	return max(orDefault(m.IdleTimeout, DefaultIdleTimeout), m.decideTimeout())
-}
-func (m *Mux) maxPreviewBytes() int { return orDefault(m.MaxPreviewBytes, DefaultMaxPreviewBytes) }
-func (m *Mux) maxUndecided() int    { return orDefault(m.MaxUndecided, DefaultMaxUndecided) }
-func (m *Mux) queueLength() int     { return orDefault(m.QueueLength, DefaultQueueLength) }
-
-// orDefault takes values that make no sense as a bound for zero, so that no setting means "no limit".
-func orDefault[T int | time.Duration](v, def T) T {
-	if v <= 0 {
-		return def
+func settingsOf(list []Setting) []http2.Setting {
+	settings := make([]http2.Setting, len(list))
+	for i, s := range list {
+		settings[i] = s.setting()
 	}
-	return v
+	return settings
 }

@@ -5,6 +5,8 @@ import (
 	"crypto/tls"
 	"net"
 	"net/http"
+
+	"github.com/oneport-go/oneport/internal/netconn"
 )
 
 // ConfigureHTTP prepares a server of net/http for the HTTP/2 connections that a [Mux] hands to it: those in the clear,
@@ -22,8 +24,8 @@ func ConfigureHTTP(s *http.Server) {
 	}
 	connContext := s.ConnContext
 	s.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
-		if state := hiddenTLS(c); state != nil {
-			ctx = context.WithValue(ctx, tlsStateKey{}, state)
+		if state, ok := netconn.HiddenState(c); ok {
+			ctx = context.WithValue(ctx, tlsStateKey{}, &state)
 		}
 		if connContext != nil {
 			ctx = connContext(ctx, c)
@@ -44,22 +46,3 @@ func ConfigureHTTP(s *http.Server) {
 }
 
 type tlsStateKey struct{}
-
-// hiddenTLS returns the state of the TLS below a connection that does not show it.
-func hiddenTLS(c net.Conn) *tls.ConnectionState {
-	if _, ok := c.(interface{ ConnectionState() tls.ConnectionState }); ok {
-		return nil
-	}
-	for c != nil {
-		if tc, ok := c.(*tls.Conn); ok {
-			state := tc.ConnectionState()
-			return &state
-		}
-		below, ok := c.(interface{ NetConn() net.Conn })
-		if !ok {
-			return nil
-		}
-		c = below.NetConn()
-	}
-	return nil
-}

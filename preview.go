@@ -4,10 +4,8 @@ import (
 	"bytes"
 	"cmp"
 	"crypto/tls"
-	"io"
 	"net"
 	"net/http"
-	"os"
 	"strings"
 	"time"
 
@@ -72,13 +70,9 @@ type facts struct {
 	// The header list of the one request that this is a preview of, or nil if it is one of a connection.
 	stream []hpack.HeaderField
 
-	ended  bool          // no more bytes will come
-	full   bool          // no more bytes will be looked at
-	silent bool          // the client's silence is being judged
-	timeUp bool          // the connection's time is up, and the routes are asked for the last time
-	behind bool          // a route above the one that is being asked has not decided
-	quiet  time.Duration // how long the client has been silent
-	wake   time.Duration // the least longer silence that a matcher waits for, 0 if none does
+	end   ending
+	full  bool          // no more bytes will be looked at
+	quiet time.Duration // how long the client has sent nothing, if end is silent
 
 	// The states of the parsers, and how many bytes each was shown.
 	http1State http1.State
@@ -101,16 +95,25 @@ type facts struct {
 	upgradeRequest *h2upgrade.Request
 	upgradeVerdict Verdict  // of there being such a request
 	upgraded       *Preview // of that request as one of HTTP/2
-	upgrading      bool     // a route takes the connection so
 }
+
+// ending says whether bytes can follow those at hand, as far as the matchers are concerned.
+type ending uint8
+
+const (
+	open   ending = iota
+	silent        // none have come for a while, and a route may want such a client
+	late          // none have come in time
+	eof           // none will come
+)
 
 // Bytes returns what the client has sent so far, from its first byte on, up to [Mux.MaxPreviewBytes]. The matcher must
 // not change it or keep it.
 func (p *Preview) Bytes() []byte { return p.data }
 
 // Ended reports whether the client has ended its side of the connection, so that no bytes will follow those at hand.
-// Undecided counts as NoMatch then.
-func (p *Preview) Ended() bool { return p.ended }
+// Undecided counts as No then.
+func (p *Preview) Ended() bool { return p.end == eof }
 
 // LocalAddr returns the local address of the connection.
 func (p *Preview) LocalAddr() net.Addr { return p.conn.LocalAddr() }
@@ -140,20 +143,20 @@ type ClientHello struct {
 }
 
 // ClientHello returns the ClientHello that the client's bytes are. It is Undecided while the message is not complete, and
-// NoMatch if the client speaks something else or the message is malformed.
+// No if the client speaks something else or the message is malformed.
 func (p *Preview) ClientHello() (*ClientHello, Verdict) {
 	if p.hello != nil {
-		return p.hello, Match
+		return p.hello, Yes
 	}
 	switch p.parseTLS() {
 	case clienthello.Complete:
 		hello := ClientHello(*p.tls.Hello())
 		p.hello = &hello
-		return p.hello, Match
+		return p.hello, Yes
 	case clienthello.Incomplete:
 		return nil, p.undecided()
 	}
-	return nil, NoMatch
+	return nil, No
 }
 
 // Protocol returns the language of the bytes at hand, ProtocolUnknown as long as they can be in several. Before the first
@@ -167,11 +170,11 @@ func (p *Preview) Protocol() Protocol {
 	case len(p.data) == 0 && p.alpn() == alpnHTTP2:
 		return ProtocolHTTP2
 	case len(p.data) == 0:
-	case p.startsHTTP1() == Match:
+	case p.startsHTTP1() == Yes:
 		return ProtocolHTTP1
-	case p.startsHTTP2() == Match:
+	case p.startsHTTP2() == Yes:
 		return ProtocolHTTP2
-	case p.isTLS() == Match:
+	case p.isTLS() == Yes:
 		return ProtocolTLS
 	case bytes.HasPrefix(p.data, []byte(sshPrefix)):
 		return ProtocolSSH
@@ -190,27 +193,27 @@ type Request struct {
 }
 
 // Request returns the head of the connection's first request. It is Undecided while the head is not complete, and
-// NoMatch if the client speaks something else or the head is malformed. Matchers that need only a part of it, such as
+// No if the client speaks something else or the head is malformed. Matchers that need only a part of it, such as
 // [Header], [Host] and [Path], decide as soon as that part is there.
 func (p *Preview) Request() (*Request, Verdict) {
 	if p.request != nil {
-		return p.request, Match
+		return p.request, Yes
 	}
 	switch p.parseHTTP1() {
 	case http1.Complete:
 		p.request = p.http1Request()
-		return p.request, Match
+		return p.request, Yes
 	case http1.Incomplete:
 		return nil, p.undecided()
 	}
 	switch p.parseHTTP2() {
 	case h2.Complete:
 		p.request = p.http2Request()
-		return p.request, Match
+		return p.request, Yes
 	case h2.Incomplete:
 		return nil, p.undecided()
 	}
-	return nil, NoMatch
+	return nil, No
 }
 
 func (p *Preview) http1Request() *Request {
@@ -252,8 +255,8 @@ func (p *Preview) http2Request() *Request {
 
 // undecided is the verdict where the bytes at hand leave the question open.
 func (p *Preview) undecided() Verdict {
-	if p.ended || p.silent || p.stream != nil {
-		return NoMatch
+	if p.end != open || p.stream != nil {
+		return No
 	}
 	return Undecided
 }
@@ -309,9 +312,9 @@ func (p *Preview) showTLS(n int) clienthello.State {
 func (p *Preview) isHTTP1() Verdict {
 	switch p.alpn() {
 	case alpnHTTP1:
-		return Match
+		return Yes
 	case alpnHTTP2:
-		return NoMatch
+		return No
 	}
 	return p.startsHTTP1()
 }
@@ -320,10 +323,10 @@ func (p *Preview) isHTTP1() Verdict {
 func (p *Preview) startsHTTP1() Verdict {
 	state := p.parseHTTP1()
 	if _, ok := p.http1.Version(); ok {
-		return Match
+		return Yes
 	}
 	if state == http1.Invalid {
-		return NoMatch
+		return No
 	}
 	return p.undecided()
 }
@@ -332,9 +335,9 @@ func (p *Preview) startsHTTP1() Verdict {
 func (p *Preview) isHTTP2() Verdict {
 	switch p.alpn() {
 	case alpnHTTP2:
-		return Match
+		return Yes
 	case alpnHTTP1:
-		return NoMatch
+		return No
 	}
 	return p.startsHTTP2()
 }
@@ -343,10 +346,10 @@ func (p *Preview) isHTTP2() Verdict {
 func (p *Preview) startsHTTP2() Verdict {
 	state := p.showHTTP2(min(len(p.data), len(h2.Preface)))
 	if p.stream != nil || p.h2.PrefaceSeen() {
-		return Match
+		return Yes
 	}
 	if state == h2.NotHTTP2 {
-		return NoMatch
+		return No
 	}
 	return p.undecided()
 }
@@ -356,10 +359,10 @@ func (p *Preview) isTLS() Verdict {
 	const recordHeaderLen, typeLen = 5, 1
 	state := p.showTLS(min(len(p.data), recordHeaderLen+typeLen))
 	if p.tls.RecordSeen() {
-		return Match
+		return Yes
 	}
 	if state == clienthello.NotTLS {
-		return NoMatch
+		return No
 	}
 	return p.undecided()
 }
@@ -405,12 +408,12 @@ func (p *Preview) field(name string, test func(fieldValue) bool) Verdict {
 	state := p.parseHTTP1()
 	for _, f := range p.http1.Fields() {
 		if http1.EqualName(f.Name.Of(p.data), name) && test(http1Value(f.Value.Of(p.data))) {
-			return Match
+			return Yes
 		}
 	}
 	switch {
 	case state == http1.Complete:
-		return NoMatch
+		return No
 	case state == http1.Incomplete:
 		return p.undecided()
 	}
@@ -418,13 +421,13 @@ func (p *Preview) field(name string, test func(fieldValue) bool) Verdict {
 	case h2.Complete:
 		for _, f := range p.h2Fields() {
 			if strings.EqualFold(f.Name, name) && test(fieldValue{str: f.Value}) {
-				return Match
+				return Yes
 			}
 		}
 	case h2.Incomplete:
 		return p.undecided()
 	}
-	return NoMatch
+	return No
 }
 
 // host finds what the request is for, in lower case: in HTTP/1 the authority of the request-target, which goes before
@@ -433,7 +436,7 @@ func (p *Preview) field(name string, test func(fieldValue) bool) Verdict {
 func (p *Preview) host() (host, name string, verdict Verdict) {
 	if p.hostVerdict == Undecided {
 		var v fieldValue
-		if v, p.hostVerdict = p.findHost(); p.hostVerdict == Match {
+		if v, p.hostVerdict = p.findHost(); p.hostVerdict == Yes {
 			p.hostPort = strings.ToLower(v.String())
 			p.hostName = p.hostPort
 			if hasPort(p.hostPort) {
@@ -457,17 +460,17 @@ func (p *Preview) findHost() (fieldValue, Verdict) {
 	if target, ok := p.http1.Target(); ok {
 		method, _ := p.http1.Method()
 		if authority, _ := http1.SplitTarget(method.Of(p.data), target.Of(p.data)); len(authority) > 0 {
-			return fieldValue{raw: authority}, Match
+			return fieldValue{raw: authority}, Yes
 		}
 	}
 	for _, f := range p.http1.Fields() {
 		if http1.EqualName(f.Name.Of(p.data), "host") {
-			return http1Value(f.Value.Of(p.data)), Match
+			return http1Value(f.Value.Of(p.data)), Yes
 		}
 	}
 	switch state {
 	case http1.Complete:
-		return fieldValue{}, NoMatch
+		return fieldValue{}, No
 	case http1.Incomplete:
 		return fieldValue{}, Undecided
 	}
@@ -477,7 +480,7 @@ func (p *Preview) findHost() (fieldValue, Verdict) {
 	case h2.Incomplete:
 		return fieldValue{}, Undecided
 	}
-	return fieldValue{}, NoMatch
+	return fieldValue{}, No
 }
 
 // path finds the path of the request, without the query.
@@ -486,7 +489,7 @@ func (p *Preview) path() (fieldValue, Verdict) {
 	if target, ok := p.http1.Target(); ok && state != http1.Invalid {
 		method, _ := p.http1.Method()
 		_, path := http1.SplitTarget(method.Of(p.data), target.Of(p.data))
-		return fieldValue{raw: path}, Match
+		return fieldValue{raw: path}, Yes
 	}
 	if state == http1.Incomplete {
 		return fieldValue{}, p.undecided()
@@ -499,7 +502,7 @@ func (p *Preview) path() (fieldValue, Verdict) {
 	case h2.Incomplete:
 		return fieldValue{}, p.undecided()
 	}
-	return fieldValue{}, NoMatch
+	return fieldValue{}, No
 }
 
 // pick returns the value of the first of the names that the header list has.
@@ -507,11 +510,11 @@ func pick(list []hpack.HeaderField, names ...string) (fieldValue, Verdict) {
 	for _, name := range names {
 		for _, f := range list {
 			if f.Name == name {
-				return fieldValue{str: f.Value}, Match
+				return fieldValue{str: f.Value}, Yes
 			}
 		}
 	}
-	return fieldValue{}, NoMatch
+	return fieldValue{}, No
 }
 
 // language is the protocol in which to refuse the client: other than [Preview.Protocol] it guesses where the bytes are
@@ -549,15 +552,18 @@ func (p *Preview) endReaders() (panicked *readerPanic) {
 	return panicked
 }
 
-// enterTLS makes p the preview of what is inside TLS.
-func (p *Preview) enterTLS(c net.Conn, state *tls.ConnectionState) {
+// enter makes p the preview of a connection above the one so far, whose TLS state is given if it is inside TLS.
+func (p *Preview) enter(c net.Conn, state *tls.ConnectionState) {
 	p.reset()
 	p.conn, p.secured = c, state
 }
 
 // show sets what the client has sent so far, of which no more than limit bytes are looked at.
 func (p *Preview) show(data []byte, ended bool, limit int) {
-	p.data, p.ended, p.full = data, ended, len(data) >= limit
+	p.data, p.end, p.full = data, open, len(data) >= limit
+	if ended {
+		p.end = eof
+	}
 }
 
 // reset forgets the connection and keeps the parsers' memory.
@@ -566,39 +572,4 @@ func (p *Preview) reset() {
 	p.h2.Reset()
 	p.tls.Reset()
 	p.facts = facts{}
-}
-
-// A suspended is a user's function over an [io.Reader] that runs as a coroutine: it is resumed when there is more to
-// read, and no goroutine waits for the client in its place.
-type suspended struct {
-	preview  *Preview
-	off      int // how much the function has read
-	resume   func() (struct{}, bool)
-	stop     func()
-	yield    func(struct{}) bool
-	begun    bool
-	done     bool
-	matched  bool
-	panicked *readerPanic
-}
-
-// Read reads the client's bytes. Where none are left it suspends the function.
-func (s *suspended) Read(b []byte) (int, error) {
-	if len(b) == 0 {
-		return 0, nil
-	}
-	for s.off == len(s.preview.data) {
-		if s.preview.ended || s.preview.stream != nil {
-			return 0, io.EOF
-		}
-		if s.preview.timeUp {
-			return 0, os.ErrDeadlineExceeded
-		}
-		if !s.yield(struct{}{}) {
-			return 0, errDecided
-		}
-	}
-	n := copy(b, s.preview.data[s.off:])
-	s.off += n
-	return n, nil
 }

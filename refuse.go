@@ -1,12 +1,9 @@
 package oneport
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
-	"net"
 	"net/http"
 	"time"
 
@@ -15,6 +12,8 @@ import (
 	"github.com/oneport-go/oneport/internal/clienthello"
 	"github.com/oneport-go/oneport/internal/h2"
 	"github.com/oneport-go/oneport/internal/http1"
+	"github.com/oneport-go/oneport/internal/lobby"
+	refusing "github.com/oneport-go/oneport/internal/refusal"
 )
 
 // RefuseReason says why a connection was closed before a server had it.
@@ -24,17 +23,17 @@ const (
 	_ RefuseReason = iota
 	// ReasonNoRoute: no matcher matched.
 	ReasonNoRoute
-	// ReasonTimeout: the client had not sent within [Mux.DecideTimeout] what the decision depends on.
+	// ReasonTimeout: the client had not sent within [Limits.DecideTimeout] what the decision depends on.
 	ReasonTimeout
-	// ReasonIdle: the client, whose HTTP/2 connection was ready, made no request within [Mux.IdleTimeout].
+	// ReasonIdle: the client, whose HTTP/2 connection was ready, made no request within [Limits.IdleTimeout].
 	ReasonIdle
-	// ReasonTooLong: [Mux.MaxPreviewBytes] of the client's bytes did not suffice for a decision.
+	// ReasonTooLong: [Limits.MaxPreviewBytes] of the client's bytes did not suffice for a decision.
 	ReasonTooLong
 	// ReasonProtocolError: no matcher matched, because what the client sent breaks the rules or the bounds of its own
 	// protocol.
 	ReasonProtocolError
-	// ReasonTooMany: there were more than [Mux.MaxUndecided] connections without a route, and this had waited longest, or
-	// the process had no files left.
+	// ReasonTooMany: there were more than [Limits.MaxUndecided] connections without a server, or they held more than
+	// [Limits.MaxUndecidedBytes], or the process had no files left; and this one had waited longest.
 	ReasonTooMany
 	// ReasonQueueFull: the server of the route does not accept fast enough.
 	ReasonQueueFull
@@ -44,13 +43,15 @@ const (
 	ReasonShutdown
 	// ReasonPanic: a matcher or a hook panicked.
 	ReasonPanic
-	// ReasonGone: the client closed the connection, or it broke, before it had a route.
-	ReasonGone
+	// ReasonClientClosed: the client closed the connection, or it broke, before a server had it.
+	ReasonClientClosed
 	// ReasonHandshake: the TLS handshake failed, for instance because the client and the server have no ALPN protocol in
 	// common, or the certificate of one of them did not satisfy the other.
 	ReasonHandshake
 
 	reasons // how many there are
+
+	reasonAbuse = reasons // for the log of connections that a server had
 )
 
 // String returns a word or two for logs and metrics.
@@ -76,8 +77,8 @@ func (r RefuseReason) String() string {
 		return "shutdown"
 	case ReasonPanic:
 		return "panic"
-	case ReasonGone:
-		return "gone"
+	case ReasonClientClosed:
+		return "client closed"
 	case ReasonHandshake:
 		return "handshake"
 	}
@@ -86,90 +87,99 @@ func (r RefuseReason) String() string {
 
 // A refusal is why and how a connection is refused.
 type refusal struct {
-	raw      net.Conn // as it was accepted
-	tls      *tls.ConnectionState
 	reason   RefuseReason
-	err      error
+	err      error    // what happened, for the operator
 	language Protocol // the one to answer in
 	mute     bool     // there is nobody to answer, or no language to do it in
-	said     bool     // the answer is given already: a TLS alert
+	answered bool     // the answer is given already: a TLS alert
 	early    bool     // early SETTINGS were sent
-	accepted time.Time
+	seen     int      // bytes of the client
 
 	// What the answer says where it is not what the reason says in general.
 	status int           // of HTTP/1
-	header string        // lines that it has more
+	header string        // field lines that it has more
 	code   http2.ErrCode // of HTTP/2, if goAway is set
 	goAway bool
 	text   string // what the client is told, if not what goes for the reason
 	stream uint32 // the last stream that the server will not take again, of HTTP/2
 	alert  uint8  // of TLS
-	noBody bool   // the answer of HTTP/1 has no content, since the request was HEAD (RFC 9110, 9.3.2)
+	noBody bool   // the answer of HTTP/1 has no content, since the request was HEAD (RFC 9110, Section 9.3.2)
 }
 
-func (u *undecided) refusal(reason RefuseReason, err error) *refusal {
-	return &refusal{
-		raw:      u.raw,
-		tls:      u.preview.secured,
-		reason:   reason,
-		err:      err,
-		language: u.language,
-		mute:     len(u.preview.data) == 0 && u.seen == 0 && !u.preview.upgrading,
-		early:    u.early,
-		accepted: u.accepted,
+func (c *pending) refusal(reason RefuseReason, err error) *refusal {
+	r := &refusal{reason: reason, err: err, language: c.language, early: c.early, seen: c.seen}
+	if c.decision == nil {
+		return r // it was in the queue of a route
 	}
+	r.seen = max(r.seen, len(c.preview.data))
+	r.mute = r.seen == 0 && c.phase != lobby.Switching
+	return r
 }
 
-func (u *undecided) timeout() *refusal {
-	if u.handshaking != nil {
-		return u.refusal(ReasonTimeout, fmt.Errorf("the TLS handshake was not complete in %v (TLSRoute.HandshakeTimeout)", u.limit()))
+func (c *pending) timeout() *refusal {
+	switch {
+	case c.phase == lobby.Handshaking:
+		return c.refusal(ReasonTimeout, fmt.Errorf("the TLS handshake was not complete in %v (Limits.HandshakeTimeout)", c.limit()))
+	case c.opening.Ready():
+		return c.refusal(ReasonIdle, fmt.Errorf("the client made no request in %v (Limits.IdleTimeout)", c.limit()))
+	case c.seen == 0:
+		return c.refusal(ReasonTimeout, fmt.Errorf("the client sent nothing in %v (Limits.DecideTimeout)", c.limit()))
 	}
-	if u.idle() {
-		return u.refusal(ReasonIdle, fmt.Errorf("the client made no request in %v (Mux.IdleTimeout)", u.mux.idleTimeout()))
-	}
-	what := "sent nothing"
-	if u.seen > 0 {
-		what = fmt.Sprintf("sent %d bytes, on which no route could decide,", u.seen)
-	}
-	return u.refusal(ReasonTimeout, fmt.Errorf("the client %s in %v (Mux.DecideTimeout)", what, u.mux.decideTimeout()))
+	return c.refusal(ReasonTimeout, fmt.Errorf("the client sent %d bytes in %v, on which no route could decide (Limits.DecideTimeout)", c.seen, c.limit()))
 }
 
-func (u *undecided) tooLong() *refusal {
-	u.language = u.preview.language()
-	return u.refusal(ReasonTooLong,
-		fmt.Errorf("no route could decide on the first %d bytes (Mux.MaxPreviewBytes)", len(u.preview.data)))
+func (c *pending) tooLong() *refusal {
+	c.language = c.preview.language()
+	return c.refusal(ReasonTooLong, fmt.Errorf("no route could decide on the first %d bytes (Limits.MaxPreviewBytes)", len(c.preview.data)))
 }
 
-func (u *undecided) gone(err error) *refusal {
-	r := u.refusal(ReasonGone, fmt.Errorf("the connection ended before it had a route: %w", err))
+func (c *pending) clientClosed(err error) *refusal {
+	r := c.refusal(ReasonClientClosed, fmt.Errorf("the connection ended before it had a route: %w", err))
 	r.mute = true
 	return r
 }
 
-// interruption is the refusal for which u was interrupted. The caller holds mux.mu, or knows that u was.
-func (u *undecided) interruption() *refusal {
-	if u.interrupted == ReasonTooMany {
-		return u.refusal(ReasonTooMany,
-			errors.New("too many connections were without a route (Mux.MaxUndecided, or no files left), and this one for longest"))
+// interruption is the refusal for which c was interrupted.
+func (c *pending) interruption() *refusal {
+	return c.refusal(interruptionOf(c.mux.lobby.Interrupted(&c.Entry)))
+}
+
+func interruptionOf(cause lobby.Cause) (RefuseReason, error) {
+	if cause == lobby.Crowded {
+		return ReasonTooMany, errors.New("evicted as the oldest connection without a server " +
+			"(Limits.MaxUndecided or MaxUndecidedBytes reached, or no file descriptors left)")
 	}
-	return u.refusal(ReasonShutdown, errors.New("the mux was stopped before the connection had a route"))
+	return ReasonShutdown, errors.New("the mux was stopped before the connection had a server")
+}
+
+// turnedAway refuses an HTTP/2 client that has asked for nothing without a word.
+func (c *pending) turnedAway() *refusal {
+	r := c.refusal(ReasonNoRoute, errors.New("no route matched; the client speaks HTTP/2, and has asked for nothing"))
+	switch s := &c.search; {
+	case c.requests != nil, s.next < len(s.routes) && s.routes[s.next].isClosed():
+		r = c.refusal(ReasonRouteClosed, errRouteClosed)
+	case c.tls == nil && c.mux.tlsOnly(speaksHTTP2):
+		r = c.plainHTTP()
+	}
+	r.mute, r.answered = false, true
+	return r
 }
 
 // unmatched refuses a connection that no route can take any more.
-func (u *undecided) unmatched() *refusal {
-	p := &u.preview
-	if len(p.data) == 0 && p.ended {
-		return u.gone(io.EOF)
+func (c *pending) unmatched() *refusal {
+	p := &c.preview
+	if len(p.data) == 0 && p.end == eof {
+		return c.clientClosed(io.EOF)
 	}
-	u.language = p.language()
-	if p.ended && p.incomplete() {
-		return u.refusal(ReasonGone, fmt.Errorf("the client stopped sending after %d bytes, before it had a route", len(p.data)))
+	c.language = p.language()
+	if p.end == eof && p.incomplete() {
+		return c.refusal(ReasonClientClosed, fmt.Errorf("the client stopped sending after %d bytes, before it had a route", len(p.data)))
 	}
-	r := u.refusal(ReasonNoRoute, fmt.Errorf("no route takes it; its first bytes are %s: %.32q", describe(u.language), p.data))
-	switch u.language {
+	r := c.refusal(ReasonNoRoute, fmt.Errorf("no route takes it; its first bytes are %s: %.32q", describe(c.language), p.data))
+	switch c.language {
 	case ProtocolHTTP1:
-		if p.secured == nil && u.mux.tlsOnly(speaksHTTP1) {
-			r = u.plainHTTP()
+		if p.secured == nil && c.mux.tlsOnly(speaksHTTP1) {
+			r = c.plainHTTP()
 		}
 		method, ok := p.http1.Method()
 		r.noBody = ok && string(method.Of(p.data)) == http.MethodHead
@@ -178,8 +188,8 @@ func (u *undecided) unmatched() *refusal {
 			r.err = fmt.Errorf("malformed HTTP/1 request: %s", p.http1.Err().Reason)
 		}
 	case ProtocolHTTP2:
-		if p.secured == nil && u.mux.tlsOnly(speaksHTTP2) {
-			r = u.plainHTTP()
+		if p.secured == nil && c.mux.tlsOnly(speaksHTTP2) {
+			r = c.plainHTTP()
 		}
 		switch p.parseHTTP2() {
 		case h2.Complete:
@@ -204,112 +214,17 @@ func describe(p Protocol) string {
 	return p.String()
 }
 
-// refuse counts, reports and answers a refused connection, and closes it. It takes as long as the client needs to read
-// the answer, within bounds.
-func (m *Mux) refuse(c net.Conn, rt *route, r *refusal) {
-	now := time.Now()
-	m.counters.refused[r.reason].Add(1)
-	name := ""
-	if rt != nil {
-		name = rt.name
-	}
-	c.SetReadDeadline(now.Add(lingerTime)) // see decide: it may have to be read who the client is
-	r.err = fmt.Errorf("oneport: refused %v on %v: %w", c.RemoteAddr(), c.LocalAddr(), r.err)
-	alpn := ""
-	if r.tls != nil {
-		alpn = r.tls.NegotiatedProtocol
-	}
-	if m.OnRefuse != nil {
-		m.callOnRefuse(Refused{
-			Conn:          r.raw,
-			TLS:           r.tls,
-			Route:         name,
-			Protocol:      r.language,
-			EarlySettings: r.early,
-			Reason:        r.reason,
-			Err:           r.err,
-			Waited:        now.Sub(r.accepted),
-		})
-	}
-	level := slog.LevelWarn
-	switch r.reason {
-	case ReasonGone, ReasonIdle, ReasonShutdown:
-		level = slog.LevelDebug
-	case ReasonTimeout:
-		if r.mute {
-			level = slog.LevelDebug
-		}
-	}
-	if m.OnRefuse != nil {
-		level = slog.LevelDebug
-	}
-	if skipped, ok := m.refusals.allow(r.reason, now); ok {
-		m.log(level, r.err.Error(), slog.String("reason", r.reason.String()), slog.String("route", name),
-			slog.String("alpn", alpn), slog.Int("not_logged", skipped))
-	}
-	if r.mute {
-		c.Close()
-		return
-	}
-	var answer []byte
-	if !r.said {
-		answer = r.answer(now)
-	}
-	m.sendOff(c, answer)
-}
-
-func (m *Mux) callOnRefuse(r Refused) {
-	defer func() {
-		if v := recover(); v != nil {
-			m.logPanic("the hook OnRefuse", r.Conn, v)
-		}
-	}()
-	m.OnRefuse(r)
-}
-
-// The bounds on what a refused client is granted to read its answer.
-const (
-	lingerTime  = time.Second
-	lingerBytes = 256 << 10
-)
-
-// sendOff writes the answer and closes the connection so that the client can read it. Closing a socket with unread
-// bytes, or one to which more come, sends a RST that makes the client's system discard what it has not read yet
-// (RFC 9112, 9.6). So it closes the writing side only, and takes what the client still sends until that closes too.
-func (m *Mux) sendOff(c net.Conn, answer []byte) {
-	defer c.Close()
-	cw, ok := c.(closeWriter)
-	if err := c.SetDeadline(time.Now().Add(lingerTime)); err != nil {
-		return
-	}
-	if len(answer) > 0 {
-		if _, err := c.Write(answer); err != nil {
-			return
-		}
-	}
-	if !ok || cw.CloseWrite() != nil {
-		return
-	}
-	buf := m.buffers.get()
-	defer m.buffers.put(buf)
-	for total := 0; total < lingerBytes; {
-		n, err := c.Read(*buf)
-		if err != nil {
-			return
-		}
-		total += n
-	}
-}
-
-// answer is the refusal in the client's language. For a language that is not known it is empty.
+// answer returns the refusal in the client's language. For an unknown language it is empty.
 func (r *refusal) answer(now time.Time) []byte {
-	switch r.language {
-	case ProtocolHTTP1:
-		return r.answerHTTP1(now)
-	case ProtocolHTTP2:
-		return r.answerHTTP2()
-	case ProtocolTLS:
-		return r.answerTLS()
+	switch {
+	case r.answered:
+		return nil
+	case r.language == ProtocolHTTP1:
+		return refusing.HTTP1{Status: r.statusHTTP1(), Header: r.header, Sentence: r.sentence(), NoBody: r.noBody}.Append(nil, now)
+	case r.language == ProtocolHTTP2:
+		return refusing.HTTP2{Started: r.early, LastStream: r.stream, Code: r.codeHTTP2(), Sentence: r.sentence()}.Append(nil)
+	case r.language == ProtocolTLS:
+		return r.alertTLS()
 	}
 	return nil
 }
@@ -330,7 +245,7 @@ func (r *refusal) sentence() string {
 		return "The head of the request is too long."
 	case ReasonProtocolError:
 		return "The request is malformed."
-	case ReasonGone:
+	case ReasonClientClosed:
 		return "The request is incomplete."
 	case ReasonTooMany, ReasonQueueFull:
 		return "The server is overloaded. Try again later."
@@ -340,75 +255,78 @@ func (r *refusal) sentence() string {
 	return "Internal error."
 }
 
-// answerHTTP1 is a response of RFC 9112, 4.
-func (r *refusal) answerHTTP1(now time.Time) []byte {
-	status := r.status
-	if status == 0 {
-		switch r.reason {
-		case ReasonNoRoute:
-			status = http.StatusNotFound
-		case ReasonTimeout:
-			status = http.StatusRequestTimeout
-		case ReasonTooLong:
-			status = http.StatusRequestHeaderFieldsTooLarge
-		case ReasonProtocolError, ReasonGone:
-			status = http.StatusBadRequest
-		case ReasonTooMany, ReasonQueueFull, ReasonRouteClosed, ReasonShutdown:
-			status = http.StatusServiceUnavailable
-		default:
-			status = http.StatusInternalServerError
-		}
+// statusHTTP1 is the status of a response.
+func (r *refusal) statusHTTP1() int {
+	if r.status != 0 {
+		return r.status
 	}
-	content := r.sentence() + "\n"
-	b := fmt.Appendf(nil, "HTTP/1.1 %d %s\r\n", status, http.StatusText(status))
-	b = fmt.Appendf(b, "Date: %s\r\n", now.UTC().Format(http.TimeFormat)) // RFC 9110, 6.6.1
-	b = fmt.Appendf(b, "%sContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n",
-		r.header, len(content))
-	if r.noBody {
-		return b
+	switch r.reason {
+	case ReasonNoRoute:
+		return http.StatusNotFound
+	case ReasonTimeout:
+		return http.StatusRequestTimeout
+	case ReasonTooLong:
+		return http.StatusRequestHeaderFieldsTooLarge
+	case ReasonProtocolError, ReasonClientClosed:
+		return http.StatusBadRequest
+	case ReasonTooMany, ReasonQueueFull, ReasonRouteClosed, ReasonShutdown:
+		return http.StatusServiceUnavailable
 	}
-	return append(b, content...)
+	return http.StatusInternalServerError
 }
 
-// answerHTTP2 is SETTINGS, which have to be a server's first frame (RFC 9113, 3.4), and GOAWAY (6.8). A client may try
-// a stream above the last one that GOAWAY names again on another connection, which helps where the reason passes.
-func (r *refusal) answerHTTP2() []byte {
-	code := r.code
-	if !r.goAway {
-		switch r.reason {
-		case ReasonNoRoute, ReasonTooMany, ReasonQueueFull:
-			code = http2.ErrCodeRefusedStream
-		case ReasonTimeout, ReasonIdle, ReasonRouteClosed, ReasonShutdown, ReasonGone:
-			code = http2.ErrCodeNo
-		case ReasonTooLong:
-			code = http2.ErrCodeEnhanceYourCalm
-		case ReasonProtocolError:
-			code = http2.ErrCodeProtocol
-		default:
-			code = http2.ErrCodeInternal
-		}
+// codeHTTP2 is the error code of GOAWAY.
+func (r *refusal) codeHTTP2() http2.ErrCode {
+	if r.goAway {
+		return r.code
 	}
-	var b []byte
-	if !r.early {
-		b = h2.AppendSettings(b)
+	switch r.reason {
+	case ReasonNoRoute, ReasonTooMany, ReasonQueueFull:
+		return http2.ErrCodeRefusedStream
+	case ReasonTimeout, ReasonIdle, ReasonRouteClosed, ReasonShutdown, ReasonClientClosed:
+		return http2.ErrCodeNo
+	case ReasonTooLong:
+		return http2.ErrCodeEnhanceYourCalm
+	case ReasonProtocolError:
+		return http2.ErrCodeProtocol
 	}
-	return h2.AppendGoAway(b, r.stream, code, r.sentence())
+	return http2.ErrCodeInternal
 }
 
-// The alerts of RFC 8446, 6.2.
-const (
-	alertHandshakeFailure = 40
-	alertInternalError    = 80
-)
-
-// answerTLS is a fatal alert in a plaintext record (RFC 8446, 5.1 and 6).
-func (r *refusal) answerTLS() []byte {
-	alert := r.alert
-	if alert == 0 {
-		alert = alertInternalError
-		if r.reason == ReasonNoRoute {
-			alert = alertHandshakeFailure
-		}
+// alertTLS is an alert to a client of which no complete ClientHello was taken.
+func (r *refusal) alertTLS() []byte {
+	switch {
+	case r.alert != 0:
+		return refusing.AppendAlert(nil, r.alert)
+	case r.reason == ReasonNoRoute:
+		return refusing.AppendAlert(nil, refusing.AlertHandshakeFailure)
+	case r.reason == ReasonShutdown, r.reason == ReasonRouteClosed:
+		return refusing.AppendCloseNotify(nil) // the server is not at fault
 	}
-	return []byte{21, 3, 3, 0, 2, 2, alert}
+	return refusing.AppendAlert(nil, refusing.AlertInternalError)
 }
+
+// refuse counts, reports and answers a refused connection, and closes it. It takes as long as the client needs to read
+// the answer, within bounds. Then the connection has left the registry.
+func (m *Mux) refuse(c *pending, rt *route, r *refusal) {
+	defer m.lobby.Leave(&c.Entry)
+	m.lobby.Refuse(&c.Entry)
+	c.raw.SetReadDeadline(time.Now().Add(lingerTime)) // see decide: it may have to be read who the client is
+	name := ""
+	if rt != nil {
+		name = rt.name
+	}
+	m.reportRefused(c.raw, c.tls, c.accepted, name, r)
+	if c.decision != nil {
+		c.source.End() // what was read is not kept while the client reads its answer
+	}
+	if r.mute {
+		c.conn.Close()
+		return
+	}
+	buf := m.buffers.Get()
+	defer m.buffers.Put(buf)
+	refusing.Send(c.conn, r.answer(time.Now()), *buf)
+}
+
+const lingerTime = refusing.LingerTime

@@ -13,6 +13,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	refusing "github.com/oneport-go/oneport/internal/refusal"
+
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
@@ -177,7 +179,7 @@ func TestRefusedTLS(t *testing.T) {
 	if err == nil {
 		c.Close()
 	}
-	if alert, ok := errors.AsType[tls.AlertError](err); !ok || alert != alertHandshakeFailure {
+	if alert, ok := errors.AsType[tls.AlertError](err); !ok || alert != refusing.AlertHandshakeFailure {
 		if opErr, ok := errors.AsType[*net.OpError](err); !ok || !strings.Contains(opErr.Error(), "handshake failure") {
 			t.Errorf("the client got %v, want the alert handshake_failure", err)
 		}
@@ -257,7 +259,7 @@ func TestLingerIsBounded(t *testing.T) {
 	}{
 		{name: "does not close", pause: time.Hour, chunk: 1, time: time.Hour, bytes: 1},
 		{name: "sends slowly", pause: 300 * time.Millisecond, chunk: 1, time: 1200 * time.Millisecond, bytes: 4},
-		{name: "sends fast", chunk: 16 << 10, bytes: lingerBytes},
+		{name: "sends fast", chunk: 16 << 10, bytes: refusing.LingerBytes},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -283,8 +285,8 @@ func TestLingerIsBounded(t *testing.T) {
 					t.Errorf("the connection was closed after %v and %d bytes, want %v and %d", got, sent, tt.time, tt.bytes)
 				}
 				synctest.Wait()
-				if s := m.Stats(); s.Leaving != 0 {
-					t.Errorf("%d connections are still being refused", s.Leaving)
+				if s := m.Stats(); s.Refusing != 0 {
+					t.Errorf("%d connections are still being refused", s.Refusing)
 				}
 			})
 		})
@@ -306,8 +308,8 @@ func TestLeavingIsBounded(t *testing.T) {
 			write(t, client, []byte("GET / HTTP/1.1\r\n\r\n"))
 			readResponse(t, client)
 			synctest.Wait()
-			if s := m.Stats(); s.Leaving > 5 {
-				t.Fatalf("%d connections are being refused at once", s.Leaving)
+			if s := m.Stats(); s.Refusing > 5 {
+				t.Fatalf("%d connections are being refused at once", s.Refusing)
 			}
 		}
 	})

@@ -120,12 +120,12 @@ func TestAnswerIsNotRead(t *testing.T) {
 		client := dial(t, root)
 		write(t, client, []byte("GET / HTTP/1.1\r\n\r\n"))
 		synctest.Wait()
-		if n := m.Stats().Leaving; n != 1 {
+		if n := m.Stats().Refusing; n != 1 {
 			t.Errorf("%d connections are being refused, want 1", n)
 		}
 		time.Sleep(lingerTime)
 		synctest.Wait()
-		if n := m.Stats().Leaving; n != 0 {
+		if n := m.Stats().Refusing; n != 0 {
 			t.Errorf("after %v, %d connections are being refused", lingerTime, n)
 		}
 	})
@@ -146,7 +146,8 @@ func TestHandshakesAreBounded(t *testing.T) {
 		begun <- struct{}{}
 		return nil, nil
 	}
-	route := m.TLSRoute(TLSRoute{Config: config, HandshakeTimeout: time.Hour}).Match(HTTP1())
+	m.HandshakeTimeout = time.Hour
+	route := m.TLS(config).Match(HTTP1())
 	serve(t, m)
 	var clients []net.Conn
 	for range 4 { // they do not answer the server's part of the handshake

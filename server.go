@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net"
 	"net/http"
@@ -13,10 +14,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"golang.org/x/net/http2/hpack"
-
-	"github.com/oneport-go/oneport/internal/dispatch"
 )
 
 // GRPCServer is what a [Server] needs of a gRPC server. A *grpc.Server of google.golang.org/grpc is one.
@@ -52,16 +49,16 @@ type Server struct {
 	// used otherwise. Its Addr and TLSConfig have no effect.
 	HTTP *http.Server
 
-	// TLSConfig, if not nil, has TLS served on the port as well. See [TLSRoute.Config].
+	// TLSConfig, if not nil, has TLS served on the port as well. See [Mux.TLS].
 	TLSConfig *tls.Config
 
 	// RequireTLS has only TLS served: requests in the clear are answered 400, or redirected.
 	RequireTLS bool
 
-	// RedirectHTTP has requests in the clear, where RequireTLS is set, redirected to https. See [TLSRoute.RedirectHTTP].
+	// RedirectHTTP has requests in the clear, where RequireTLS is set, redirected to https. See [TLSMux.RedirectHTTP].
 	RedirectHTTP bool
 
-	// Upgrade takes HTTP/1.1 requests with "Upgrade: h2c". See [Route.Upgrade] for what is to be said against it.
+	// Upgrade takes HTTP/1.1 requests with "Upgrade: h2c". See [Route.Upgrade] for the risks.
 	Upgrade bool
 
 	// PerConnection has each HTTP/2 connection go to one of the servers as a whole, by its first request. Otherwise each of
@@ -69,14 +66,15 @@ type Server struct {
 	// that costs where a connection has requests of one kind only is in docs/streams.md.
 	PerConnection bool
 
-	// OnDispatch, if not nil, is called for each HTTP/2 connection when its first request is on its way to a server, and
-	// again when the first request for the other one is, unless PerConnection is set. What holds for [Mux.OnMatch] holds
-	// here.
-	OnDispatch func(Dispatched)
+	Limits
+	Hooks
 
-	// Configure, if not nil, is called for the Mux of each listener before the routes for GRPC and HTTP are added. It may
-	// set the fields of the Mux, such as its hooks, and add routes that go before those. DecideTimeout, IdleTimeout,
-	// MaxHeaderListBytes, QueueLength, EarlySettings and Logger apply where requests are dispatched one by one as well.
+	// Logger gets a record for each event: see [Mux.Logger]. Nil means [slog.Default].
+	Logger *slog.Logger
+
+	// Configure, if not nil, is called for the Mux of each listener ([Mux.Addr] says for which) when its fields have been
+	// set from those of the Server, and before the routes for GRPC and HTTP are added. It may change the fields, and add
+	// routes that go before those.
 	Configure func(*Mux)
 
 	once    sync.Once
@@ -85,6 +83,7 @@ type Server struct {
 
 	mu      sync.Mutex
 	ports   map[*port]struct{}
+	ended   Stats // of ports that are no more
 	closing bool
 }
 
@@ -134,18 +133,18 @@ func (s *Server) serve(l net.Listener, config *tls.Config, requireTLS bool) erro
 		return err
 	}
 	m := New(l)
+	m.Limits, m.Hooks, m.Logger = s.Limits, s.Hooks, s.Logger
 	if s.Configure != nil {
 		s.Configure(m)
 	}
 	p := &port{mux: m}
-	if s.GRPC != nil && s.http != nil && !s.PerConnection {
-		p.dispatch(s)
-	}
 	if !requireTLS {
-		p.route(s, m.Route, s.Upgrade)
+		p.route(s, m.Route, m.RequestsRoute, s.Upgrade)
 	}
 	if config != nil {
-		p.route(s, m.TLSRoute(TLSRoute{Name: "tls", Config: config, RedirectHTTP: s.RedirectHTTP}).Route, false)
+		inside := m.TLS(config)
+		inside.RedirectHTTP = s.RedirectHTTP
+		p.route(s, inside.Route, inside.RequestsRoute, false)
 	}
 	if !s.track(p) {
 		l.Close()
@@ -160,12 +159,11 @@ func (s *Server) serve(l net.Listener, config *tls.Config, requireTLS bool) erro
 			// A server that was stopped by itself leaves the others alone.
 			if err := serve(); err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) && !s.isClosing() {
 				failed <- err
-				p.close()
+				p.mux.Close()
 			}
 		})
 	}
 	err := m.Serve()
-	p.close() // if it did not get so far as to do that
 	serving.Wait()
 	select {
 	case cause := <-failed:
@@ -175,94 +173,30 @@ func (s *Server) serve(l net.Listener, config *tls.Config, requireTLS bool) erro
 	}
 }
 
-// Dispatched describes an HTTP/2 connection whose requests a [Server] dispatches one by one.
-type Dispatched struct {
-	Conn          net.Conn // as its route got it; the accepted connection is below, see [Conn.NetConn]
-	Server        string   // that takes part from now on: "grpc" or "http"
-	EarlySettings bool     // an early SETTINGS frame was sent: the first request was not there when the mux looked
-}
-
 // A port is a listener of a Server, with what is behind it.
 type port struct {
-	mux     *Mux
-	streams *dispatch.Dispatcher // of HTTP/2 connections by request, or nil
-	behind  []func() error       // the calls of Serve
-}
-
-// dispatch has the requests of HTTP/2 connections dispatched to both servers.
-func (p *port) dispatch(s *Server) {
-	const toGRPC, toHTTP = 0, 1
-	routes := [][]Matcher{toGRPC: {GRPC()}}
-	limits := dispatch.DefaultLimits()
-	limits.OpenTimeout, limits.IdleTimeout = p.mux.decideTimeout(), p.mux.idleTimeout()
-	limits.MaxHeaderListBytes = orDefault(p.mux.MaxHeaderListBytes, limits.MaxHeaderListBytes)
-	p.streams = &dispatch.Dispatcher{
-		Decide: func(c net.Conn, fields []hpack.HeaderField) int {
-			if MatchStream(c, fields, routes) == toGRPC {
-				return toGRPC
-			}
-			return toHTTP
-		},
-		Limits:        limits,
-		EarlySettings: p.mux.earlySettings(),
-		Logger:        p.mux.Logger,
-	}
-	if s.OnDispatch != nil {
-		names := []string{toGRPC: "grpc", toHTTP: "http"}
-		p.streams.OnServer = func(c net.Conn, target int, early bool) { s.OnDispatch(Dispatched{c, names[target], early}) }
-	}
-	addr := p.mux.root.Addr()
-	for _, serve := range []func(net.Listener) error{toGRPC: s.GRPC.Serve, toHTTP: s.http.Serve} {
-		l := p.streams.Target(addr, p.mux.queueLength())
-		p.behind = append(p.behind, func() error { return serve(l) })
-	}
+	mux    *Mux
+	behind []func() error // the calls of Serve
 }
 
 // route adds the routes that lead to the servers.
-func (p *port) route(s *Server, add func(Route) net.Listener, upgrade bool) {
-	to := func(serve func(net.Listener) error, r Route) {
-		l := add(r)
+func (p *port) route(s *Server, add func(Route) net.Listener, requests func(Route) *RequestMux, upgrade bool) {
+	to := func(serve func(net.Listener) error, l net.Listener) {
 		p.behind = append(p.behind, func() error { return serve(l) })
 	}
-	if p.streams != nil {
-		to(p.acceptStreams, Route{Name: "http2", Matchers: []Matcher{HTTP2()}, Upgrade: upgrade})
-		to(s.http.Serve, Route{Name: "http", Matchers: []Matcher{HTTP1()}})
+	if s.GRPC != nil && s.http != nil && !s.PerConnection {
+		q := requests(Route{Name: "http2", Matchers: []Matcher{HTTP2()}, Upgrade: upgrade})
+		to(s.GRPC.Serve, q.Route(Route{Name: "grpc", Matchers: []Matcher{GRPC()}}))
+		to(s.http.Serve, q.Route(Route{Name: "http", Matchers: []Matcher{Any()}}))
+		to(s.http.Serve, add(Route{Name: "http", Matchers: []Matcher{HTTP1()}}))
 		return
 	}
 	if s.GRPC != nil {
-		to(s.GRPC.Serve, Route{Name: "grpc", Matchers: []Matcher{GRPC()}, Upgrade: upgrade})
+		to(s.GRPC.Serve, add(Route{Name: "grpc", Matchers: []Matcher{GRPC()}, Upgrade: upgrade}))
 	}
 	if s.http != nil {
-		to(s.http.Serve, Route{Name: "http", Matchers: []Matcher{HTTP1(), HTTP2()}, Upgrade: upgrade})
+		to(s.http.Serve, add(Route{Name: "http", Matchers: []Matcher{HTTP1(), HTTP2()}, Upgrade: upgrade}))
 	}
-}
-
-// acceptStreams has the requests of the connections of a route dispatched.
-func (p *port) acceptStreams(l net.Listener) error {
-	for {
-		c, err := l.Accept()
-		if err != nil {
-			return err
-		}
-		p.streams.Handle(c)
-	}
-}
-
-// shutdown stops accepting, and lets what is decided reach its server.
-func (p *port) shutdown(ctx context.Context) error {
-	err := p.mux.Shutdown(ctx)
-	if p.streams != nil {
-		p.streams.Close()
-	}
-	return err
-}
-
-func (p *port) close() error {
-	err := p.mux.Close()
-	if p.streams != nil {
-		p.streams.Close()
-	}
-	return err
 }
 
 // prepare makes the HTTP server ready, once: what it is given is the user's only until then. It reports what cannot work.
@@ -363,6 +297,23 @@ func (s *Server) untrack(p *port) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.ports, p)
+	last := p.mux.Stats()
+	last.Undecided, last.Queued, last.Refusing, last.Passing, last.Shared = 0, 0, 0, 0, 0
+	s.ended.init()
+	s.ended.add(last)
+}
+
+// Stats returns the counts at this moment, of all listeners together. It may be called at any time.
+func (s *Server) Stats() Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var sum Stats
+	sum.init()
+	sum.add(s.ended)
+	for p := range s.ports {
+		sum.add(p.mux.Stats())
+	}
+	return sum
 }
 
 func (s *Server) isClosing() bool {
@@ -379,47 +330,77 @@ func (s *Server) close() []*port {
 	return slices.Collect(maps.Keys(s.ports))
 }
 
-// Shutdown stops the server gracefully: it stops accepting, refuses the connections that have no route yet, lets the
-// others reach GRPC and HTTP, and waits until these have answered the requests that they have, gRPC's streams included.
-// If ctx ends first it cuts off what is left and returns the context's error. A Server cannot be used again after that.
+// Shutdown stops the server gracefully: it stops accepting, decides the connections that came within
+// [Limits.ShutdownGrace] before and refuses the others that have no route yet, lets those that have one reach GRPC and HTTP,
+// and waits until these have answered the requests that they have, gRPC's streams included.
+//
+// If ctx ends first it cuts off what is left and returns the context's error. Handlers that do not heed their own context go
+// on then; Shutdown does not wait for them. A Server cannot be used again after that.
 //
 // Serve can return long before Shutdown does: a program has to wait for Shutdown before it ends.
 func (s *Server) Shutdown(ctx context.Context) error {
-	// The ports go first: with its route closed, a server would lose what is on the way to it.
+	// What is on the way to a server must reach it first: with its listeners closed, it would lose that.
 	ports := s.close()
-	errs := make([]error, len(ports), len(ports)+2)
-	var stopping sync.WaitGroup
+	var settling sync.WaitGroup
+	errs := make([]error, len(ports), 2*len(ports)+2)
 	for i, p := range ports {
-		stopping.Go(func() { errs[i] = p.shutdown(ctx) })
-	}
-	stopping.Wait()
-
-	var grpcErr, httpErr error
-	if s.GRPC != nil {
-		stopping.Go(func() {
-			cutOff := context.AfterFunc(ctx, s.GRPC.Stop)
-			s.GRPC.GracefulStop()
-			if !cutOff() {
-				grpcErr = ctx.Err()
+		settling.Go(func() {
+			errs[i] = p.mux.stopAccepting()
+			if err := p.mux.settle(ctx); err != nil {
+				errs[i] = err
 			}
 		})
+	}
+	settling.Wait()
+
+	stopping := []func() error{}
+	for _, p := range ports {
+		stopping = append(stopping, func() error { return p.mux.Shutdown(ctx) })
+	}
+	if s.GRPC != nil {
+		stopping = append(stopping, func() error { return s.stopGRPC(ctx) })
 	}
 	if s.prepare(); s.http != nil {
-		stopping.Go(func() {
-			if httpErr = s.http.Shutdown(ctx); httpErr != nil {
+		stopping = append(stopping, func() error {
+			err := s.http.Shutdown(ctx)
+			if err != nil {
 				s.http.Close()
 			}
+			return err
 		})
 	}
-	stopping.Wait()
-	return cmp.Or(append(errs, grpcErr, httpErr)...)
+	results := make(chan error, len(stopping))
+	for _, stop := range stopping {
+		go func() { results <- stop() }()
+	}
+	for range stopping {
+		errs = append(errs, <-results)
+	}
+	return cmp.Or(errs...)
+}
+
+// stopGRPC is GracefulStop that ends with ctx.
+func (s *Server) stopGRPC(ctx context.Context) error {
+	done := make(chan struct{})
+	go func() {
+		s.GRPC.GracefulStop()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		// Either may wait for handlers that do not end: GracefulStop of grpc-go does so even after Stop.
+		go s.GRPC.Stop()
+		return ctx.Err()
+	}
 }
 
 // Close stops the server at once, with all its connections. It returns the error of closing a listener, if there is one.
 func (s *Server) Close() error {
 	var errs []error
 	for _, p := range s.close() {
-		errs = append(errs, p.close())
+		errs = append(errs, p.mux.Close())
 	}
 	if s.GRPC != nil {
 		s.GRPC.Stop()

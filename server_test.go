@@ -52,8 +52,9 @@ func (g *countingGRPC) Serve(l net.Listener) error {
 	}
 }
 
-// GracefulStop waits for Stop, as for a stream that does not end.
+// GracefulStop closes the listeners and waits for Stop, as for a stream that does not end.
 func (g *countingGRPC) GracefulStop() {
+	g.closeListeners()
 	close(g.graceful)
 	<-g.stopped
 }
@@ -64,6 +65,10 @@ func (g *countingGRPC) Stop() {
 	default:
 		close(g.stopped)
 	}
+	g.closeListeners()
+}
+
+func (g *countingGRPC) closeListeners() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, l := range g.listeners {
@@ -337,10 +342,10 @@ func TestOnDispatch(t *testing.T) {
 	t.Parallel()
 	dispatched := make(chan Dispatched, 10)
 	g := newCountingGRPC()
-	l := startServer(t, &Server{GRPC: g, Handler: protoHandler, OnDispatch: func(d Dispatched) {
+	l := startServer(t, &Server{GRPC: g, Handler: protoHandler, Hooks: Hooks{OnDispatch: func(d Dispatched) {
 		dispatched <- d
 		panic("is no reason to end the connection")
-	}})
+	}}})
 	client := dial(t, l)
 	write(t, client, capture(t, "grpc-go.1"))
 	early := make([]byte, 15)
@@ -349,14 +354,14 @@ func TestOnDispatch(t *testing.T) {
 	}
 	write(t, client, capture(t, "grpc-go.2"))
 	d := <-dispatched
-	if d.Server != "grpc" || !d.EarlySettings || d.Conn.RemoteAddr().String() != client.LocalAddr().String() {
+	if d.Route != "http2/grpc" || !d.EarlySettings || d.Conn.RemoteAddr().String() != client.LocalAddr().String() {
 		t.Errorf("got %+v", d)
 	}
 	(<-g.conns).Close()
 
 	c := httpClient(t, nil, func(p *http.Protocols) { p.SetUnencryptedHTTP2(true) })
 	get(t, c, "http://"+l.Addr().String())
-	if d := <-dispatched; d.Server != "http" {
+	if d := <-dispatched; d.Route != "http2/http" {
 		t.Errorf("got %+v", d)
 	}
 }
@@ -366,7 +371,7 @@ func TestServerTLSRecords(t *testing.T) {
 	t.Parallel()
 	dispatched := make(chan Dispatched, 1)
 	g := newCountingGRPC()
-	l := startServer(t, &Server{GRPC: g, Handler: protoHandler, TLSConfig: serverTLS(), OnDispatch: func(d Dispatched) { dispatched <- d }})
+	l := startServer(t, &Server{GRPC: g, Handler: protoHandler, TLSConfig: serverTLS(), Hooks: Hooks{OnDispatch: func(d Dispatched) { dispatched <- d }}})
 	conn := &corkedConn{Conn: dial(t, l)}
 	config := clientTLS("h2")
 	config.VerifyConnection = func(tls.ConnectionState) error {
@@ -382,7 +387,7 @@ func TestServerTLSRecords(t *testing.T) {
 	write(t, client, capture(t, "grpc-go.2"))
 	conn.corked = false
 	write(t, conn, conn.held.Bytes())
-	if d := <-dispatched; d.EarlySettings || d.Server != "grpc" {
+	if d := <-dispatched; d.EarlySettings || d.Route != "tls/http2/grpc" {
 		t.Errorf("got %+v", d)
 	}
 	(<-g.conns).Close()

@@ -10,31 +10,45 @@ import (
 // SETTINGS_NO_RFC7540_PRIORITIES = 1.
 //
 // The frame must promise nothing that the server behind will not keep, so every parameter stays at its initial value
-// (RFC 9113, 6.5.2) until the server's own SETTINGS frame, which follows as an ordinary second one, changes it. The
-// exception is this parameter, which a server may not change after its first SETTINGS frame (RFC 9218, 2.1): a
+// (RFC 9113, Section 6.5.2) until the server's own SETTINGS frame, which follows as an ordinary second one, changes it. The
+// exception is this parameter, which a server may not change after its first SETTINGS frame (RFC 9218, Section 2.1): a
 // server that sends 1 later agrees with it, one that omits it changes nothing, and if the early frame left it out, a
 // server that sends 1 later would have clients such as Chrome and nghttp2 end the connection with PROTOCOL_ERROR.
-func DefaultEarlySettings() []http2.Setting {
-	return []http2.Setting{{ID: settingNoRFC7540Priorities, Val: 1}}
+func DefaultEarlySettings() []Setting {
+	return []Setting{{ID: settingNoRFC7540Priorities, Value: 1}}
 }
 
-// settingNoRFC7540Priorities is SETTINGS_NO_RFC7540_PRIORITIES (RFC 9218, 2.1).
-const settingNoRFC7540Priorities http2.SettingID = 0x9
+// settingNoRFC7540Priorities is SETTINGS_NO_RFC7540_PRIORITIES (RFC 9218, Section 2.1).
+const settingNoRFC7540Priorities = 0x9
 
-// frameHeaderLen is the size of a frame header (RFC 9113, 4.1).
+// Setting is a parameter of a SETTINGS frame (RFC 9113, Section 6.5.1).
+type Setting struct {
+	ID    uint16
+	Value uint32
+}
+
+// String returns the name of the parameter, if it has one, and its value.
+func (s Setting) String() string { return s.setting().String() }
+
+func (s Setting) setting() http2.Setting {
+	return http2.Setting{ID: http2.SettingID(s.ID), Val: s.Value}
+}
+
+// frameHeaderLen is the size of a frame header (RFC 9113, Section 4.1).
 const frameHeaderLen = h2.FrameHeaderLen
 
-// earlySettingsDue reports whether the client may wait for ever if the server does not speak now: it has sent the whole
-// preface, so it is an HTTP/2 client; it has not sent a complete header block; and some route cannot decide without one.
-// RFC 9113, 3.4 permits clients to send more at once, "without waiting to receive the server connection preface", and
-// most do. A strict client, such as those of gRPC, waits for it first.
-func earlySettingsDue(p *Preview) bool {
-	return p.parseHTTP2() == h2.Incomplete && p.h2.PrefaceSeen()
+// standIn returns how the connection of a client whose SETTINGS were acknowledged in the server's place goes on with a
+// server: what the server reads first, instead of the client's preface and of the SETTINGS frames that were acknowledged,
+// and what is taken out of either stream. The SETTINGS frames become one, so that it is known what to take out of what the
+// server writes: a server may acknowledge several at once, as net/http does.
+func standIn(settings []http2.Setting, acks, pings int) (first []byte, fromClient, toClient *frameFilter) {
+	first = h2.AppendSettings([]byte(h2.Preface), settings...)
+	return first, &frameFilter{drop: len(h2.Preface), settings: acks, acks: 1, pings: pings}, &frameFilter{acks: 1}
 }
 
 // A frameFilter takes frames out of a stream that the peer at its end must not see: from a client's, the acknowledgement
 // of SETTINGS that the server has not sent, and SETTINGS and PING frames that were answered for it; from a server's,
-// acknowledgements that were sent for it. Acknowledgements come in the order of the SETTINGS frames (RFC 9113, 6.5.3), so
+// acknowledgements that were sent for it. Acknowledgements come in the order of the SETTINGS frames (RFC 9113, Section 6.5.3), so
 // those that are one too many are the first.
 type frameFilter struct {
 	settings, acks, pings int // how many are still to be taken out
@@ -73,20 +87,19 @@ func (f *frameFilter) Filter(b []byte) (n int) {
 			f.n = copy(f.part[:], rest)
 			return n
 		default:
-			length := int(rest[0])<<16 | int(rest[1])<<8 | int(rest[2])
-			typ, ack := http2.FrameType(rest[3]), rest[4]&1 != 0 // the flag is the same bit in both frames
-			switch {
-			case typ == http2.FrameSettings && !ack && f.settings > 0:
+			h := h2.ParseFrameHeader(rest)
+			switch ack := h2.IsACK(h); {
+			case h.Type == http2.FrameSettings && !ack && f.settings > 0:
 				f.settings--
-				f.drop = frameHeaderLen + length
-			case typ == http2.FrameSettings && ack && length == 0 && f.acks > 0:
+				f.drop = h2.FrameLen(h)
+			case h.Type == http2.FrameSettings && ack && h.Length == 0 && f.acks > 0:
 				f.acks--
-				f.drop = frameHeaderLen
-			case typ == http2.FramePing && !ack && f.pings > 0:
+				f.drop = h2.FrameLen(h)
+			case h.Type == http2.FramePing && !ack && f.pings > 0:
 				f.pings--
-				f.drop = frameHeaderLen + length
+				f.drop = h2.FrameLen(h)
 			default:
-				f.skip = frameHeaderLen + length
+				f.skip = h2.FrameLen(h)
 			}
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/oneport-go/oneport/internal/h2"
+	"github.com/oneport-go/oneport/internal/rewind"
 )
 
 // ackFrame is a SETTINGS frame with the ACK flag.
@@ -75,8 +76,8 @@ func TestACKDropped(t *testing.T) {
 			for _, size := range []int{1, 8, 9, 17, 18, 4096} {
 				for i := range len(tt.in) + 1 {
 					for j := i; j <= len(tt.in); j++ {
-						var in inbound
-						in.init(&chunks{[][]byte{[]byte(tt.in[i:j]), []byte(tt.in[j:])}, io.EOF}, changes{replay: []byte(tt.in[:i]), fromClient: frameFilter{skip: len(h2.Preface), acks: 1}})
+						var in rewind.Reader
+						in.Init(&chunks{[][]byte{[]byte(tt.in[i:j]), []byte(tt.in[j:])}, io.EOF}, nil, []byte(tt.in[:i]), &frameFilter{skip: len(h2.Preface), acks: 1})
 						got, err := readAll(&in, size)
 						if err != nil || got != tt.want {
 							t.Fatalf("replayed %d, then read %d, by %d: got\n%q, %v, want\n%q", i, j-i, size, got, err, tt.want)
@@ -113,9 +114,9 @@ func TestACKAcrossTimeouts(t *testing.T) {
 	const before, after = h2.Preface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00", "\x00\x00\x01\x01\x05\x00\x00\x00\x01\x82"
 	stream := before + ackFrame + after
 	for split := range len(stream) + 1 {
-		var in inbound
+		var in rewind.Reader
 		src := &chunks{[][]byte{[]byte(stream[:split])}, os.ErrDeadlineExceeded}
-		in.init(src, changes{fromClient: frameFilter{skip: len(h2.Preface), acks: 1}})
+		in.Init(src, nil, nil, &frameFilter{skip: len(h2.Preface), acks: 1})
 		first, err := readAll(&in, 100)
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Fatalf("split %d: %v", split, err)
@@ -130,14 +131,14 @@ func TestACKAcrossTimeouts(t *testing.T) {
 
 // TestPassThrough checks that after the acknowledgement reads go to the connection itself, and that nothing is kept.
 func TestPassThrough(t *testing.T) {
-	var in inbound
+	var in rewind.Reader
 	src := &chunks{pieces: [][]byte{[]byte(h2.Preface + ackFrame), []byte("rest")}}
-	in.init(src, changes{fromClient: frameFilter{skip: len(h2.Preface), acks: 1}})
+	in.Init(src, nil, nil, &frameFilter{skip: len(h2.Preface), acks: 1})
 	buf := make([]byte, 100)
 	if n, err := in.Read(buf); n != len(h2.Preface) || err != nil {
 		t.Fatal(n, err)
 	}
-	if !in.plain.Load() || in.ready != nil {
+	if !in.Plain() {
 		t.Error("the connection is still filtered")
 	}
 	if allocs := testing.AllocsPerRun(10, func() { in.Read(buf) }); allocs != 0 {
@@ -156,8 +157,8 @@ func FuzzACKFilter(f *testing.F) {
 			t.Skip()
 		}
 		want := withoutACK(stream)
-		var in inbound
-		in.init(&chunks{[][]byte{bytes.Clone(stream[i:j]), bytes.Clone(stream[j:])}, io.EOF}, changes{replay: bytes.Clone(stream[:i]), fromClient: frameFilter{skip: len(h2.Preface), acks: 1}})
+		var in rewind.Reader
+		in.Init(&chunks{[][]byte{bytes.Clone(stream[i:j]), bytes.Clone(stream[j:])}, io.EOF}, nil, bytes.Clone(stream[:i]), &frameFilter{skip: len(h2.Preface), acks: 1})
 		if got, err := readAll(&in, size); err != nil || got != string(want) {
 			t.Fatalf("got\n%q, %v, want\n%q", got, err, want)
 		}
@@ -190,22 +191,22 @@ func TestEarlySettings(t *testing.T) {
 	strict := string(capture(t, "grpc-go.1"))
 	for _, tt := range []struct {
 		name     string
-		settings []http2.Setting
+		settings []Setting
 		routes   []Matcher
 		sends    string
 		want     string // the frame
 	}{
 		{name: "default", routes: []Matcher{GRPC()}, sends: strict,
 			want: "\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x09\x00\x00\x00\x01"},
-		{name: "empty", routes: []Matcher{GRPC()}, sends: strict, settings: []http2.Setting{},
+		{name: "empty", routes: []Matcher{GRPC()}, sends: strict, settings: []Setting{},
 			want: "\x00\x00\x00\x04\x00\x00\x00\x00\x00"},
-		{name: "the user's", routes: []Matcher{GRPC()}, sends: strict, settings: []http2.Setting{{ID: 0x9, Val: 1}, {ID: http2.SettingMaxConcurrentStreams, Val: 100}},
+		{name: "the user's", routes: []Matcher{GRPC()}, sends: strict, settings: []Setting{{ID: 0x9, Value: 1}, {ID: uint16(http2.SettingMaxConcurrentStreams), Value: 100}},
 			want: "\x00\x00\x0c\x04\x00\x00\x00\x00\x00\x00\x09\x00\x00\x00\x01\x00\x03\x00\x00\x00\x64"},
 		{name: "below others", routes: []Matcher{HTTP1(), TLS(), SSH(), Header("a", "b"), HTTP2()}, sends: strict,
 			want: "\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x09\x00\x00\x00\x01"},
 		{name: "preface alone", routes: []Matcher{Path("/")}, sends: h2.Preface,
 			want: "\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x09\x00\x00\x00\x01"},
-		{name: "a blocking reader", routes: []Matcher{ReaderFunc(func(r io.Reader) bool { io.Copy(io.Discard, r); return true })}, sends: strict,
+		{name: "a blocking reader", routes: []Matcher{ReadMatcher(func(r io.Reader) bool { io.Copy(io.Discard, r); return true })}, sends: strict,
 			want: "\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x09\x00\x00\x00\x01"},
 		{name: "the preface decides", routes: []Matcher{HTTP1(), HTTP2(), GRPC()}, sends: strict},
 		{name: "preface incomplete", routes: []Matcher{GRPC()}, sends: h2.Preface[:23]},
@@ -233,7 +234,7 @@ func TestEarlySettings(t *testing.T) {
 				// More of what does not decide brings no second one.
 				write(t, client, []byte("\x00\x00\x08\x06\x00\x00\x00\x00\x00 a ping "))
 			}
-			client.(closeWriter).CloseWrite()
+			client.(interface{ CloseWrite() error }).CloseWrite()
 			if early := <-decided; early != (tt.want != "") {
 				t.Errorf("early SETTINGS sent: %v", early)
 			}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/oneport-go/oneport/internal/h2"
+	"github.com/oneport-go/oneport/internal/h2open"
 )
 
 const (
@@ -28,7 +29,7 @@ const (
 // without a server, what the server reads when there is one, and what the client gets of what the server writes.
 func TestStandIn(t *testing.T) {
 	t.Parallel()
-	early := string(h2.AppendSettings(nil, DefaultEarlySettings()...))
+	early := string(h2.AppendSettings(nil, settingsOf(DefaultEarlySettings())...))
 	const start = h2.Preface + settingsFrame
 	for _, tt := range []struct {
 		name   string
@@ -78,7 +79,7 @@ func TestStandIn(t *testing.T) {
 					go func() {
 						for i, b := range tt.sends {
 							if i > 0 {
-								time.Sleep(2 * restTime)
+								time.Sleep(2 * h2open.RestTime)
 							}
 							io.WriteString(client, b)
 						}
@@ -133,12 +134,12 @@ func TestStandInOverTCP(t *testing.T) {
 	go func() {
 		buffers.WriteTo(server)
 		io.Copy(server, strings.NewReader(dataFrame))
-		server.(closeWriter).CloseWrite()
+		server.(interface{ CloseWrite() error }).CloseWrite()
 	}()
 	if got, err := io.ReadAll(client); err != nil || string(got) != settingsFrame+dataFrame+dataFrame {
 		t.Errorf("the client read %q, %v", got, err)
 	}
-	if c, ok := server.(*Conn); !ok || !c.out.plain.Load() {
+	if c, ok := server.(*Conn); !ok || !c.out.Plain() {
 		t.Errorf("a %T is still filtered", server)
 	}
 }

@@ -2,91 +2,167 @@ package oneport
 
 import (
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
+
+	"github.com/oneport-go/oneport/internal/lobby"
 )
 
-// Stats are the counts of a [Mux] at one moment. Every accepted connection is in exactly one of Matched, Refused,
-// Undecided and Queued, but for those on the way from one to the next.
+// Stats are the counts of a [Mux] or a [Server] at one moment. Every accepted connection is in exactly one of Matched,
+// Refused, Undecided and Queued, but for those on the way from one to the next.
 type Stats struct {
-	Accepted      uint64                  // connections that the listener below has given
-	Matched       uint64                  // those that a route's server has accepted
-	Refused       map[RefuseReason]uint64 // those that were closed before that; only reasons that occurred
-	ALPN          map[string]uint64       // TLS handshakes that the mux has completed, by negotiated protocol, "" for none
-	BareHTTP2     uint64                  // connections that have spoken HTTP/2 inside TLS without ALPN
-	Undecided     int                     // those without a route at the moment
-	Leaving       int                     // those of Refused that are still being answered
-	Queued        int                     // those in the routes' queues at the moment
-	Upgraded      uint64                  // connections that have become HTTP/2 by Upgrade: h2c
-	EarlySettings uint64                  // connections to which early SETTINGS were sent
-	AcceptErrors  uint64                  // errors of Accept that were waited out
-	Routes        []RouteStats            // in order; in the place of a [TLSRoute] those inside it
+	Accepted uint64                  // connections that the listener below has given
+	Matched  uint64                  // those that a server has accepted
+	Refused  map[RefuseReason]uint64 // those that were closed before that; only reasons that occurred
+
+	// Connections at the moment.
+	Undecided int // those that no server will have unless something more happens
+	Queued    int // those in the routes' queues
+	Refusing  int // those of Refused that are still being answered
+	Passing   int // those of Matched whose requests are dispatched, and have all been for one server
+	Shared    int // those of Matched whose requests are dispatched, and were for several servers
+
+	Split uint64 // connections that were Passing first and Shared later, or Shared from the start
+
+	ALPN             map[string]uint64 // TLS handshakes that the mux has completed, by negotiated protocol, "" for none
+	HTTP2WithoutALPN uint64            // connections that have spoken HTTP/2 inside TLS without ALPN
+	Upgraded         uint64            // connections that have become HTTP/2 by Upgrade: h2c
+	EarlySettings    uint64            // connections to which early SETTINGS were sent
+	AcceptErrors     uint64            // errors of Accept that were retried
+	Abused           uint64            // dispatched connections that were ended for going over one of the Limits
+
+	Routes []RouteStats // in order; those inside a TLSMux or a RequestMux in its place
 }
 
 // RouteStats are the counts of a route.
 type RouteStats struct {
-	Name    string
+	Name    string // unique in its Mux
 	Matched uint64 // connections that the route's server has accepted
 	Queued  int    // those in the route's queue at the moment
+
+	// Requests are those that went to the route's server, where requests are dispatched one by one; else 0. The last route
+	// of a [RequestMux] has the name "none", and counts the requests that no server was sent: those that no route took, and,
+	// as Refused, those for which their server had no place.
+	Requests uint64
+	Refused  uint64
+}
+
+func (s *Stats) init() {
+	if s.Refused == nil {
+		s.Refused, s.ALPN = make(map[RefuseReason]uint64), make(map[string]uint64)
+	}
+}
+
+// add adds the counts of another Mux of the same Server.
+func (s *Stats) add(t Stats) {
+	s.Accepted += t.Accepted
+	s.Matched += t.Matched
+	s.Undecided += t.Undecided
+	s.Queued += t.Queued
+	s.Refusing += t.Refusing
+	s.Passing += t.Passing
+	s.Split += t.Split
+	s.Shared += t.Shared
+	s.HTTP2WithoutALPN += t.HTTP2WithoutALPN
+	s.Upgraded += t.Upgraded
+	s.EarlySettings += t.EarlySettings
+	s.AcceptErrors += t.AcceptErrors
+	s.Abused += t.Abused
+	for reason, n := range t.Refused {
+		s.Refused[reason] += n
+	}
+	for protocol, n := range t.ALPN {
+		s.ALPN[protocol] += n
+	}
+	for _, r := range t.Routes {
+		i := slices.IndexFunc(s.Routes, func(have RouteStats) bool { return have.Name == r.Name })
+		if i < 0 {
+			s.Routes = append(s.Routes, r)
+			continue
+		}
+		have := &s.Routes[i]
+		have.Matched += r.Matched
+		have.Queued += r.Queued
+		have.Requests += r.Requests
+		have.Refused += r.Refused
+	}
 }
 
 // Stats returns the counts at this moment. It may be called at any time and costs little.
 func (m *Mux) Stats() Stats {
 	s := Stats{
-		Accepted:      m.counters.accepted.Load(),
-		Refused:       make(map[RefuseReason]uint64),
-		BareHTTP2:     m.counters.bareHTTP2.Load(),
-		Upgraded:      m.counters.upgraded.Load(),
-		EarlySettings: m.counters.earlySettings.Load(),
-		AcceptErrors:  m.counters.acceptErrors.Load(),
+		Accepted:         m.counters.accepted.Load(),
+		Refused:          make(map[RefuseReason]uint64),
+		ALPN:             m.counters.alpnCounts(),
+		HTTP2WithoutALPN: m.counters.withoutALPN.Load(),
+		Upgraded:         m.counters.upgraded.Load(),
+		EarlySettings:    m.counters.earlySettings.Load(),
+		AcceptErrors:     m.counters.acceptErrors.Load(),
+		Abused:           m.counters.abused.Load(),
+		Matched:          m.counters.dispatched.Load(),
 	}
 	for rt := range m.allRoutes {
-		if rt.secure != nil {
-			continue // counted inside
+		switch {
+		case rt.tls != nil:
+			// counted inside
+		case rt.requests != nil:
+			now, total := rt.requests.engine.Shared()
+			s.Shared += now
+			s.Split += total
+			s.Routes = append(s.Routes, rt.requests.stats()...)
+		default:
+			r := RouteStats{Name: rt.name, Matched: rt.matched.Load(), Queued: rt.queue.Len()}
+			s.Matched += r.Matched
+			s.Routes = append(s.Routes, r)
 		}
-		r := RouteStats{Name: rt.name, Matched: rt.matched.Load(), Queued: len(rt.queue)}
-		s.Matched += r.Matched
-		s.Queued += r.Queued
-		s.Routes = append(s.Routes, r)
 	}
 	for i := range m.counters.refused {
 		if n := m.counters.refused[i].Load(); n > 0 {
 			s.Refused[RefuseReason(i)] = n
 		}
 	}
-	m.mu.Lock()
-	s.Undecided, s.Leaving = m.waiting.n, m.leaving.n
-	s.ALPN = maps.Clone(m.alpn)
-	m.mu.Unlock()
+	for phase, n := range m.lobby.Counts() {
+		switch p := lobby.Phase(phase); {
+		case p.Undecided():
+			s.Undecided += n
+		case p == lobby.Queued:
+			s.Queued = n
+		case p == lobby.Dispatched:
+			s.Passing = max(0, n-s.Shared)
+		case p == lobby.Refusing:
+			s.Refusing = n
+		}
+	}
 	return s
 }
 
 type counters struct {
 	accepted      atomic.Uint64
-	bareHTTP2     atomic.Uint64
+	dispatched    atomic.Uint64
+	withoutALPN   atomic.Uint64
 	upgraded      atomic.Uint64
 	earlySettings atomic.Uint64
 	acceptErrors  atomic.Uint64
+	abused        atomic.Uint64
 	refused       [reasons]atomic.Uint64
+
+	mu   sync.Mutex
+	alpn map[string]uint64 // how many connections inside TLS have negotiated which protocol
 }
 
-// logLimiter lets one record per second and reason through, so that a flood of bad connections is no flood of records.
-type logLimiter struct {
-	mu      sync.Mutex
-	last    [reasons]time.Time
-	skipped [reasons]int
-}
-
-// allow reports whether to log now, and how many records of the reason were not logged since the last one.
-func (l *logLimiter) allow(reason RefuseReason, now time.Time) (skipped int, ok bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if now.Sub(l.last[reason]) < time.Second {
-		l.skipped[reason]++
-		return 0, false
+// negotiated counts a TLS handshake.
+func (c *counters) negotiated(protocol string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.alpn == nil {
+		c.alpn = make(map[string]uint64)
 	}
-	skipped = l.skipped[reason]
-	l.last[reason], l.skipped[reason] = now, 0
-	return skipped, true
+	c.alpn[protocol]++
+}
+
+func (c *counters) alpnCounts() map[string]uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return maps.Clone(c.alpn)
 }

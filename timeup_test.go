@@ -12,7 +12,7 @@ import (
 
 // untilTimeUp is a matcher that reads to the end and takes the connection if that is because its time is up.
 func untilTimeUp(want string) Matcher {
-	return ReaderFunc(func(r io.Reader) bool {
+	return ReadMatcher(func(r io.Reader) bool {
 		got, err := io.ReadAll(r)
 		return string(got) == want && errors.Is(err, os.ErrDeadlineExceeded)
 	})
@@ -34,13 +34,13 @@ var timeUpCases = []struct {
 	{"nobody", "GET /", []Matcher{HTTP1(), untilTimeUp("")}, -1},
 }
 
-// TestTimeUpAsk checks who gets a connection whose time is up, and that every byte is still there.
-func TestTimeUpAsk(t *testing.T) {
+// TestTimeoutRematch checks who gets a connection whose time is up, and that every byte is still there.
+func TestTimeoutRematch(t *testing.T) {
 	t.Parallel()
 	check := func(t *testing.T, root net.Listener, timeout time.Duration, i int) {
 		tt := timeUpCases[i]
 		m := newMux(root)
-		m.WhenTimeUp, m.DecideTimeout = TimeUpAsk, timeout
+		m.TimeoutPolicy, m.DecideTimeout = TimeoutRematch, timeout
 		refused := make(chan Refused, 1)
 		m.OnRefuse = func(r Refused) { refused <- r }
 		var routes []net.Listener
@@ -85,7 +85,7 @@ func TestTimeUpIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		root := newPipeListener()
 		m := newMux(root)
-		m.WhenTimeUp = TimeUpAsk
+		m.TimeoutPolicy = TimeoutRematch
 		refused := make(chan Refused, 1)
 		m.OnRefuse = func(r Refused) { refused <- r }
 		m.Match(GRPC())

@@ -72,26 +72,26 @@ func TestTLSMatchers(t *testing.T) {
 		want    Verdict
 		n       int
 	}{
-		{ServerName("api.example.com"), "openssl-tls13.1", Match, whole},
-		{ServerName("other.test", "*.EXAMPLE.com"), "openssl-tls13.1", Match, whole},
-		{ServerName("*.com"), "openssl-tls13.1", NoMatch, whole},
-		{ServerName("app.example.com"), "chromium-tls.1", Match, whole},
-		{ServerName("*"), "openssl-tls12-noalpn.1", NoMatch, whole},
-		{ServerName("api.example.com"), "curl-http1.1", NoMatch, 1},
-		{ALPN("h2"), "openssl-tls13.1", Match, whole},
-		{ALPN("h3", "http/1.1"), "openssl-tls13.1", Match, whole},
-		{ALPN("h3"), "openssl-tls13.1", NoMatch, whole},
-		{ALPN("h2"), "chromium-tls.1", Match, whole},
-		{ALPN("h2"), "openssl-tls12-noalpn.1", NoMatch, whole},
-		{ALPN("h2"), "curl-h2c-prior.1", NoMatch, 1},
-		{TLSVersion(tls.VersionTLS13, 0), "openssl-tls13.1", Match, whole},
-		{TLSVersion(tls.VersionTLS13, 0), "openssl-tls12-noalpn.1", NoMatch, whole},
-		{TLSVersion(0, tls.VersionTLS12), "openssl-tls12-noalpn.1", Match, whole},
-		{TLSVersion(0, tls.VersionTLS11), "chromium-tls.1", NoMatch, whole},
-		{TLSVersion(tls.VersionTLS13, tls.VersionTLS13), "chromium-tls.1", Match, whole},
-		{TLSVersion(0, 0), "grpc-go.1", NoMatch, 1},
-		{Not(ServerName("x.test")), "chromium-tls.1", Match, whole},
-		{All(ServerName("*.example.com"), ALPN("h2"), TLSVersion(tls.VersionTLS13, 0)), "chromium-tls.1", Match, whole},
+		{ServerName("api.example.com"), "openssl-tls13.1", Yes, whole},
+		{ServerName("other.test", "*.EXAMPLE.com"), "openssl-tls13.1", Yes, whole},
+		{ServerName("*.com"), "openssl-tls13.1", No, whole},
+		{ServerName("app.example.com"), "chromium-tls.1", Yes, whole},
+		{ServerName("*"), "openssl-tls12-noalpn.1", No, whole},
+		{ServerName("api.example.com"), "curl-http1.1", No, 1},
+		{ALPN("h2"), "openssl-tls13.1", Yes, whole},
+		{ALPN("h3", "http/1.1"), "openssl-tls13.1", Yes, whole},
+		{ALPN("h3"), "openssl-tls13.1", No, whole},
+		{ALPN("h2"), "chromium-tls.1", Yes, whole},
+		{ALPN("h2"), "openssl-tls12-noalpn.1", No, whole},
+		{ALPN("h2"), "curl-h2c-prior.1", No, 1},
+		{TLSVersion(tls.VersionTLS13, 0), "openssl-tls13.1", Yes, whole},
+		{TLSVersion(tls.VersionTLS13, 0), "openssl-tls12-noalpn.1", No, whole},
+		{TLSVersion(0, tls.VersionTLS12), "openssl-tls12-noalpn.1", Yes, whole},
+		{TLSVersion(0, tls.VersionTLS11), "chromium-tls.1", No, whole},
+		{TLSVersion(tls.VersionTLS13, tls.VersionTLS13), "chromium-tls.1", Yes, whole},
+		{TLSVersion(0, 0), "grpc-go.1", No, 1},
+		{Not(ServerName("x.test")), "chromium-tls.1", Yes, whole},
+		{All(ServerName("*.example.com"), ALPN("h2"), TLSVersion(tls.VersionTLS13, 0)), "chromium-tls.1", Yes, whole},
 	} {
 		hello := capture(t, tt.capture)
 		want := tt.n
@@ -108,13 +108,13 @@ func TestPreviewClientHello(t *testing.T) {
 	t.Parallel()
 	hello, v := previewOf(capture(t, "openssl-tls12-noalpn.1")).ClientHello()
 	want := &ClientHello{Versions: []uint16{tls.VersionTLS12, tls.VersionTLS11, tls.VersionTLS10}}
-	if v != Match || !cmp.Equal(hello, want) {
+	if v != Yes || !cmp.Equal(hello, want) {
 		t.Errorf("%+v, %v", hello, v)
 	}
 	if _, v := previewOf(capture(t, "chromium-tls.1")[:2018]).ClientHello(); v != Undecided {
 		t.Errorf("%v of a ClientHello less its last byte", v)
 	}
-	if _, v := previewOf([]byte("GET")).ClientHello(); v != NoMatch {
+	if _, v := previewOf([]byte("GET")).ClientHello(); v != No {
 		t.Errorf("%v of HTTP", v)
 	}
 }
@@ -254,7 +254,7 @@ func TestTermination(t *testing.T) {
 					}
 				}
 				i := <-matched
-				if i.TLS == nil || i.TLS.NegotiatedProtocol != tt.alpn || i.Route != "http" {
+				if i.TLS == nil || i.TLS.NegotiatedProtocol != tt.alpn || i.Route != "tls/http" {
 					t.Errorf("matched: %+v", i)
 				}
 				if _, ok := i.Conn.(*net.TCPConn); !ok {
@@ -275,8 +275,8 @@ func TestTermination(t *testing.T) {
 				if want := map[string]uint64{tt.alpn: 1}; !cmp.Equal(stats.ALPN, want) {
 					t.Errorf("Stats().ALPN = %v, want %v", stats.ALPN, want)
 				}
-				if bare := tt.alpn == "" && tt.proto == "HTTP/2.0"; (stats.BareHTTP2 == 1) != bare {
-					t.Errorf("Stats().BareHTTP2 = %d", stats.BareHTTP2)
+				if bare := tt.alpn == "" && tt.proto == "HTTP/2.0"; (stats.HTTP2WithoutALPN == 1) != bare {
+					t.Errorf("Stats().HTTP2WithoutALPN = %d", stats.HTTP2WithoutALPN)
 				}
 				if stats.Matched != 1 || stats.Undecided != 0 {
 					t.Errorf("Stats() = %+v", stats)
@@ -490,7 +490,7 @@ func TestOfferedProtocols(t *testing.T) {
 		{[]Matcher{All(ALPN("http/1.1"), Path("/"))}, []string{"http/1.1"}},
 		{[]Matcher{Any()}, []string{"h2", "http/1.1"}},
 		{[]Matcher{Not(SSH())}, []string{"h2", "http/1.1"}},
-		{[]Matcher{MatcherFunc(func(*Preview) Verdict { return Match })}, []string{"h2", "http/1.1"}},
+		{[]Matcher{MatcherFunc(func(*Preview) Verdict { return Yes })}, []string{"h2", "http/1.1"}},
 		{[]Matcher{Prefix("GET ")}, []string{"http/1.1"}},
 		{[]Matcher{Prefix("PRI * HTTP/2.0")}, []string{"h2"}},
 		{[]Matcher{Prefix("SSH-2.0")}, nil},
@@ -513,18 +513,18 @@ func TestConfigs(t *testing.T) {
 	own := serverTLS()
 	own.NextProtos = []string{"mine"}
 	for _, tt := range []struct {
-		name   string
-		config func(*tls.Config)
-		route  TLSRoute
-		server string // the name that the client asks for
-		alpn   []string
-		want   string
+		name      string
+		config    func(*tls.Config)
+		http1Only []string
+		server    string // the name that the client asks for
+		alpn      []string
+		want      string
 	}{
 		{name: "routes", alpn: []string{"http/1.1", "h2"}, want: "h2"},
 		{name: "no ALPN", want: ""},
 		{name: "the user's", config: func(c *tls.Config) { c.NextProtos = []string{"http/1.1"} }, alpn: []string{"h2", "http/1.1"}, want: "http/1.1"},
-		{name: "pinned", route: TLSRoute{HTTP1Only: []string{"a.test", "legacy.*", "legacy.example.com"}}, server: "legacy.example.com", alpn: []string{"h2", "http/1.1"}, want: "http/1.1"},
-		{name: "pinned for others", route: TLSRoute{HTTP1Only: []string{"legacy.example.com"}}, alpn: []string{"h2", "http/1.1"}, want: "h2"},
+		{name: "pinned", http1Only: []string{"a.test", "legacy.*", "legacy.example.com"}, server: "legacy.example.com", alpn: []string{"h2", "http/1.1"}, want: "http/1.1"},
+		{name: "pinned for others", http1Only: []string{"legacy.example.com"}, alpn: []string{"h2", "http/1.1"}, want: "h2"},
 		{name: "the user's by name", config: func(c *tls.Config) {
 			c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return own, nil }
 		}, alpn: []string{"h2", "mine"}, want: "mine"},
@@ -534,7 +534,7 @@ func TestConfigs(t *testing.T) {
 		}, alpn: []string{"h2"}, want: "h2"},
 		{name: "the user's by name, pinned", config: func(c *tls.Config) {
 			c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return own, nil }
-		}, route: TLSRoute{HTTP1Only: []string{"example.com"}}, alpn: []string{"h2", "http/1.1"}, want: "http/1.1"},
+		}, http1Only: []string{"example.com"}, alpn: []string{"h2", "http/1.1"}, want: "http/1.1"},
 		{name: "the user's by name, none for this one", config: func(c *tls.Config) {
 			c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return nil, nil }
 		}, alpn: []string{"h2"}, want: "h2"},
@@ -543,11 +543,13 @@ func TestConfigs(t *testing.T) {
 			t.Parallel()
 			root := listen(t, "tcp")
 			m := newMux(root)
-			tt.route.Config = serverTLS()
+			config := serverTLS()
 			if tt.config != nil {
-				tt.config(tt.route.Config)
+				tt.config(config)
 			}
-			l := m.TLSRoute(tt.route).Match(HTTP1(), HTTP2())
+			inside := m.TLS(config)
+			inside.HTTP1Only = tt.http1Only
+			l := inside.Match(HTTP1(), HTTP2())
 			go func() {
 				for {
 					c, err := l.Accept()
@@ -558,7 +560,7 @@ func TestConfigs(t *testing.T) {
 				}
 			}()
 			serve(t, m)
-			config := clientTLS(tt.alpn...)
+			config = clientTLS(tt.alpn...)
 			if tt.server != "" {
 				config.ServerName = tt.server
 			}
@@ -689,7 +691,7 @@ func TestHandshakeFails(t *testing.T) {
 			if tt.client != nil {
 				tt.client(cc)
 			}
-			m.TLSRoute(TLSRoute{Name: "secure", Config: sc}).Match(HTTP1())
+			m.TLSRoute(Route{Name: "secure"}, sc).Match(HTTP1())
 			serve(t, m)
 			client := tls.Client(dial(t, root), cc)
 			client.SetDeadline(time.Now().Add(10 * time.Second))
@@ -723,7 +725,7 @@ func TestHandshakeEnds(t *testing.T) {
 		}{
 			{"timeout", func(*Mux, net.Conn) {}, ReasonTimeout},
 			{"shutdown", func(m *Mux, _ net.Conn) { m.Shutdown(context.Background()) }, ReasonShutdown},
-			{"client goes", func(_ *Mux, c net.Conn) { c.Close() }, ReasonGone},
+			{"client goes", func(_ *Mux, c net.Conn) { c.Close() }, ReasonClientClosed},
 		} {
 			t.Run(network+"/"+tt.name, func(t *testing.T) {
 				t.Parallel()
@@ -734,16 +736,16 @@ func TestHandshakeEnds(t *testing.T) {
 				m := newMux(root)
 				refused := make(chan Refused, 1)
 				m.OnRefuse = func(r Refused) { refused <- r }
-				route := TLSRoute{Config: serverTLS(), HandshakeTimeout: time.Hour}
-				if tt.reason == ReasonTimeout {
-					route.HandshakeTimeout = 20 * time.Millisecond
+				config := serverTLS()
+				if m.HandshakeTimeout = time.Hour; tt.reason == ReasonTimeout {
+					m.HandshakeTimeout = 20 * time.Millisecond
 				}
 				begun := make(chan struct{})
-				route.Config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+				config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
 					close(begun)
 					return nil, nil
 				}
-				m.TLSRoute(route).Match(HTTP1())
+				m.TLS(config).Match(HTTP1())
 				serve(t, m)
 				client := dial(t, root)
 				hello := capture(t, "openssl-tls13.1")
@@ -781,7 +783,9 @@ func TestPlainHTTP(t *testing.T) {
 			t.Parallel()
 			root := listen(t, "tcp")
 			m := newMux(root)
-			m.TLSRoute(TLSRoute{Config: serverTLS(), RedirectHTTP: tt.redirect}).Match(HTTP1())
+			inside := m.TLS(serverTLS())
+			inside.RedirectHTTP = tt.redirect
+			inside.Match(HTTP1())
 			m.Match(SSH())
 			serve(t, m)
 			client := dial(t, root)
@@ -879,9 +883,9 @@ func TestTLSCheck(t *testing.T) {
 		inside []Matcher
 		want   string
 	}{
-		{nil, []Matcher{HTTP1()}, "no Config"},
+		{nil, []Matcher{HTTP1()}, "without a config"},
 		{&tls.Config{}, []Matcher{HTTP1()}, "no certificate"},
-		{serverTLS(), nil, "without a route inside"},
+		{serverTLS(), nil, "no route inside TLS"},
 	} {
 		m := newMux(listen(t, "tcp"))
 		secure := m.TLS(tt.config)

@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/oneport-go/oneport/internal/h2open"
 	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -75,7 +76,7 @@ func TestTurnedAway(t *testing.T) {
 					if got, err := io.ReadAll(client); err != nil || len(got) > 0 {
 						t.Errorf("answered %q, %v", got, err)
 					}
-					if r := <-refused; r.Reason != ReasonNoRoute || r.Protocol != ProtocolHTTP2 || r.EarlySettings || r.Waited != restTime {
+					if r := <-refused; r.Reason != ReasonNoRoute || r.Protocol != ProtocolHTTP2 || r.EarlySettings || r.Waited != h2open.RestTime {
 						t.Errorf("refused for %v after %v, early SETTINGS %v: %v", r.Reason, r.Waited, r.EarlySettings, r.Err)
 					}
 				})
@@ -154,7 +155,7 @@ func TestTurnedAwayByClosedRoute(t *testing.T) {
 				if got, err := io.ReadAll(client); err != nil || len(got) > 0 {
 					t.Errorf("answered %q, %v", got, err)
 				}
-				if r := <-refused; r.Reason != ReasonRouteClosed || r.EarlySettings || r.Waited != restTime {
+				if r := <-refused; r.Reason != ReasonRouteClosed || r.EarlySettings || r.Waited != h2open.RestTime {
 					t.Errorf("refused for %v after %v, early SETTINGS %v: %v", r.Reason, r.Waited, r.EarlySettings, r.Err)
 				}
 			})

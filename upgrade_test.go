@@ -19,6 +19,7 @@ import (
 	"github.com/oneport-go/oneport/internal/h2"
 	"github.com/oneport-go/oneport/internal/h2upgrade"
 	"github.com/oneport-go/oneport/internal/http1"
+	"github.com/oneport-go/oneport/internal/peek"
 )
 
 const upgradeHead = "Host: example.com\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
@@ -413,9 +414,9 @@ func TestUpgradeBroken(t *testing.T) {
 		{"no SETTINGS", "GET / HTTP/1.1\r\n" + upgradeHead + "\r\n", h2.Preface + "\x00\x00\x08\x06\x00\x00\x00\x00\x00", false, "PROTOCOL_ERROR", ReasonProtocolError},
 		{"bad SETTINGS", "GET / HTTP/1.1\r\n" + upgradeHead + "\r\n", h2.Preface + "\x00\x00\x01\x04\x00\x00\x00\x00\x00", false, "FRAME_SIZE_ERROR", ReasonProtocolError},
 		{"silence after 101", "GET / HTTP/1.1\r\n" + upgradeHead + "\r\n", "", false, "NO_ERROR", ReasonTimeout},
-		{"half a preface", "GET / HTTP/1.1\r\n" + upgradeHead + "\r\n", h2.Preface[:10], true, "NO_ERROR", ReasonGone},
+		{"half a preface", "GET / HTTP/1.1\r\n" + upgradeHead + "\r\n", h2.Preface[:10], true, "NO_ERROR", ReasonClientClosed},
 		{"silence before the content", post, "", false, "408", ReasonTimeout},
-		{"half the content", post + "a", "", true, "400", ReasonGone},
+		{"half the content", post + "a", "", true, "400", ReasonClientClosed},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -464,7 +465,7 @@ func TestUpgradeBroken(t *testing.T) {
 // TestUpgradeBrokenAtOnce has the bytes that are wrong come after the request was looked at, and before it is taken out of
 // the socket.
 func TestUpgradeBrokenAtOnce(t *testing.T) {
-	if !canAwaitMore {
+	if !peek.CanAwaitMore {
 		t.Skip("what a client sends is taken out of the socket on this system if it comes in several pieces")
 	}
 	t.Parallel()
@@ -474,14 +475,14 @@ func TestUpgradeBrokenAtOnce(t *testing.T) {
 	looked := make(chan struct{})
 	m.Route(Route{Matchers: []Matcher{MatcherFunc(func(p *Preview) Verdict {
 		if p.stream == nil {
-			return NoMatch
+			return No
 		}
 		close(looked)
-		var rest peeker
-		rest.init(p.conn, &m.buffers)
-		rest.peek(len(request), true)
-		rest.release()
-		return Match
+		var rest peek.Peeker
+		rest.Init(p.conn, &m.buffers)
+		rest.Peek(len(request), true)
+		rest.Release()
+		return Yes
 	})}, Upgrade: true})
 	serve(t, m)
 	client := dial(t, root)
@@ -543,12 +544,12 @@ func TestUpgradeShutdown(t *testing.T) {
 	}
 	go io.Copy(io.Discard, client)
 	go func() {
-		client.(closeWriter).CloseWrite()
+		client.(interface{ CloseWrite() error }).CloseWrite()
 	}()
 	if err := m.Shutdown(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	if r := <-refused; r.Reason != ReasonShutdown && r.Reason != ReasonGone {
+	if r := <-refused; r.Reason != ReasonShutdown && r.Reason != ReasonClientClosed {
 		t.Errorf("refused for %v", r.Reason)
 	}
 }

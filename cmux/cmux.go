@@ -129,7 +129,7 @@ func New(l net.Listener) CMux {
 	m.mux.MaxHeaderListBytes = maxHeaderListBytes
 	m.mux.MaxFramesBeforeHeaders = maxFrames
 	m.mux.MaxUndecided = maxUndecided
-	m.mux.WhenTimeUp = oneport.TimeUpAsk
+	m.mux.TimeoutPolicy = oneport.TimeoutRematch
 	m.mux.AllowMissingSettings = true
 	m.mux.Logger = slog.New(panics{})
 	m.mux.OnRefuse = m.refused

@@ -29,7 +29,7 @@ func (b *builtin) match(r io.Reader) bool {
 	if b.limit > 0 {
 		r = io.LimitReader(r, int64(b.limit))
 	}
-	return oneport.MatchReader(b.Matcher, r)
+	return oneport.Matches(b.Matcher, r)
 }
 
 // matchWriter answers an HTTP/2 client that waits for SETTINGS, if that is not done by the mux.
@@ -56,7 +56,7 @@ type settingsSender struct {
 func (s *settingsSender) Read(p []byte) (int, error) {
 	if s.n >= len(http2.ClientPreface) && !s.sent {
 		s.sent = true
-		if err := http2.NewFramer(s.w, nil).WriteSettings(oneport.DefaultEarlySettings()...); err != nil {
+		if err := http2.NewFramer(s.w, nil).WriteSettings(earlySettings()...); err != nil {
 			return 0, err
 		}
 	}
@@ -85,7 +85,7 @@ func fromMatcher(f Matcher) oneport.Matcher {
 		f(&id)
 		return id.b
 	}
-	return oneport.ReaderFunc(f)
+	return oneport.ReadMatcher(f)
 }
 
 func fromMatchWriter(f MatchWriter) oneport.Matcher {
@@ -94,7 +94,7 @@ func fromMatchWriter(f MatchWriter) oneport.Matcher {
 		f(nil, &id)
 		return id.b
 	}
-	return oneport.ReadWriterFunc(func(w io.Writer, r io.Reader) bool { return f(w, sniffed{r}) })
+	return oneport.ReadWriteMatcher(func(w io.Writer, r io.Reader) bool { return f(w, sniffed{r}) })
 }
 
 // anyOf matches what one of its matchers matches. A program's function has to wait for those before it, as calling it
@@ -102,14 +102,14 @@ func fromMatchWriter(f MatchWriter) oneport.Matcher {
 type anyOf []oneport.Matcher
 
 func (a anyOf) Match(p *oneport.Preview) oneport.Verdict {
-	verdict := oneport.NoMatch
+	verdict := oneport.No
 	for _, m := range a {
 		if _, ok := m.(*builtin); !ok && verdict == oneport.Undecided {
 			continue
 		}
 		switch m.Match(p) {
-		case oneport.Match:
-			return oneport.Match
+		case oneport.Yes:
+			return oneport.Yes
 		case oneport.Undecided:
 			verdict = oneport.Undecided
 		}
@@ -161,10 +161,10 @@ func TLS(versions ...int) Matcher {
 func HTTP1() Matcher {
 	return matcher(http1(oneport.MatcherFunc(func(p *oneport.Preview) oneport.Verdict {
 		if p.Protocol() == oneport.ProtocolHTTP1 {
-			return oneport.Match
+			return oneport.Yes
 		}
-		if _, v := p.Request(); v == oneport.NoMatch {
-			return oneport.NoMatch
+		if _, v := p.Request(); v == oneport.No {
+			return oneport.No
 		}
 		return oneport.Undecided
 	})), 0)
@@ -194,8 +194,8 @@ func fieldOr(name string, empty bool, m oneport.Matcher) oneport.Matcher {
 	}
 	return oneport.AnyOf(m, oneport.MatcherFunc(func(p *oneport.Preview) oneport.Verdict {
 		r, v := p.Request()
-		if v == oneport.Match && len(r.Header.Values(name)) > 0 {
-			return oneport.NoMatch
+		if v == oneport.Yes && len(r.Header.Values(name)) > 0 {
+			return oneport.No
 		}
 		return v
 	}))
@@ -224,3 +224,12 @@ func HTTP2MatchHeaderFieldPrefixSendSettings(name, valuePrefix string) MatchWrit
 }
 
 func http2Field(m oneport.Matcher) *builtin { return &builtin{oneport.All(oneport.HTTP2(), m), 0} }
+
+// earlySettings are the early SETTINGS of a oneport.Mux.
+func earlySettings() []http2.Setting {
+	var settings []http2.Setting
+	for _, s := range oneport.DefaultEarlySettings() {
+		settings = append(settings, http2.Setting{ID: http2.SettingID(s.ID), Val: s.Value})
+	}
+	return settings
+}

@@ -21,6 +21,8 @@ import (
 
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/oneport-go/oneport/internal/netconn"
 )
 
 // Credentials are the transport credentials of a gRPC server whose connections come with TLS done. The zero value serves
@@ -77,13 +79,13 @@ func (cr Credentials) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInf
 
 // connectionState returns the state of TLS, after the handshake. It reports whether there is TLS.
 func connectionState(c net.Conn) (state tls.ConnectionState, ok bool, err error) {
-	for ; c != nil; c = below(c) {
+	for c := range netconn.Chain(c) {
 		if h, ok := c.(interface{ Handshake() error }); ok {
 			if err := h.Handshake(); err != nil {
 				return state, false, err
 			}
 		}
-		if s, ok := c.(interface{ ConnectionState() tls.ConnectionState }); ok {
+		if s, ok := c.(netconn.Secured); ok {
 			// A connection that has the method for all cases says so where there is no TLS.
 			if state = s.ConnectionState(); state.HandshakeComplete {
 				return state, true, nil
@@ -93,35 +95,15 @@ func connectionState(c net.Conn) (state tls.ConnectionState, ok bool, err error)
 	return state, false, nil
 }
 
-// below returns the connection that c is made of, or nil.
-func below(c net.Conn) net.Conn {
-	if n, ok := c.(interface{ NetConn() net.Conn }); ok {
-		return n.NetConn()
-	}
-	return nil
-}
-
 // withSocket returns c in a form in which the socket can be found.
 func withSocket(c net.Conn) net.Conn {
-	if hasSocket(c) {
+	if netconn.HasSocket(c) {
 		return c
 	}
-	for b := below(c); b != nil; b = below(b) {
-		if hasSocket(b) {
-			return &socketConn{c, b.(syscall.Conn)}
-		}
+	if socket := netconn.Socket(netconn.Below(c)); socket != nil {
+		return &socketConn{c, socket}
 	}
 	return c
-}
-
-// hasSocket reports whether c itself gives access to a socket.
-func hasSocket(c net.Conn) bool {
-	sc, ok := c.(syscall.Conn)
-	if !ok {
-		return false
-	}
-	_, err := sc.SyscallConn()
-	return err == nil
 }
 
 // socketConn is a connection and the socket below it.

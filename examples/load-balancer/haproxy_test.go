@@ -147,7 +147,7 @@ func TestHAProxyChecks(t *testing.T) {
 						t.Error("a check that only connects has reached a server")
 					}
 				case r := <-refused:
-					if tt.served || r.Reason != oneport.ReasonGone {
+					if tt.served || r.Reason != oneport.ReasonClientClosed {
 						t.Errorf("a check was refused for %v, %v", r.Reason, r.Err)
 					}
 				case <-time.After(20 * time.Second):

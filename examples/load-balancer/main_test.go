@@ -332,8 +332,8 @@ func TestHealthChecks(t *testing.T) {
 			then(c)
 		}
 	}
-	want := map[oneport.RefuseReason]uint64{oneport.ReasonGone: 8}
-	for p.mux.Stats().Refused[oneport.ReasonGone] < want[oneport.ReasonGone] {
+	want := map[oneport.RefuseReason]uint64{oneport.ReasonClientClosed: 8}
+	for p.mux.Stats().Refused[oneport.ReasonClientClosed] < want[oneport.ReasonClientClosed] {
 		if got := http1.ask(t, &dialer{addr: p.addr, header: v2TCP4}); got != "192.0.2.7:51234" {
 			t.Errorf("the server says %s", got)
 		}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"path"
 	"time"
 
 	"google.golang.org/grpc"
@@ -64,18 +65,18 @@ func newServer(config *tls.Config, log *slog.Logger, o observers) *server {
 			},
 			TLSConfig: config,
 			Upgrade:   true,
-			Configure: func(m *oneport.Mux) {
-				m.Logger = log
-				m.OnMatch = func(c oneport.Matched) {
+			Logger:    log,
+			Hooks: oneport.Hooks{
+				OnMatch: func(c oneport.Matched) {
 					v := verdict{
 						Protocol:      c.Protocol.String(),
-						Route:         c.Route,
+						Route:         path.Base(c.Route),
 						Upgraded:      c.Upgraded,
 						EarlySettings: c.EarlySettings,
 					}
 					o.judged(c.Conn.RemoteAddr(), v.over(c.TLS))
-				}
-				m.OnRefuse = func(c oneport.Refused) {
+				},
+				OnRefuse: func(c oneport.Refused) {
 					v := verdict{
 						Protocol:      c.Protocol.String(),
 						Route:         c.Route,
@@ -83,9 +84,11 @@ func newServer(config *tls.Config, log *slog.Logger, o observers) *server {
 						Refused:       c.Reason.String(),
 					}
 					o.judged(c.Conn.RemoteAddr(), v.over(c.TLS))
-				}
+				},
+				OnDispatch: func(d oneport.Dispatched) {
+					o.dispatched(d.Conn.RemoteAddr(), path.Base(d.Route), d.EarlySettings)
+				},
 			},
-			OnDispatch: func(d oneport.Dispatched) { o.dispatched(d.Conn.RemoteAddr(), d.Server, d.EarlySettings) },
 		},
 	}
 }

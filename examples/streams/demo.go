@@ -45,9 +45,9 @@ func demo(ctx context.Context, stdout io.Writer) (err error) {
 	if err := callBoth(ctx, proxy, each); err != nil {
 		return err
 	}
-	stats := s.streams.Stats()
+	stats := s.mux.Stats()
 	fmt.Fprintf(stdout, "%d gRPC calls and %d REST requests, each answered by its own server, came over connections of HAProxy: %d, of which %d carried both kinds.\n",
-		each, each, stats.Conns, stats.Shared)
+		each, each, stats.Accepted, stats.Split)
 	return nil
 }
 

@@ -24,7 +24,6 @@ import (
 	"github.com/oneport-go/oneport"
 	"github.com/oneport-go/oneport/examples/quickstart/greeterpb"
 	"github.com/oneport-go/oneport/grpccreds"
-	"github.com/oneport-go/oneport/streams"
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
@@ -77,10 +76,9 @@ and then, over the proxy's connection:
 
 // A server has gRPC and REST on one port.
 type server struct {
-	mux     *oneport.Mux
-	streams *streams.Mux
-	grpc    *grpc.Server
-	http    *http.Server
+	mux  *oneport.Mux
+	grpc *grpc.Server
+	http *http.Server
 }
 
 func newServer(l net.Listener) *server {
@@ -98,14 +96,13 @@ func newServer(l net.Listener) *server {
 
 	// HTTP/1 is for net/http. HTTP/2 is taken apart by request.
 	http1 := s.mux.Match(oneport.HTTP1())
-	s.streams = streams.New(s.mux.Match(oneport.HTTP2()))
-	grpcL := s.streams.Match(oneport.GRPC())
-	http2 := s.streams.Match(oneport.Any())
+	requests := s.mux.Requests()
+	grpcL := requests.Match(oneport.GRPC())
+	http2 := requests.Match(oneport.Any())
 
 	go s.http.Serve(http1)
 	go s.http.Serve(http2)
 	go s.grpc.Serve(grpcL)
-	go s.streams.Serve()
 	go s.mux.Serve()
 	return s
 }
@@ -114,7 +111,7 @@ func newServer(l net.Listener) *server {
 func (s *server) stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	err := errors.Join(s.mux.Shutdown(ctx), s.streams.Shutdown(ctx))
+	err := s.mux.Shutdown(ctx)
 	stopped := context.AfterFunc(ctx, s.grpc.Stop)
 	defer stopped()
 	s.grpc.GracefulStop()

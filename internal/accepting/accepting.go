@@ -1,4 +1,4 @@
-// Package accepting judges the errors of a listener's Accept.
+// Package accepting accepts connections from a listener, and judges the errors of Accept.
 package accepting
 
 import (

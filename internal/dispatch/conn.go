@@ -14,24 +14,33 @@ import (
 type mode uint8
 
 const (
-	opening mode = iota
+	starting mode = iota
 	passing
 	splitting
 )
 
 // A conn is a client connection.
 //
-// Whatever reads from sock has the client's frames to itself: the goroutine of open, then the Read of the server that
+// Whatever reads from sock has the client's frames to itself: first the Read of the server that
 // the connection passes through to, then the goroutine of readLoop. It alone uses in and dec, and sets maxID. When it has
 // read for the last time it drops them.
 type conn struct {
-	d    *Dispatcher
-	sock net.Conn
-	in   parser
-	dec  blockDecoder // of the client's header blocks
+	d     *Dispatcher
+	sock  net.Conn
+	owner Owner
 
-	mu   sync.Mutex // guards what follows
-	mode mode
+	// The target of the first request, which was decided before the connection came here.
+	firstID     uint32
+	firstTarget int
+
+	in  parser
+	dec blockDecoder // of the client's header blocks
+
+	mu     sync.Mutex // guards what follows
+	mode   mode
+	skip   skipped
+	served bool  // a server has accepted the connection
+	why    error // why it has ended
 
 	servers []*Conn     // by target; nil where there is none
 	joined  []*Conn     // all that have not closed their side
@@ -81,6 +90,7 @@ type draining struct {
 	finish   bool        // the connection ends when it has no stream left
 	patience *time.Timer // ends the connection if the client does not take what a server has left behind
 	dropping bool        // pass is left to answer a fault; it reads nothing more
+	shutdown shutdown
 }
 
 // told are the settings that the client has been sent.
@@ -123,28 +133,29 @@ type stream struct {
 	downloadStream
 }
 
-func newConn(d *Dispatcher, sock net.Conn) *conn {
+func newConn(d *Dispatcher, sock net.Conn, owner Owner) *conn {
 	l := &d.Limits
 	c := &conn{
 		d:         d,
 		sock:      sock,
-		servers:   make([]*Conn, len(d.targets)),
+		owner:     owner,
+		servers:   make([]*Conn, len(d.all())),
 		streams:   make(map[uint32]*stream),
-		tableSize: defaultTableSize,
-		window:    defaultWindow,
-		most:      maxStreamID,
+		tableSize: h2.DefaultTableSize,
+		window:    h2.DefaultWindow,
+		most:      h2.MaxStreamID,
 		in: parser{
-			fromClient:       true,
-			maxFrame:         defaultFrameSize,
+			from:             h2.FromClient,
+			maxFrame:         h2.DefaultMaxFrameSize,
 			maxBlock:         l.MaxHeaderListBytes,
 			maxContinuations: l.MaxContinuations,
 		},
 	}
-	c.told = told{maxStreams: 1<<32 - 1, window: defaultWindow, maxFrame: defaultFrameSize, tableSize: defaultTableSize}
-	c.lastID = maxStreamID
+	c.told = told{maxStreams: 1<<32 - 1, window: h2.DefaultWindow, maxFrame: h2.DefaultMaxFrameSize, tableSize: h2.DefaultTableSize}
+	c.lastID = h2.MaxStreamID
 	c.dec.init(l.MaxHeaderListBytes)
-	c.upload.credit = defaultWindow
-	c.download.credit, c.sendWindow = defaultWindow, defaultWindow
+	c.upload.credit = h2.DefaultWindow
+	c.download.credit, c.sendWindow, c.ackedWindow = h2.DefaultWindow, h2.DefaultWindow, h2.DefaultWindow
 	c.download.init(c)
 	return c
 }
@@ -158,7 +169,10 @@ func (c *conn) examine(it *item) {
 		return
 	}
 	it.opens, it.grpc = true, isGRPC(it.fields)
-	if it.target = Refuse; !it.large {
+	if it.target = Refuse; it.large {
+		return
+	}
+	if it.target = c.firstTarget; it.StreamID != c.firstID {
 		it.target = c.d.decide(c.sock, it.fields)
 	}
 }
@@ -199,6 +213,9 @@ func (c *conn) remove(s *stream, why reason) {
 	if c.mode == splitting || why == byServer && !s.clientEnded {
 		c.gone.add(s.id, why)
 	}
+	if c.mode != splitting {
+		c.endPassing()
+	}
 }
 
 // keptStreams is for how many streams the memory is kept when there are none.
@@ -221,34 +238,26 @@ func (c *conn) newStream(id uint32, v *Conn, endStream bool) *stream {
 	c.streams[id] = s
 	c.peak = max(c.peak, len(c.streams))
 	v.open++
-	c.d.stats.streams.Add(1)
+	v.target.requests.Add(1)
 	return s
 }
 
 // noteSettings takes note of what a SETTINGS frame of the client says.
 func (c *conn) noteSettings(payload []byte) *clientFrame {
 	c.updateWindows() // with ackedWindow from before
-	c.settings = setAll(c.settings, payload)
-	f := &clientFrame{
-		tableSize: c.setting(http2.SettingHeaderTableSize, defaultTableSize),
-		window:    int64(c.setting(http2.SettingInitialWindowSize, defaultWindow)),
-	}
+	c.settings = h2.MergeSettings(c.settings, payload)
+	f := c.newClientFrame()
 	c.fromClient = append(c.fromClient, f)
 	c.updateWindows()
 	return f
 }
 
-// setAll sets in a list, which has each parameter once, what a SETTINGS frame sets.
-func setAll(list []http2.Setting, payload []byte) []http2.Setting {
-	settings(payload, func(id http2.SettingID, val uint32) {
-		i := slices.IndexFunc(list, func(s http2.Setting) bool { return s.ID == id })
-		if i >= 0 {
-			list[i].Val = val
-		} else if len(list) < maxSettingsLen/settingLen {
-			list = append(list, http2.Setting{ID: id, Val: val})
-		}
-	})
-	return list
+// newClientFrame returns a SETTINGS frame of the client with what is set as of it.
+func (c *conn) newClientFrame() *clientFrame {
+	return &clientFrame{
+		tableSize: c.setting(http2.SettingHeaderTableSize, h2.DefaultTableSize),
+		window:    int64(c.setting(http2.SettingInitialWindowSize, h2.DefaultWindow)),
+	}
 }
 
 func (c *conn) setting(id http2.SettingID, def uint32) uint32 {
@@ -260,8 +269,8 @@ func (c *conn) setting(id http2.SettingID, def uint32) uint32 {
 	return def
 }
 
-// acknowledged applies the oldest SETTINGS frame that the client had not acknowledged (RFC 9113, 6.5.3). It is nil if
-// there was none.
+// acknowledged applies the oldest SETTINGS frame that the client had not acknowledged (RFC 9113, Section 6.5.3). It is nil
+// if there was none.
 func (c *conn) acknowledged() *serverFrame {
 	if len(c.toClient) == 0 {
 		return nil
@@ -270,7 +279,7 @@ func (c *conn) acknowledged() *serverFrame {
 	c.toClient = c.toClient[1:]
 	c.most = f.most
 	if f.hasWindow {
-		// RFC 9113, 6.9.2: the windows of all streams change with it.
+		// RFC 9113, Section 6.9.2: the windows of all streams change with it.
 		delta := f.window - c.window
 		c.window = f.window
 		for _, s := range c.streams {
@@ -300,7 +309,7 @@ func (v *Conn) setWindow(window int64) {
 // spendReset counts a stream that the client has reset early, or that had to be reset for a fault of the client's.
 func (c *conn) spendReset() *h2.ConnError {
 	if !c.resets.spend(c.d.Limits.ResetBurst, c.d.Limits.ResetRate) {
-		return calm("too many streams reset early")
+		return h2.EnhanceYourCalm("too many streams reset early")
 	}
 	return nil
 }
@@ -322,7 +331,7 @@ const earlyReset = time.Second
 // spendControl counts a frame that does nothing for a request.
 func (c *conn) spendControl() *h2.ConnError {
 	if !c.controls.spend(c.d.Limits.ControlBurst, c.d.Limits.ControlRate) {
-		return calm("too many frames that do nothing for a request")
+		return h2.EnhanceYourCalm("too many frames that do nothing for a request")
 	}
 	return nil
 }

@@ -22,6 +22,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/oneport-go/oneport/internal/h2"
 )
 
 // The differential test: the same client against a server alone, behind a dispatcher that passes everything through, and on
@@ -165,8 +167,8 @@ func look(t *testing.T, kind, mode string, s script) (view map[string]string) {
 				return 0
 			}
 			defer d.Close()
-			defer serveReal(kind, d.targets[0])()
-			defer serveReal("http", d.targets[1])()
+			defer serveReal(kind, d.all()[0])()
+			defer serveReal("http", d.all()[1])()
 			d.Handle(far)
 		}
 		c := newEnd(t, near, false)
@@ -325,7 +327,7 @@ var httpScripts = []script{
 		synctest.Wait()
 		c.fr.WriteData(101, false, []byte("behind END_STREAM"))
 		c.fr.WriteRawFrame(http2.FrameWindowUpdate, 0, 103, make([]byte, 4))
-		c.fr.WriteWindowUpdate(105, maxWindow)
+		c.fr.WriteWindowUpdate(105, h2.MaxWindow)
 		synctest.Wait()
 		c.ask(111, true, "http", "/")
 	}},

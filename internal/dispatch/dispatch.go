@@ -1,11 +1,8 @@
 package dispatch
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"maps"
 	"net"
 	"slices"
 	"sync"
@@ -16,6 +13,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"github.com/oneport-go/oneport/internal/caller"
+	"github.com/oneport-go/oneport/internal/queue"
 )
 
 // Decisions that are no index of a target.
@@ -24,7 +22,7 @@ const (
 	Refuse               // the stream is reset with REFUSED_STREAM
 )
 
-// A Dispatcher hands the streams of connections to targets.
+// A Dispatcher hands the streams of connections to targets. All fields must be set.
 type Dispatcher struct {
 	// Decide returns the index of the target for a request, or NotFound or Refuse. The fields are valid until it returns.
 	// It is called by several goroutines at once for different connections.
@@ -35,105 +33,46 @@ type Dispatcher struct {
 	// EarlySettings are sent to a client that is waiting while no server has spoken to it.
 	EarlySettings []http2.Setting
 
-	Logger *slog.Logger // nil means slog.Default
-
-	// OnAbuse, if not nil, is called for each connection that is ended because it is over a limit.
-	OnAbuse func(c net.Conn, err error)
-
-	// OnServer, if not nil, is called for each client connection and target when the first stream for it has come. early
-	// says that the client was sent EarlySettings. The connection may be locked meanwhile, and only that.
-	OnServer func(c net.Conn, target int, early bool)
+	Logger *slog.Logger
 
 	// AlwaysSplit has no connection pass through, so that tests reach the other mode with one server.
 	AlwaysSplit bool
 
-	targets []*Target
-	stats   stats
-	refused sync.Map // reason to the time when it was last logged
+	adding  sync.Mutex
+	targets atomic.Pointer[[]*Target]
 
-	mu     sync.Mutex
-	waits  map[*conn]struct{} // connections that no server has had a stream of
-	closed bool
+	shared                   atomic.Int64
+	split, notFound, refused atomic.Uint64
 }
 
-type stats struct {
-	conns, split, streams, notFound, refused, abuse atomic.Uint64
+// Shared returns how many connections with a server there are at the moment that do not pass through to it alone, and how
+// many there have been.
+func (d *Dispatcher) Shared() (now int, total uint64) { return int(d.shared.Load()), d.split.Load() }
+
+// Unmatched returns how many requests were answered with 404, and how many were refused that were for no target or for one
+// that had no place for them.
+func (d *Dispatcher) Unmatched() (notFound, refused uint64) {
+	return d.notFound.Load(), d.refused.Load()
 }
 
-// Stats are counts since the start.
-type Stats struct {
-	Conns    uint64 // client connections
-	Split    uint64 // of these, those that do not pass through any more
-	Streams  uint64 // streams that went to a server
-	NotFound uint64 // streams that were answered with 404
-	Refused  uint64 // streams that were reset with REFUSED_STREAM before a server had them
-	Abuse    uint64 // connections that were ended because they were over a limit
-}
-
-// Stats returns the counts.
-func (d *Dispatcher) Stats() Stats {
-	s := &d.stats
-	return Stats{
-		Conns: s.conns.Load(), Split: s.split.Load(), Streams: s.streams.Load(), NotFound: s.notFound.Load(),
-		Refused: s.refused.Load(), Abuse: s.abuse.Load(),
-	}
-}
-
-// Target adds a target, whose queue of connections that were not accepted yet has the length. Its index is the number of
-// targets added before it.
-func (d *Dispatcher) Target(addr net.Addr, queueLength int) *Target {
-	t := &Target{addr: addr, max: queueLength, index: len(d.targets)}
-	t.cond.L = &t.mu
-	d.targets = append(d.targets, t)
+// Target adds a target. Its index is the number of targets added before it. Connections that are there already have no
+// streams for it.
+func (d *Dispatcher) Target(addr net.Addr) *Target {
+	d.adding.Lock()
+	defer d.adding.Unlock()
+	list := slices.Clip(d.all())
+	t := &Target{addr: addr, index: len(list)}
+	list = append(list, t)
+	d.targets.Store(&list)
 	return t
 }
 
-// Handle takes charge of a client connection.
-func (d *Dispatcher) Handle(sock net.Conn) {
-	d.stats.conns.Add(1)
-	c := newConn(d, sock)
-	d.mu.Lock()
-	closed := d.closed
-	if !closed {
-		if d.waits == nil {
-			d.waits = make(map[*conn]struct{})
-		}
-		d.waits[c] = struct{}{}
+// all returns the targets.
+func (d *Dispatcher) all() []*Target {
+	if list := d.targets.Load(); list != nil {
+		return *list
 	}
-	d.mu.Unlock()
-	if closed {
-		sock.Close()
-		return
-	}
-	go c.open()
-}
-
-// forget takes c out of the connections that no server has had a stream of. It is called with c.mu held.
-func (d *Dispatcher) forget(c *conn) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	delete(d.waits, c)
-}
-
-// Close closes the targets, and tells the clients that no server has had a request of to go elsewhere. Other connections
-// go on, until their servers end them.
-func (d *Dispatcher) Close() {
-	d.mu.Lock()
-	d.closed = true
-	waits := slices.Collect(maps.Keys(d.waits))
-	d.mu.Unlock()
-	for _, t := range d.targets {
-		t.Close()
-	}
-	for _, c := range waits {
-		c.dismiss(errClosed.Error())
-	}
-}
-
-func (d *Dispatcher) isClosed() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.closed
+	return nil
 }
 
 var aLongTimeAgo = time.Unix(1, 0)
@@ -142,62 +81,35 @@ var aLongTimeAgo = time.Unix(1, 0)
 func (d *Dispatcher) decide(c net.Conn, fields []hpack.HeaderField) (target int) {
 	defer func() {
 		if v := recover(); v != nil {
-			d.log(slog.LevelError, "oneport: panic in a matcher", slog.Any("remote", c.RemoteAddr()), slog.Any("panic", v))
+			logPanic(d, c, v)
 			target = Refuse
 		}
 	}()
 	return d.Decide(c, fields)
 }
 
-// abuse reports a connection that is over a limit.
-func (d *Dispatcher) abuse(c net.Conn, reason string) {
-	d.stats.abuse.Add(1)
-	err := fmt.Errorf("oneport: connection from %v ended: %s", c.RemoteAddr(), reason)
-	now := time.Now()
-	if last, ok := d.refused.Load(reason); !ok || now.Sub(last.(time.Time)) >= time.Second {
-		d.refused.Store(reason, now)
-		d.log(slog.LevelWarn, "oneport: connection ended with ENHANCE_YOUR_CALM",
-			slog.Any("remote", c.RemoteAddr()), slog.String("reason", reason))
-	}
-	if d.OnAbuse != nil {
-		d.OnAbuse(c, err)
-	}
-}
-
-// joined reports that c has a server.
-func (d *Dispatcher) joined(c *conn, target int, early bool) {
-	if d.OnServer == nil {
-		return
-	}
-	defer func() {
-		if v := recover(); v != nil {
-			d.log(slog.LevelError, "oneport: panic in a hook", slog.Any("remote", c.sock.RemoteAddr()), slog.Any("panic", v))
-		}
-	}()
-	d.OnServer(c.sock, target, early)
-}
-
-func (d *Dispatcher) log(level slog.Level, msg string, attrs ...slog.Attr) {
-	logger := d.Logger
-	if logger == nil {
-		logger = slog.Default()
-	}
-	logger.LogAttrs(context.Background(), level, msg, attrs...)
-}
-
 // A Target is the listener for one server.
 type Target struct {
 	addr  net.Addr
-	max   int
 	index int
+	queue queue.Queue[*Conn]
 
 	detect  sync.Once
 	hideTLS bool // the server would not take HTTP/2 from what has a ConnectionState
 
-	mu     sync.Mutex
-	cond   sync.Cond
-	queue  []*Conn
-	closed bool
+	accepted, requests atomic.Uint64
+}
+
+// TargetStats are the counts of a target.
+type TargetStats struct {
+	Accepted uint64 // connections that its server has accepted
+	Queued   int    // those in its queue at the moment
+	Requests uint64 // requests that its server was sent
+}
+
+// Stats returns the counts.
+func (t *Target) Stats() TargetStats {
+	return TargetStats{Accepted: t.accepted.Load(), Queued: t.queue.Len(), Requests: t.requests.Load()}
 }
 
 // Accept returns the server's side of a client connection that has a stream for it. Where that is one of TLS, the result
@@ -205,46 +117,35 @@ type Target struct {
 // is no *tls.Conn.
 func (t *Target) Accept() (net.Conn, error) {
 	t.detect.Do(func() { t.hideTLS = caller.Is(caller.NetHTTP) })
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for len(t.queue) == 0 && !t.closed {
-		t.cond.Wait()
-	}
-	if t.closed {
+	v, ok := t.queue.Pop()
+	if !ok {
 		return nil, &net.OpError{Op: "accept", Net: t.addr.Network(), Addr: t.addr, Err: net.ErrClosed}
 	}
-	v := t.queue[0]
-	t.queue = t.queue[1:]
+	t.accepted.Add(1)
+	v.c.accepted()
 	return v.outer(t.hideTLS), nil
 }
 
 // Close ends the target: streams for it that have no connection to its server yet are refused. It always returns nil.
 func (t *Target) Close() error {
-	t.mu.Lock()
-	t.closed = true
-	queue := t.queue
-	t.queue = nil
-	t.cond.Broadcast()
-	t.mu.Unlock()
-	for _, v := range queue {
-		v.reject()
+	for _, v := range t.queue.Close() {
+		v.reject(ErrTargetClosed)
 	}
 	return nil
 }
 
+// IsClosed reports whether Close was called.
+func (t *Target) IsClosed() bool { return t.queue.Closed() }
+
 // Addr returns the address that the target was made with.
 func (t *Target) Addr() net.Addr { return t.addr }
 
-// deliver puts a connection into the queue, if there is room.
-func (t *Target) deliver(v *Conn) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.closed || len(t.queue) >= t.max {
-		return false
-	}
-	t.queue = append(t.queue, v)
-	t.cond.Signal()
-	return true
-}
+// Why a connection has ended that no server has accepted.
+var (
+	ErrIdle         = errors.New("no request came in time that a server has accepted")
+	ErrUnmatched    = errors.New("no route took a request")
+	ErrTargetClosed = errors.New("the server of its route has stopped accepting")
+	ErrTargetFull   = errors.New("the server of its route does not accept fast enough")
+)
 
 var errClientGone = errors.New("the client's connection has ended")

@@ -19,6 +19,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/oneport-go/oneport/internal/h2"
 )
 
 // newDispatcher returns a dispatcher with targets that decides by the first element of the path.
@@ -30,7 +32,7 @@ func newDispatcher(targets int) *Dispatcher {
 		EarlySettings: []http2.Setting{{ID: http2.SettingNoRFC7540Priorities, Val: 1}},
 	}
 	for range targets {
-		d.Target(&net.TCPAddr{}, 10)
+		d.Target(&net.TCPAddr{})
 	}
 	return d
 }
@@ -57,7 +59,7 @@ func newEnd(t *testing.T, conn net.Conn, preface bool) *end {
 	e.fr = http2.NewFramer(e, conn)
 	e.fr.AllowIllegalWrites = true
 	e.fr.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
-	e.fr.SetMaxReadFrameSize(largestFrameSize)
+	e.fr.SetMaxReadFrameSize(h2.LargestFrameSize)
 	e.enc = hpack.NewEncoder(&e.buf)
 	e.wg.Go(func() {
 		for b := range e.out {
@@ -201,6 +203,7 @@ func (e *end) close() {
 type world struct {
 	t      *testing.T
 	d      *Dispatcher
+	owner  *owner
 	client *end
 }
 
@@ -208,8 +211,7 @@ type world struct {
 func inWorld(t *testing.T, d *Dispatcher, f func(*world)) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
-		d.Handle(far)
-		w := &world{t: t, d: d, client: newEnd(t, near, false)}
+		w := &world{t: t, d: d, owner: d.Handle(far), client: newEnd(t, near, false)}
 		w.client.Write([]byte(http2.ClientPreface))
 		w.client.fr.WriteSettings(http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: 5000})
 		defer w.client.close()
@@ -220,7 +222,7 @@ func inWorld(t *testing.T, d *Dispatcher, f func(*world)) {
 // accept accepts a target's connection, answers its SETTINGS and checks what it has read so far.
 func (w *world) accept(target int, lines ...string) *end {
 	w.t.Helper()
-	c, err := w.d.targets[target].Accept()
+	c, err := w.d.all()[target].Accept()
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -249,9 +251,9 @@ func (w *world) shared() (a, b *end) {
 
 func TestEarlySettings(t *testing.T) {
 	inWorld(t, newDispatcher(1), func(w *world) {
-		w.client.want("SETTINGS [NO_RFC7540_PRIORITIES = 1]", "SETTINGS ACK")
+		w.client.want("SETTINGS [NO_RFC7540_PRIORITIES = 1]")
 		w.client.fr.WritePing(false, [8]byte{'a'})
-		w.client.want(`PING ACK "a\x00\x00\x00\x00\x00\x00\x00"`)
+		w.client.want("SETTINGS ACK", `PING ACK "a\x00\x00\x00\x00\x00\x00\x00"`)
 		w.client.fr.WriteSettings(http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: 5000})
 		w.client.want("SETTINGS ACK")
 		w.client.request(1, "0", true)
@@ -386,8 +388,12 @@ func TestUnmatched(t *testing.T) {
 				w.client.request(5, fmt.Sprint(NotFound), false)
 				w.client.request(7, fmt.Sprint(Refuse), false)
 				w.client.fr.WriteData(5, true, []byte("in vain"))
-				w.client.want("HEADERS 3 :status=404 content-length=0 END", "HEADERS 5 :status=404 content-length=0 END", "RST_STREAM 5 NO_ERROR",
-					"RST_STREAM 7 REFUSED_STREAM")
+				want := []string{"HEADERS 3 :status=404 content-length=0 END", "HEADERS 5 :status=404 content-length=0 END", "RST_STREAM 5 NO_ERROR",
+					"RST_STREAM 7 REFUSED_STREAM"}
+				if first {
+					want = append([]string{"SETTINGS ACK"}, want...)
+				}
+				w.client.want(want...)
 				if s := w.d.Stats(); s.NotFound != 2 || s.Refused != 1 {
 					t.Errorf("%+v", s)
 				}
@@ -406,7 +412,7 @@ func TestServerDrains(t *testing.T) {
 	inWorld(t, newDispatcher(2), func(w *world) {
 		a, b := w.shared()
 		defer b.close()
-		a.fr.WriteGoAway(maxStreamID, http2.ErrCodeNo, nil)
+		a.fr.WriteGoAway(h2.MaxStreamID, http2.ErrCodeNo, nil)
 		w.client.want("GOAWAY 2147483647 NO_ERROR ")
 		w.client.request(5, "0", true)
 		a.want("HEADERS 5 :method=GET :path=/0 END")
@@ -445,7 +451,7 @@ func TestServerFails(t *testing.T) {
 		a.fr.WriteGoAway(3, http2.ErrCodeInternal, []byte("out of cheese"))
 		w.client.want("RST_STREAM 5 REFUSED_STREAM")
 		a.close()
-		w.d.targets[0].Close()
+		w.d.all()[0].Close()
 		w.client.request(7, "0", true)
 		w.client.want("RST_STREAM 7 REFUSED_STREAM")
 		b.fr.WriteData(3, true, nil)
@@ -554,16 +560,7 @@ func TestClientGoes(t *testing.T) {
 	})
 }
 
-func TestIdleTimeout(t *testing.T) {
-	inWorld(t, newDispatcher(1), func(w *world) {
-		w.client.got()
-		time.Sleep(time.Minute)
-		w.client.want("GOAWAY 0 NO_ERROR no request came in 1m0s")
-		w.client.wantEnd()
-	})
-}
-
-// A connection that has made requests, but none that a server got, is no different.
+// A connection that has made requests, but none that a server got, ends in time, or when its owner dismisses it.
 func TestNoServer(t *testing.T) {
 	for _, end := range []string{"idle", "closed"} {
 		inWorld(t, newDispatcher(1), func(w *world) {
@@ -573,27 +570,18 @@ func TestNoServer(t *testing.T) {
 			time.Sleep(40 * time.Second)
 			w.client.got()
 			if end == "closed" {
-				w.d.Close()
-				w.client.want("GOAWAY 3 NO_ERROR " + errClosed.Error())
+				w.owner.client.Dismiss("going away")
+				w.client.want("GOAWAY 3 NO_ERROR going away")
 			} else {
 				time.Sleep(20 * time.Second)
-				w.client.want("GOAWAY 3 NO_ERROR no request came in 1m0s")
+				w.client.want("GOAWAY 3 NO_ERROR " + ErrIdle.Error())
 			}
 			w.client.wantEnd()
-			if n := len(w.d.waits); n != 0 {
-				t.Errorf("%d connections are not forgotten", n)
+			if why := w.owner.ended(); why == nil {
+				t.Error("the owner is not told the end")
 			}
 		})
 	}
-}
-
-func TestCloseTellsIdleClients(t *testing.T) {
-	inWorld(t, newDispatcher(1), func(w *world) {
-		w.client.got()
-		w.d.Close()
-		w.client.want("GOAWAY 0 NO_ERROR " + errClosed.Error())
-		w.client.wantEnd()
-	})
 }
 
 // A target that is closed has what it has not accepted refused.
@@ -601,8 +589,8 @@ func TestTargetCloses(t *testing.T) {
 	inWorld(t, newDispatcher(2), func(w *world) {
 		w.client.request(1, "0", false)
 		w.client.got()
-		w.d.targets[0].Close()
-		w.client.want("RST_STREAM 1 REFUSED_STREAM", "GOAWAY 1 NO_ERROR ")
+		w.d.all()[0].Close()
+		w.client.want("SETTINGS ACK", "RST_STREAM 1 REFUSED_STREAM", "GOAWAY 1 NO_ERROR ")
 		w.client.wantEnd()
 	})
 }
@@ -613,7 +601,7 @@ func TestPanicInDecide(t *testing.T) {
 	inWorld(t, d, func(w *world) {
 		w.client.got()
 		w.client.request(1, "0", true)
-		w.client.want("RST_STREAM 1 REFUSED_STREAM")
+		w.client.want("SETTINGS ACK", "RST_STREAM 1 REFUSED_STREAM")
 	})
 }
 
@@ -621,7 +609,7 @@ func TestPanicInDecide(t *testing.T) {
 func TestDeadlines(t *testing.T) {
 	inWorld(t, newDispatcher(2), func(w *world) {
 		w.client.request(1, "0", false)
-		a, err := w.d.targets[0].Accept()
+		a, err := w.d.all()[0].Accept()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -716,10 +704,7 @@ func TestAbuse(t *testing.T) {
 				d := newDispatcher(1)
 				tt.limit(&d.Limits)
 				d.AlwaysSplit = mode == "splitting"
-				var reported []string
-				d.OnAbuse = func(_ net.Conn, err error) { reported = append(reported, err.Error()) }
-				var log bytes.Buffer
-				d.Logger = slog.New(slog.NewTextHandler(&log, nil))
+				var reported error
 				inWorld(t, d, func(w *world) {
 					w.client.request(1, "0", false)
 					a := w.accept(0, "HEADERS 1 :method=GET :path=/0")
@@ -735,9 +720,11 @@ func TestAbuse(t *testing.T) {
 					a.wantEnd()
 					a.close()
 					w.client.wantEnd()
+					synctest.Wait()
+					reported = w.owner.ended()
 				})
-				if len(reported) != 1 || !strings.HasSuffix(reported[0], tt.want) || d.Stats().Abuse != 1 || strings.Count(log.String(), tt.want) != 1 {
-					t.Errorf("reported %q, counted %d, logged %q", reported, d.Stats().Abuse, log.String())
+				if reported == nil || !strings.HasSuffix(reported.Error(), tt.want) {
+					t.Errorf("reported %v", reported)
 				}
 			})
 		}
@@ -781,7 +768,7 @@ func TestFaults(t *testing.T) {
 		{"WINDOW_UPDATE on an idle stream", func(e *end) { e.fr.WriteWindowUpdate(9, 1) }, "PROTOCOL_ERROR"},
 		{"PRIORITY of itself", func(e *end) { e.fr.WritePriority(9, http2.PriorityParam{StreamDep: 9}) }, "PROTOCOL_ERROR"},
 		{"WINDOW_UPDATE of nothing", func(e *end) { e.fr.WriteRawFrame(http2.FrameWindowUpdate, 0, 0, make([]byte, 4)) }, "PROTOCOL_ERROR"},
-		{"WINDOW_UPDATE of too much", func(e *end) { e.fr.WriteWindowUpdate(0, maxWindow) }, "FLOW_CONTROL_ERROR"},
+		{"WINDOW_UPDATE of too much", func(e *end) { e.fr.WriteWindowUpdate(0, h2.MaxWindow) }, "FLOW_CONTROL_ERROR"},
 		{"HEADERS on an even stream", func(e *end) { e.request(10, "0", true) }, "PROTOCOL_ERROR"},
 		{"HEADERS with padding only", func(e *end) {
 			e.fr.WriteRawFrame(http2.FrameHeaders, http2.FlagHeadersPadded|http2.FlagHeadersEndHeaders, 9, []byte{5})
@@ -889,7 +876,7 @@ func TestWriteWaits(t *testing.T) {
 		w.client.fr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 30})
 		w.client.fr.WriteWindowUpdate(0, 1<<20)
 		w.client.request(1, "0", false)
-		c, err := w.d.targets[0].Accept()
+		c, err := w.d.all()[0].Accept()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -898,7 +885,7 @@ func TestWriteWaits(t *testing.T) {
 		a.fr.WriteSettings()
 		a.fr.WriteSettingsAck()
 		w.client.request(3, "1", false)
-		sc, err := w.d.targets[1].Accept()
+		sc, err := w.d.all()[1].Accept()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -947,7 +934,7 @@ func TestNoDeadlock(t *testing.T) {
 		w.client.fr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 30})
 		w.client.fr.WriteWindowUpdate(0, 1<<20)
 		w.client.request(1, "0", false)
-		c, err := w.d.targets[0].Accept()
+		c, err := w.d.all()[0].Accept()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -970,7 +957,7 @@ func TestNoDeadlock(t *testing.T) {
 			io.Copy(io.Discard, c)
 		}()
 		w.client.request(3, "1", true)
-		sc, err := w.d.targets[1].Accept()
+		sc, err := w.d.all()[1].Accept()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -1033,13 +1020,13 @@ func overTCP(t *testing.T) (d *Dispatcher, client, sock net.Conn, v *Conn) {
 	if _, err := client.Write(flight.Bytes()); err != nil {
 		t.Fatal(err)
 	}
-	c, err := d.targets[0].Accept()
+	c, err := d.all()[0].Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
 	v = c.(*Conn)
-	want := len(http2.ClientPreface) + headerLen + settingLen + headerLen + 4
+	want := len(http2.ClientPreface) + h2.FrameHeaderLen + h2.SettingLen + h2.FrameHeaderLen + 4
 	if _, err := io.ReadFull(v, make([]byte, want)); err != nil {
 		t.Fatal(err)
 	}
@@ -1101,7 +1088,7 @@ func FuzzClient(f *testing.F) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			var wg sync.WaitGroup
-			for _, target := range d.targets {
+			for _, target := range d.all() {
 				wg.Go(func() {
 					for {
 						c, err := target.Accept()

@@ -94,15 +94,9 @@ const maxOut = 256 << 10
 func (d *download) init(c *conn) { d.wake.L = &c.mu }
 
 // grow takes credit from the client.
-func (d *download) grow(n int64) *h2.ConnError {
-	if n == 0 {
-		return protocolError("WINDOW_UPDATE frame without an increment") // RFC 9113, 6.9
-	}
-	if d.credit += n; d.credit > maxWindow {
-		// RFC 9113, 6.9.1.
-		return &h2.ConnError{Code: http2.ErrCodeFlowControl, Reason: "connection flow-control window too large"}
-	}
-	return nil
+func (d *download) grow(n int64) (cerr *h2.ConnError) {
+	d.credit, cerr = h2.GrowWindow(d.credit, n)
+	return cerr
 }
 
 // startDownload begins to account for the credit apart.
@@ -123,9 +117,9 @@ func (c *conn) startDownload() {
 // init gives a server that joins its credit, with a frame for it.
 func (d *downloadServer) init(c *conn, b *[]byte) {
 	window := int64(c.d.Limits.MaxBuffered)
-	d.credit = defaultWindow
-	if more := window - defaultWindow; more > 0 {
-		*b = appendWindowUpdate(*b, 0, more)
+	d.credit = h2.DefaultWindow
+	if more := window - h2.DefaultWindow; more > 0 {
+		*b = h2.AppendWindowUpdate(*b, 0, uint32(more))
 		d.credit = window
 	}
 }
@@ -137,7 +131,7 @@ func (v *Conn) sent(n int64) {
 	if d.grant < int64(v.c.d.Limits.MaxBuffered)/4 || v.closed {
 		return
 	}
-	v.push(appendWindowUpdate(v.in.room(), 0, d.grant))
+	v.push(h2.AppendWindowUpdate(v.in.room(), 0, uint32(d.grant)))
 	d.credit += d.grant
 	d.grant = 0
 }
@@ -263,7 +257,7 @@ func (c *conn) grow(s *stream, n int64) {
 // when it has been acknowledged.
 func (c *conn) updateWindows() {
 	if len(c.fromClient) == 0 {
-		c.ackedWindow = int64(c.setting(http2.SettingInitialWindowSize, defaultWindow))
+		c.ackedWindow = int64(c.setting(http2.SettingInitialWindowSize, h2.DefaultWindow))
 	}
 	window := c.ackedWindow
 	for _, f := range c.fromClient {
@@ -288,7 +282,7 @@ func (c *conn) emitData(s *stream, b []byte, end bool) {
 	if end {
 		flags = http2.FlagDataEndStream
 	}
-	c.emit(appendFrame(c.out, http2.FrameData, flags, s.id, b))
+	c.emit(h2.AppendFrame(c.out, http2.FrameData, flags, s.id, b))
 	c.download.credit -= int64(len(b))
 	s.window -= int64(len(b))
 	s.server.sent(int64(len(b)))
@@ -298,7 +292,7 @@ func (c *conn) emitData(s *stream, b []byte, end bool) {
 
 // emitBlock sends a header block to the client.
 func (c *conn) emitBlock(s *stream, fields []hpack.HeaderField, end bool) {
-	c.emit(appendBlock(c.out, s.id, end, nil, c.enc.encode(fields), defaultFrameSize))
+	c.emit(h2.AppendHeaders(c.out, s.id, end, nil, c.enc.encode(fields), h2.DefaultMaxFrameSize))
 	c.controls.forgive()
 	c.emitted(s, end)
 }
@@ -362,7 +356,7 @@ func (c *conn) pumpServer(v *Conn) {
 		case q.block:
 			c.emitBlock(s, q.fields, q.end)
 		case q.reset:
-			c.emit(appendReset(c.out, s.id, q.code))
+			c.emit(h2.AppendRSTStream(c.out, s.id, q.code))
 			c.remove(s, byServer)
 		default:
 			c.emitData(s, q.data, q.end)
@@ -425,7 +419,7 @@ func (c *conn) writeLoop() {
 			_, err = c.sock.Write(b)
 		}
 		if last && err == nil {
-			linger(c.sock)
+			c.owner.Linger(c.sock)
 		}
 		c.mu.Lock()
 		if err != nil || last || c.dead {

@@ -10,77 +10,16 @@ import (
 )
 
 const (
-	headerLen   = h2.FrameHeaderLen
-	settingLen  = 6
-	priorityLen = 5 // what the PRIORITY flag adds to a HEADERS frame (RFC 9113, 6.2)
-
-	defaultWindow    = 1<<16 - 1 // of the connection and of streams, before anything changes them (RFC 9113, 6.9.2)
-	maxWindow        = 1<<31 - 1 // RFC 9113, 6.9.1
-	defaultFrameSize = 1 << 14   // SETTINGS_MAX_FRAME_SIZE at first, and at least (RFC 9113, 6.5.2)
-	largestFrameSize = 1<<24 - 1
-	defaultTableSize = 4096 // SETTINGS_HEADER_TABLE_SIZE at first (RFC 9113, 6.5.2)
-	maxStreamID      = 1<<31 - 1
-
-	// Frames of unknown type up to this length are seen whole, for PRIORITY_UPDATE (RFC 9218, 7.1); longer ones are skipped.
+	// Frames of unknown type up to this length are seen whole, for PRIORITY_UPDATE (RFC 9218, Section 7.1), and those of
+	// PRIORITY, whose length can be wrong. Longer ones are skipped.
 	maxUnknownLen = 256
 )
 
-func appendFrame(dst []byte, typ http2.FrameType, flags http2.Flags, id uint32, payload []byte) []byte {
-	return append(h2.AppendFrameHeader(dst, len(payload), typ, flags, id), payload...)
-}
-
-func appendWindowUpdate(dst []byte, id uint32, n int64) []byte {
-	dst = h2.AppendFrameHeader(dst, 4, http2.FrameWindowUpdate, 0, id)
-	return binary.BigEndian.AppendUint32(dst, uint32(n))
-}
-
-func appendReset(dst []byte, id uint32, code http2.ErrCode) []byte {
-	dst = h2.AppendFrameHeader(dst, 4, http2.FrameRSTStream, 0, id)
-	return binary.BigEndian.AppendUint32(dst, uint32(code))
-}
-
-// appendBlock appends a header block as a HEADERS frame and as many CONTINUATION frames as it needs.
-func appendBlock(dst []byte, id uint32, endStream bool, priority, block []byte, maxFrame int) []byte {
-	var flags http2.Flags
-	if endStream {
-		flags |= http2.FlagHeadersEndStream
-	}
-	if len(priority) > 0 {
-		flags |= http2.FlagHeadersPriority
-	}
-	n := min(len(block), maxFrame-len(priority))
-	if n == len(block) {
-		flags |= http2.FlagHeadersEndHeaders
-	}
-	dst = h2.AppendFrameHeader(dst, len(priority)+n, http2.FrameHeaders, flags, id)
-	dst = append(append(dst, priority...), block[:n]...)
-	for block = block[n:]; len(block) > 0; block = block[n:] {
-		n, flags = min(len(block), maxFrame), 0
-		if n == len(block) {
-			flags = http2.FlagContinuationEndHeaders
-		}
-		dst = appendFrame(dst, http2.FrameContinuation, flags, id, block[:n])
-	}
-	return dst
-}
-
-// frameError is a connection error (RFC 9113, 5.4.1) in the bytes that the parser was shown, of which the frame at fault
-// ends at end.
+// frameError is a connection error (RFC 9113, Section 5.4.1) in the bytes that the parser was shown, of which the frame at
+// fault ends at end.
 type frameError struct {
 	h2.ConnError
 	end int
-}
-
-func protocolError(reason string) *h2.ConnError {
-	return &h2.ConnError{Code: http2.ErrCodeProtocol, Reason: reason}
-}
-
-func frameSizeError(reason string) *h2.ConnError {
-	return &h2.ConnError{Code: http2.ErrCodeFrameSize, Reason: reason}
-}
-
-func calm(reason string) *h2.ConnError {
-	return &h2.ConnError{Code: http2.ErrCodeEnhanceYourCalm, Reason: reason}
 }
 
 type itemKind uint8
@@ -111,9 +50,9 @@ type item struct {
 	target int  // which is for this target
 }
 
-func (it *item) ack() bool       { return it.Flags.Has(http2.FlagSettingsAck) } // the same bit in PING
+func (it *item) ack() bool       { return h2.IsACK(it.FrameHeader) }
 func (it *item) endStream() bool { return it.Flags.Has(http2.FlagDataEndStream) }
-func (it *item) value() uint32   { return binary.BigEndian.Uint32(it.payload) & maxStreamID }
+func (it *item) value() uint32   { return binary.BigEndian.Uint32(it.payload) & h2.MaxStreamID }
 func (it *item) code() http2.ErrCode {
 	return http2.ErrCode(binary.BigEndian.Uint32(it.payload))
 }
@@ -121,7 +60,7 @@ func (it *item) code() http2.ErrCode {
 // A parser takes the frames of one direction apart. What it finds it finds in contiguous bytes: what it has not taken it
 // is shown again with more behind it. Only DATA, which can be long, is taken in parts.
 type parser struct {
-	fromClient       bool
+	from             h2.Direction
 	maxFrame         int // the longest frame
 	maxBlock         int // the longest header block, compressed
 	maxContinuations int
@@ -155,40 +94,40 @@ func (p *parser) next(b []byte) (it item, n int, err *frameError) {
 		it, n = p.part(b)
 		return it, n, nil
 	}
-	if len(b) < headerLen {
+	if len(b) < h2.FrameHeaderLen {
 		return it, 0, nil
 	}
 	h := h2.ParseFrameHeader(b)
-	end := headerLen + int(h.Length)
+	end := h2.FrameLen(h)
 	if e := p.check(h); e != nil {
 		return it, 0, &frameError{*e, end}
 	}
 	switch {
 	case h.Type == http2.FrameData:
 		return p.data(h, b)
-	case h.Type > http2.FrameContinuation && h.Length > maxUnknownLen:
+	case h.Length > maxUnknownLen && (h.Type > http2.FrameContinuation || h.Type == http2.FramePriority):
 		p.hdr, p.left = h, int(h.Length)
-		return item{kind: skipItem, FrameHeader: h, first: true}, headerLen, nil
+		return item{kind: skipItem, FrameHeader: h, first: true}, h2.FrameHeaderLen, nil
 	case len(b) < end:
 		return it, 0, nil
 	case h.Type == http2.FrameHeaders:
 		return p.block(h, b)
 	}
-	return item{kind: frameItem, FrameHeader: h, payload: b[headerLen:end]}, end, nil
+	return item{kind: frameItem, FrameHeader: h, payload: b[h2.FrameHeaderLen:end]}, end, nil
 }
 
-// data begins a DATA frame (RFC 9113, 6.1).
+// data begins a DATA frame (RFC 9113, Section 6.1).
 func (p *parser) data(h http2.FrameHeader, b []byte) (it item, n int, err *frameError) {
-	n, pad := headerLen, 0
+	n, pad := h2.FrameHeaderLen, 0
 	left := int(h.Length)
 	if h.Flags.Has(http2.FlagDataPadded) {
-		if len(b) == headerLen {
+		if len(b) == h2.FrameHeaderLen {
 			return it, 0, nil
 		}
-		pad = int(b[headerLen])
+		pad = int(b[h2.FrameHeaderLen])
 		n++
 		if left -= 1 + pad; left < 0 {
-			return it, 0, &frameError{*protocolError("DATA frame with more padding than payload"), headerLen + int(h.Length)}
+			return it, 0, &frameError{*h2.ProtocolError("DATA frame with more padding than payload"), h2.FrameLen(h)}
 		}
 	}
 	p.hdr, p.left, p.pad = h, left, pad
@@ -214,25 +153,19 @@ func (p *parser) part(b []byte) (it item, n int) {
 	return it, n
 }
 
-// block finds a header block (RFC 9113, 4.3), of whose HEADERS frame all is there.
+// block finds a header block (RFC 9113, Section 4.3), of whose HEADERS frame all is there.
 func (p *parser) block(h http2.FrameHeader, b []byte) (it item, n int, err *frameError) {
-	n = headerLen + int(h.Length)
-	payload := b[headerLen:n]
+	n = h2.FrameLen(h)
+	payload := b[h2.FrameHeaderLen:n]
 	it = item{kind: blockItem, FrameHeader: h}
-	if h.Flags.Has(http2.FlagHeadersPadded) {
-		pad := int(payload[0])
-		payload = payload[1:]
-		if pad > len(payload) {
-			return it, 0, &frameError{*protocolError("HEADERS frame with more padding than payload"), n}
-		}
-		payload = payload[:len(payload)-pad]
+	start, stop, cerr := h2.Fragment(h, payload)
+	if cerr != nil {
+		return it, 0, &frameError{*cerr, n}
 	}
 	if h.Flags.Has(http2.FlagHeadersPriority) {
-		if len(payload) < priorityLen {
-			return it, 0, &frameError{*protocolError("HEADERS frame with more padding than payload"), n}
-		}
-		it.priority, payload = payload[:priorityLen], payload[priorityLen:]
+		it.priority = payload[start-h2.PriorityLen : start]
 	}
+	payload = payload[start:stop]
 	it.payload = payload
 	if h.Flags.Has(http2.FlagHeadersEndHeaders) {
 		return it, n, nil
@@ -241,25 +174,25 @@ func (p *parser) block(h http2.FrameHeader, b []byte) (it item, n int, err *fram
 		p.joined, p.pos, p.frames = append(p.joined[:0], payload...), n, 1
 	}
 	for ; ; p.frames++ {
-		if len(b) < p.pos+headerLen {
+		if len(b) < p.pos+h2.FrameHeaderLen {
 			return it, 0, nil
 		}
 		c := h2.ParseFrameHeader(b[p.pos:])
-		end := p.pos + headerLen + int(c.Length)
+		end := p.pos + h2.FrameLen(c)
+		cerr := h2.CheckContinuation(c, h.StreamID, p.maxFrame)
 		switch {
-		case c.Type != http2.FrameContinuation || c.StreamID != h.StreamID:
-			// RFC 9113, 6.10.
-			return it, 0, &frameError{*protocolError(c.Type.String() + " frame in a header block"), end}
-		case int(c.Length) > p.maxFrame:
-			return it, 0, &frameError{*frameSizeError("CONTINUATION frame longer than SETTINGS_MAX_FRAME_SIZE"), end}
+		case cerr != nil:
 		case p.frames > p.maxContinuations:
-			return it, 0, &frameError{*calm("too many CONTINUATION frames in a header block"), end}
+			cerr = h2.EnhanceYourCalm("too many CONTINUATION frames in a header block")
 		case len(p.joined)+int(c.Length) > p.maxBlock:
-			return it, 0, &frameError{*calm("header block too large"), end}
+			cerr = h2.EnhanceYourCalm("header block too large")
 		case len(b) < end:
 			return it, 0, nil
 		}
-		p.joined = append(p.joined, b[p.pos+headerLen:end]...)
+		if cerr != nil {
+			return it, 0, &frameError{*cerr, end}
+		}
+		p.joined = append(p.joined, b[p.pos+h2.FrameHeaderLen:end]...)
 		p.pos = end
 		if c.Flags.Has(http2.FlagContinuationEndHeaders) {
 			p.pos = 0
@@ -269,121 +202,37 @@ func (p *parser) block(h http2.FrameHeader, b []byte) (it item, n int, err *fram
 	}
 }
 
-// check checks what the header of a frame alone can break.
+// check checks what the header of a frame alone can break, and that what has to be held of the frame is not too long.
 func (p *parser) check(h http2.FrameHeader) *h2.ConnError {
-	if int(h.Length) > p.maxFrame {
-		return frameSizeError(h.Type.String() + " frame longer than SETTINGS_MAX_FRAME_SIZE") // RFC 9113, 4.2
+	if cerr := h2.CheckFrameHeader(h, p.from, p.maxFrame); cerr != nil {
+		return cerr
 	}
-	switch h.Type {
-	case http2.FrameData, http2.FrameHeaders, http2.FramePriority, http2.FrameRSTStream, http2.FramePushPromise:
-		if h.StreamID == 0 {
-			return protocolError(h.Type.String() + " frame on stream 0") // RFC 9113, 6.1 to 6.4, 6.6
-		}
-	case http2.FrameSettings, http2.FramePing, http2.FrameGoAway:
-		if h.StreamID != 0 {
-			return protocolError(h.Type.String() + " frame on a stream") // RFC 9113, 6.5, 6.7, 6.8
-		}
-	}
-	fixed := 0
-	switch h.Type {
-	case http2.FrameData:
-		if h.Flags.Has(http2.FlagDataPadded) && h.Length == 0 {
-			return frameSizeError("DATA frame too short for its flags")
-		}
-		return nil
+	switch n := int(h.Length); h.Type {
 	case http2.FrameHeaders:
-		if p.fromClient && h.StreamID%2 == 0 {
-			return protocolError("HEADERS frame on a stream that a client cannot open") // RFC 9113, 5.1.1
+		if n > p.maxBlock+maxAroundBlock {
+			return h2.EnhanceYourCalm("header block too large")
 		}
-		if h.Flags.Has(http2.FlagHeadersPadded) {
-			fixed++
-		}
-		if h.Flags.Has(http2.FlagHeadersPriority) {
-			fixed += priorityLen
-		}
-		if int(h.Length) < fixed {
-			return frameSizeError("HEADERS frame too short for its flags") // RFC 9113, 4.2
-		}
-		if int(h.Length)-fixed > p.maxBlock+maxPadding {
-			return calm("header block too large")
-		}
-		return nil
-	case http2.FrameContinuation:
-		return protocolError("CONTINUATION frame without HEADERS") // RFC 9113, 6.10
-	case http2.FramePushPromise:
-		if p.fromClient {
-			return protocolError("PUSH_PROMISE frame from a client") // RFC 9113, 8.4
-		}
-		return protocolError("PUSH_PROMISE frame, though SETTINGS_ENABLE_PUSH is 0")
 	case http2.FrameSettings:
-		switch {
-		case h.Flags.Has(http2.FlagSettingsAck) && h.Length != 0:
-			return frameSizeError("SETTINGS acknowledgment with a payload") // RFC 9113, 6.5
-		case h.Length%settingLen != 0:
-			return frameSizeError("SETTINGS frame with a partial setting")
-		case h.Length > maxSettingsLen:
-			return calm("SETTINGS frame with too many settings")
+		// As much is held for a header block, too.
+		if n > max(p.maxBlock, h2.DefaultMaxFrameSize) {
+			return h2.EnhanceYourCalm("SETTINGS frame with too many settings")
 		}
-		return nil
 	case http2.FrameGoAway:
-		if h.Length < 8 {
-			return frameSizeError("GOAWAY frame too short") // RFC 9113, 6.8
+		// It is passed on to servers that accept no longer frames than these.
+		if n > h2.DefaultMaxFrameSize {
+			return h2.EnhanceYourCalm("GOAWAY frame too long")
 		}
-		if h.Length > defaultFrameSize {
-			return calm("GOAWAY frame too long")
-		}
-		return nil
-	case http2.FramePriority:
-		fixed = priorityLen // RFC 9113, 6.3
-	case http2.FrameRSTStream, http2.FrameWindowUpdate:
-		fixed = 4 // RFC 9113, 6.4, 6.9
-	case http2.FramePing:
-		fixed = 8 // RFC 9113, 6.7
-	default:
-		return nil
-	}
-	if int(h.Length) != fixed {
-		return frameSizeError(h.Type.String() + " frame of the wrong length")
 	}
 	return nil
 }
 
-const (
-	maxPadding     = 1<<8 - 1
-	maxSettingsLen = 100 * settingLen
-)
-
-// settings calls f for each setting in a payload, in order.
-func settings(payload []byte, f func(id http2.SettingID, val uint32)) {
-	for ; len(payload) >= settingLen; payload = payload[settingLen:] {
-		f(http2.SettingID(binary.BigEndian.Uint16(payload)), binary.BigEndian.Uint32(payload[2:]))
-	}
-}
-
-// checkSettings checks the values in the payload of a SETTINGS frame (RFC 9113, 6.5.2).
-func checkSettings(payload []byte) (err *h2.ConnError) {
-	settings(payload, func(id http2.SettingID, val uint32) {
-		switch id {
-		case http2.SettingEnablePush, http2.SettingEnableConnectProtocol, http2.SettingNoRFC7540Priorities:
-			if val > 1 {
-				err = protocolError("SETTINGS_" + id.String() + " other than 0 or 1")
-			}
-		case http2.SettingInitialWindowSize:
-			if val > maxWindow {
-				err = &h2.ConnError{Code: http2.ErrCodeFlowControl, Reason: "SETTINGS_INITIAL_WINDOW_SIZE too large"}
-			}
-		case http2.SettingMaxFrameSize:
-			if val < defaultFrameSize || val > largestFrameSize {
-				err = protocolError("SETTINGS_MAX_FRAME_SIZE out of range")
-			}
-		}
-	})
-	return err
-}
+// maxAroundBlock is the most that a HEADERS frame has beside its field block fragment: Pad Length, the priority fields and
+// the padding (RFC 9113, Section 6.2).
+const maxAroundBlock = 1 + h2.PriorityLen + 1<<8 - 1
 
 // forbidPush sets SETTINGS_ENABLE_PUSH to 0 wherever a payload sets it, so that no server opens streams.
 func forbidPush(payload []byte) {
-	for ; len(payload) >= settingLen; payload = payload[settingLen:] {
+	for ; len(payload) >= h2.SettingLen; payload = payload[h2.SettingLen:] {
 		if http2.SettingID(binary.BigEndian.Uint16(payload)) == http2.SettingEnablePush {
 			binary.BigEndian.PutUint32(payload[2:], 0)
 		}

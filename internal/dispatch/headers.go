@@ -5,14 +5,13 @@ import (
 	"errors"
 	"strings"
 
-	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
 	"github.com/oneport-go/oneport/internal/h2"
 )
 
 // A blockDecoder decodes the header blocks of one direction of a connection. It has to see all of them, in order, since
-// each changes the table that the next is decoded with (RFC 7541, 2.2).
+// each changes the table that the next is decoded with (RFC 7541, Section 2.2).
 type blockDecoder struct {
 	dec     *hpack.Decoder
 	fields  []hpack.HeaderField
@@ -23,8 +22,8 @@ type blockDecoder struct {
 }
 
 func (d *blockDecoder) init(maxList int) {
-	d.maxList, d.allowed = maxList, defaultTableSize
-	d.dec = hpack.NewDecoder(defaultTableSize, d.emit)
+	d.maxList, d.allowed = maxList, h2.DefaultTableSize
+	d.dec = hpack.NewDecoder(h2.DefaultTableSize, d.emit)
 	// A list that is too large is decoded to its end, for the table's sake, so no string of a block of maxList bytes may be
 	// too long. Huffman coding makes it shorter by 5 to 8 (RFC 7541, Appendix B).
 	d.dec.SetMaxStringLength(2 * maxList)
@@ -45,7 +44,7 @@ func (d *blockDecoder) decode(block []byte) ([]hpack.HeaderField, *h2.ConnError)
 	d.fields, d.size = d.fields[:0], 0
 	d.dec.SetEmitEnabled(true)
 	if err := d.write(block); err != nil {
-		return nil, compressionError(err)
+		return nil, h2.CompressionError(err)
 	}
 	return d.fields, nil
 }
@@ -57,7 +56,7 @@ func (d *blockDecoder) tooLarge() bool { return d.size > d.maxList }
 func (d *blockDecoder) follow(block []byte) *h2.ConnError {
 	d.dec.SetEmitEnabled(false)
 	if err := d.write(block); err != nil {
-		return compressionError(err)
+		return h2.CompressionError(err)
 	}
 	return nil
 }
@@ -85,11 +84,6 @@ func (d *blockDecoder) write(block []byte) error {
 	return errors.Join(err, d.dec.Close())
 }
 
-// compressionError is the connection error that a header block which cannot be decoded is (RFC 9113, 4.3).
-func compressionError(err error) *h2.ConnError {
-	return &h2.ConnError{Code: http2.ErrCodeCompression, Reason: err.Error()}
-}
-
 // A blockEncoder encodes the header blocks of one direction of a connection.
 type blockEncoder struct {
 	enc *hpack.Encoder
@@ -97,21 +91,22 @@ type blockEncoder struct {
 }
 
 // init makes an encoder whose table has at most the size limit, and no more than RFC 7541 starts with. If the peer's
-// table is not empty, since somebody else has encoded for it so far, the first block empties it (RFC 7541, 4.2 and 6.3).
+// table is not empty, since somebody else has encoded for it so far, the first block empties it (RFC 7541, Sections 4.2
+// and 6.3).
 func (e *blockEncoder) init(limit uint32, empty bool) {
 	e.enc = hpack.NewEncoder(&e.buf)
 	if !empty {
 		e.enc.SetMaxDynamicTableSize(0)
-		e.enc.SetMaxDynamicTableSize(defaultTableSize)
+		e.enc.SetMaxDynamicTableSize(h2.DefaultTableSize)
 	}
-	if limit < defaultTableSize {
+	if limit < h2.DefaultTableSize {
 		e.limit(limit)
 	}
 }
 
 // limit obeys the peer's SETTINGS_HEADER_TABLE_SIZE.
 func (e *blockEncoder) limit(size uint32) {
-	size = min(size, defaultTableSize)
+	size = min(size, h2.DefaultTableSize)
 	e.enc.SetMaxDynamicTableSizeLimit(size)
 	e.enc.SetMaxDynamicTableSize(size)
 }

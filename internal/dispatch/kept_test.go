@@ -7,6 +7,8 @@ import (
 	"testing/synctest"
 
 	"golang.org/x/net/http2"
+
+	"github.com/oneport-go/oneport/internal/h2"
 )
 
 // What a connection keeps after much has passed is as little as before.
@@ -115,16 +117,16 @@ func TestBlockIsJoinedOnce(t *testing.T) {
 	whole := b.Len()
 	fr.WriteContinuation(1, true, []byte("ghi"))
 	fr.WritePing(false, [8]byte{})
-	p := parser{fromClient: true, maxFrame: defaultFrameSize, maxBlock: 100, maxContinuations: 10}
+	p := parser{from: h2.FromClient, maxFrame: h2.DefaultMaxFrameSize, maxBlock: 100, maxContinuations: 10}
 	flight := b.Bytes()
 	for n := range whole + 1 {
 		if _, taken, err := p.next(flight[:n]); taken != 0 || err != nil {
 			t.Fatal(n, taken, err)
 		}
 	}
-	clear(flight[headerLen:whole])
+	clear(flight[h2.FrameHeaderLen:whole])
 	it, n, err := p.next(flight)
-	if err != nil || string(it.payload) != "abcdefghi" || n != whole+headerLen+3 {
+	if err != nil || string(it.payload) != "abcdefghi" || n != whole+h2.FrameHeaderLen+3 {
 		t.Errorf("%q of %d bytes, %v", it.payload, n, err)
 	}
 	if it, _, err := p.next(flight[n:]); err != nil || it.Type != http2.FramePing {

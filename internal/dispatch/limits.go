@@ -4,8 +4,10 @@ import "time"
 
 // Limits bound what one client connection can cost. All fields must be positive.
 type Limits struct {
-	OpenTimeout time.Duration // for the client's preface and SETTINGS, and for writing while no server is there
-	IdleTimeout time.Duration // from then on until the first request
+	WriteTimeout time.Duration // for what is written last
+	IdleTimeout  time.Duration // of a connection that no server has, and of one whose client does not read
+
+	QueueLength int // connections that wait for the server of a target
 
 	MaxStreams         int // open at once, for all servers
 	MaxHeaderListBytes int // of one header block, as RFC 9113, 6.5.2 counts
@@ -26,8 +28,9 @@ type Limits struct {
 // DefaultLimits are safe on the open internet.
 func DefaultLimits() Limits {
 	return Limits{
-		OpenTimeout:        10 * time.Second,
+		WriteTimeout:       10 * time.Second,
 		IdleTimeout:        5 * time.Minute,
+		QueueLength:        1024,
 		MaxStreams:         10_000,
 		MaxHeaderListBytes: 1<<20 + 320, // as net/http, which says so in its SETTINGS
 		MaxContinuations:   128,

@@ -22,6 +22,8 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/oneport-go/oneport/internal/h2"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -170,7 +172,7 @@ func newPeer(t *testing.T, name string, server bool, conn net.Conn, seed uint64,
 		t: t, name: name, server: server, conn: conn, behave: b,
 		rng:      rand.New(rand.NewPCG(seed, 1)),
 		streams:  make(map[uint32]*peerStream),
-		maxFrame: defaultFrameSize, window: defaultWindow, credit: defaultWindow, given: defaultWindow, initial: defaultWindow,
+		maxFrame: h2.DefaultMaxFrameSize, window: h2.DefaultWindow, credit: h2.DefaultWindow, given: h2.DefaultWindow, initial: h2.DefaultWindow,
 	}
 	p.cond.L = &p.mu
 	p.fw = http2.NewFramer(&p.out, nil)
@@ -351,7 +353,7 @@ func (p *peer) take(f http2.Frame) {
 			p.credit += int64(f.Increment)
 		} else if s := p.streams[id]; s != nil {
 			s.credit += int64(f.Increment)
-			if s.credit > maxWindow {
+			if s.credit > h2.MaxWindow {
 				p.errorf("stream %d: credit %d", id, s.credit)
 			}
 		} else if !p.drains {
@@ -695,7 +697,7 @@ func (p *peer) sendOn(s *peerStream) bool {
 	} else {
 		p.fw.WriteData(s.id, end, fill(s.id, p.server, s.sent, n))
 	}
-	cost := int64(p.out.Len() - before - headerLen)
+	cost := int64(p.out.Len() - before - h2.FrameHeaderLen)
 	s.credit -= cost
 	p.credit -= cost
 	s.sent += n
@@ -911,7 +913,7 @@ func randomBehaviour(rng *rand.Rand) behaviour {
 
 func testLimits() Limits {
 	return Limits{
-		OpenTimeout: 10 * time.Second, IdleTimeout: time.Minute,
+		WriteTimeout: 10 * time.Second, IdleTimeout: time.Minute, QueueLength: 10,
 		MaxStreams: 1000, MaxHeaderListBytes: 1 << 20, MaxContinuations: 10_000,
 		MaxBuffered: 128 << 10, ResetBurst: 1000, ResetRate: 100, ControlBurst: 1_000_000, ControlRate: 1000,
 	}
@@ -1063,7 +1065,7 @@ func model(t *testing.T, seed uint64) {
 		}
 		targets := make([]*Target, servers)
 		for i := range targets {
-			targets[i] = d.Target(&net.TCPAddr{}, 10)
+			targets[i] = d.Target(&net.TCPAddr{})
 		}
 		for i, target := range targets {
 			wg.Go(func() {

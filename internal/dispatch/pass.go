@@ -3,6 +3,7 @@ package dispatch
 import (
 	"bytes"
 	"encoding/binary"
+	"io"
 	"sync"
 	"time"
 
@@ -25,6 +26,10 @@ func (v *Conn) readPassing(l lazily) (int, error) {
 			c.mu.Unlock()
 			return 0, nil
 		}
+		if c.ended { // it was drained
+			c.mu.Unlock()
+			return 0, io.EOF
+		}
 		c.mu.Unlock()
 
 		var b []byte
@@ -40,8 +45,9 @@ func (v *Conn) readPassing(l lazily) (int, error) {
 			b, n, err = v.readSocket(l)
 		}
 		if n == 0 && err != nil {
-			return 0, err
+			return 0, v.readError(err)
 		}
+		n = copy(b[held:], c.skip.from(b[held:held+n]))
 		b = b[:held+n]
 		c.mu.Lock()
 		if c.mode != passing || c.dead { // ended from outside
@@ -68,6 +74,16 @@ func (v *Conn) readPassing(l lazily) (int, error) {
 	}
 }
 
+// readError returns what a Read of the server fails with, while the connection passes through.
+func (v *Conn) readError(err error) error {
+	v.c.mu.Lock()
+	defer v.c.mu.Unlock()
+	if v.c.ended {
+		return io.EOF // as for a client that has gone
+	}
+	return err
+}
+
 // deliver delivers from the buffer.
 func (v *Conn) deliver(p []byte) int {
 	n := copy(p, v.buf[:v.clear])
@@ -80,6 +96,14 @@ func (v *Conn) deliver(p []byte) int {
 		}
 	}
 	return n
+}
+
+// grow returns b with room behind it.
+func grow(b []byte) []byte {
+	if len(b) < cap(b) {
+		return b
+	}
+	return append(make([]byte, 0, max(4096, 2*cap(b))), b...)
 }
 
 // heldBuffers lends memory for what is held back. Servers that read a frame header alone, as net/http does, need it for
@@ -150,7 +174,7 @@ func (c *conn) scanClient(v *Conn, b []byte) (clear, n int, split bool) {
 		case dataItem:
 			cerr = c.scanClientData(it)
 		case frameItem:
-			if it.Type == http2.FrameSettings && !it.ack() && len(v.owes) > 0 {
+			if it.Type == http2.FrameSettings && !it.ack() && len(v.owes) > 0 && c.skip.settings == 0 {
 				// Two to be acknowledged at once are ambiguous: net/http acknowledges several with one frame. Once the
 				// connection is split, each waits for the acknowledgement of the one before.
 				c.startSplitting()
@@ -225,6 +249,9 @@ func (c *conn) scanClientData(it item) *h2.ConnError {
 
 // scanClientFrame takes note of a frame. With drop, it is not for v.
 func (c *conn) scanClientFrame(v *Conn, it item) (drop bool, cerr *h2.ConnError) {
+	if c.skip.frame(it) {
+		return true, nil
+	}
 	switch it.Type {
 	case http2.FrameSettings:
 		if it.ack() {
@@ -235,10 +262,13 @@ func (c *conn) scanClientFrame(v *Conn, it item) (drop bool, cerr *h2.ConnError)
 		f := c.noteSettings(it.payload)
 		f.waiting++
 		v.owes = append(v.owes, f)
-		v.dec.allow(c.setting(http2.SettingHeaderTableSize, defaultTableSize))
+		v.dec.allow(c.setting(http2.SettingHeaderTableSize, h2.DefaultTableSize))
 		return false, c.spendControl()
 	case http2.FramePing:
 		if it.ack() {
+			if c.takeDrainACK(it) {
+				return true, nil
+			}
 			if c.asked > 0 {
 				c.asked--
 			}
@@ -358,10 +388,10 @@ func (v *Conn) scanServerFrame(it item) (drop bool) {
 		}
 		c.spoken = true
 		f := &serverFrame{server: v}
-		settings(it.payload, func(id http2.SettingID, val uint32) {
-			v.noteSetting(id, val)
-			c.noteTold(f, id, val)
-		})
+		for s := range h2.Settings(it.payload) {
+			v.noteSetting(s.ID, s.Val)
+			c.noteTold(f, s.ID, s.Val)
+		}
 		c.sentToClient(f)
 	case http2.FramePing:
 		if !it.ack() {
@@ -399,7 +429,7 @@ func (v *Conn) noteSetting(id http2.SettingID, val uint32) {
 	case http2.SettingMaxHeaderListSize:
 		v.maxList = val
 	case http2.SettingMaxFrameSize:
-		if val >= defaultFrameSize && val <= largestFrameSize {
+		if val >= h2.DefaultMaxFrameSize && val <= h2.LargestFrameSize {
 			v.maxFrame = int(val)
 		}
 	case http2.SettingHeaderTableSize:

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+
+	"github.com/oneport-go/oneport/internal/h2"
 )
 
 // waits is a ReadReady that waits.
@@ -59,8 +61,8 @@ func TestReadReady(t *testing.T) {
 	var frames [][]byte
 	for i := range 5 {
 		frames = append(frames,
-			appendFrame(nil, http2.FrameData, 0, 1, []byte("content")),
-			appendFrame(nil, http2.FramePing, 0, 0, []byte{7: byte(i)}))
+			h2.AppendFrame(nil, http2.FrameData, 0, 1, []byte("content")),
+			h2.AppendFrame(nil, http2.FramePing, 0, 0, []byte{7: byte(i)}))
 	}
 	for _, frame := range frames {
 		w := await(t, v)
@@ -104,7 +106,7 @@ func write(t *testing.T, c net.Conn, b []byte) {
 func TestReadReadyPart(t *testing.T) {
 	t.Parallel()
 	_, client, _, v := overTCP(t)
-	frame := appendFrame(nil, http2.FramePing, 0, 0, make([]byte, 8))
+	frame := h2.AppendFrame(nil, http2.FramePing, 0, 0, make([]byte, 8))
 	w := await(t, v)
 	write(t, client, frame[:3])
 	<-w.m.put
@@ -120,25 +122,25 @@ func TestReadReadySplit(t *testing.T) {
 	d, client, _, v := overTCP(t)
 	w := await(t, v)
 	request := []byte{0x04, 2, '/', '1'}
-	write(t, client, appendFrame(nil, http2.FrameHeaders, http2.FlagHeadersEndHeaders|http2.FlagHeadersEndStream, 3, request))
+	write(t, client, h2.AppendFrame(nil, http2.FrameHeaders, http2.FlagHeadersEndHeaders|http2.FlagHeadersEndStream, 3, request))
 	r := w.result()
 	if r.err != nil {
 		t.Fatal(r.err)
 	}
-	other, err := d.targets[1].Accept()
+	other, err := d.all()[1].Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer other.Close()
-	const settings, windowUpdate = headerLen + settingLen, headerLen + 4
-	got := make([]byte, len(http2.ClientPreface)+settings+windowUpdate+headerLen)
+	const settings, windowUpdate = h2.FrameHeaderLen + h2.SettingLen, h2.FrameHeaderLen + 4
+	got := make([]byte, len(http2.ClientPreface)+settings+windowUpdate+h2.FrameHeaderLen)
 	if _, err := io.ReadFull(readyConn{other.(*Conn), t}, got); err != nil {
 		t.Fatal(err)
 	}
-	if h := got[len(got)-headerLen:]; http2.FrameType(h[3]) != http2.FrameHeaders || h[8] != 3 {
+	if h := got[len(got)-h2.FrameHeaderLen:]; http2.FrameType(h[3]) != http2.FrameHeaders || h[8] != 3 {
 		t.Errorf("the second server has read %q", got)
 	}
-	data := appendFrame(nil, http2.FrameData, 0, 1, []byte("content"))
+	data := h2.AppendFrame(nil, http2.FrameData, 0, 1, []byte("content"))
 	write(t, client, data)
 	for p := make([]byte, 64); !bytes.HasSuffix(r.b, data); {
 		n, err := readyConn{v, t}.Read(p)

@@ -86,8 +86,8 @@ func TestResetsThatAreNoAbuse(t *testing.T) {
 					a.got()
 					w.client.request(9999, "0", true)
 					a.want("HEADERS 9999 :method=GET :path=/0 END")
-					if s := d.Stats(); s.Abuse != 0 {
-						t.Errorf("%+v", s)
+					if why := w.owner.ended(); why != nil {
+						t.Error(why)
 					}
 				})
 			})

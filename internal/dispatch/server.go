@@ -15,6 +15,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/oneport-go/oneport/internal/h2"
+	"github.com/oneport-go/oneport/internal/netconn"
 )
 
 // A Conn is a server's side of a client connection: an HTTP/2 connection with the streams for this server only.
@@ -79,7 +80,7 @@ func (c *tlsConn) ConnectionState() tls.ConnectionState { return c.state() }
 
 // outer returns what a server gets.
 func (v *Conn) outer(hideTLS bool) net.Conn {
-	if t, ok := v.c.sock.(interface{ ConnectionState() tls.ConnectionState }); ok && !hideTLS {
+	if t, ok := v.c.sock.(netconn.Secured); ok && !hideTLS {
 		return &tlsConn{v, t.ConnectionState}
 	}
 	return v
@@ -89,17 +90,17 @@ func (v *Conn) outer(hideTLS bool) net.Conn {
 func (c *conn) newServer(target int) *Conn {
 	v := &Conn{
 		c:          c,
-		target:     c.d.targets[target],
-		maxFrame:   defaultFrameSize,
+		target:     c.d.all()[target],
+		maxFrame:   h2.DefaultMaxFrameSize,
 		maxStreams: 1<<32 - 1,
-		tableSize:  defaultTableSize,
-		window:     defaultWindow,
-		lastID:     maxStreamID,
-		out:        parser{maxFrame: largestFrameSize, maxBlock: maxServerBlock, maxContinuations: maxServerBlock / 1024},
+		tableSize:  h2.DefaultTableSize,
+		window:     h2.DefaultWindow,
+		lastID:     h2.MaxStreamID,
+		out:        parser{from: h2.FromServer, maxFrame: h2.LargestFrameSize, maxBlock: maxServerBlock, maxContinuations: maxServerBlock / 1024},
 	}
 	v.readable.L, v.writable.L = &c.mu, &c.mu
 	v.dec.init(maxServerBlock)
-	v.dec.allow(c.setting(http2.SettingHeaderTableSize, defaultTableSize))
+	v.dec.allow(c.setting(http2.SettingHeaderTableSize, h2.DefaultTableSize))
 	c.updateWindows()
 	c.servers[target] = v
 	c.joined = append(c.joined, v)
@@ -128,7 +129,7 @@ func (v *Conn) greet() {
 	v.downloadServer.init(v.c, &b)
 	v.in.b = b
 	v.enc.init(v.tableSize, true)
-	v.uploadServer.credit = defaultWindow
+	v.uploadServer.credit = h2.DefaultWindow
 }
 
 // Read reads what the client has sent to the server.
@@ -227,22 +228,16 @@ func (v *Conn) Write(p []byte) (int, error) {
 			c.kill()
 			return 0, v.opError("write", fmt.Errorf("the server has broken HTTP/2: %w", err))
 		}
-		if len(b) == 0 {
-			return len(p), nil
+		if c.shutdown == drainDue && c.spoken && v.betweenFrames() {
+			b = c.appendDrain(slices.Clip(b))
 		}
-		c.writing, c.writer = true, v
-		c.mu.Unlock()
-		_, err = c.sock.Write(b)
-		c.mu.Lock()
-		c.writing, c.writer = false, nil
-		c.wake.Broadcast()
-		if err != nil {
+		if err := c.writeUnlocked(b); err != nil {
 			return 0, err
 		}
 		return len(p), nil
 	}
 	if err := v.split(p); err != nil {
-		c.log("a server has broken HTTP/2", err)
+		v.logServerFault(err)
 		v.close()
 		return 0, v.opError("write", err)
 	}
@@ -279,9 +274,12 @@ func (v *Conn) close() {
 	}
 	v.closed = true
 	c.part(v)
-	if c.mode == passing {
+	switch {
+	case c.mode == passing && c.shutdown == drained && !c.closing && !c.dead:
+		go c.lingerPassing()
+	case c.mode == passing:
 		c.kill()
-	} else {
+	default:
 		c.unread.Broadcast()
 		v.leave(http2.ErrCodeInternal)
 	}
@@ -311,17 +309,18 @@ func (v *Conn) drop() {
 }
 
 // reject ends the server's side of a connection that no server has accepted.
-func (v *Conn) reject() {
+func (v *Conn) reject(why error) {
 	v.rmu.Lock()
 	defer v.rmu.Unlock()
-	v.rejectLocked()
+	v.rejectLocked(why)
 }
 
 // rejectLocked is reject for a caller that holds rmu.
-func (v *Conn) rejectLocked() {
+func (v *Conn) rejectLocked(why error) {
 	c := v.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.ends(why)
 	if c.mode == passing {
 		c.startSplitting()
 		go c.readLoop(v.buf[v.clear:])
@@ -337,6 +336,9 @@ func (c *conn) kill() {
 		return
 	}
 	c.dead = true
+	c.countShared(-1)
+	c.ends(errClientGone)
+	c.owner.Ended(c.why)
 	c.sock.Close()
 	c.drop()
 	c.out, c.spare, c.raw, c.rawFrom = nil, nil, nil, nil
@@ -383,13 +385,14 @@ func (v *Conn) RemoteAddr() net.Addr { return v.c.sock.RemoteAddr() }
 // NetConn returns the client's connection, which must be neither read from nor written to.
 func (v *Conn) NetConn() net.Conn { return v.c.sock }
 
-// SyscallConn gives access to the socket of the client's connection, for its options, if there is one. Otherwise the
-// error is [errors.ErrUnsupported].
+// SyscallConn gives access to the socket of the client's connection, also below TLS, for its options, if there is one.
+// Otherwise the error is [errors.ErrUnsupported].
 func (v *Conn) SyscallConn() (syscall.RawConn, error) {
-	if sc, ok := v.c.sock.(syscall.Conn); ok {
-		return sc.SyscallConn()
+	raw, err := netconn.SyscallConn(v.c.sock)
+	if err != nil {
+		return nil, fmt.Errorf("oneport: %w", err)
 	}
-	return nil, fmt.Errorf("oneport: no socket below a %T: %w", v.c.sock, errors.ErrUnsupported)
+	return raw, nil
 }
 
 // endWrite ends a Write at its deadline. If it has been in the socket since before the connection was split, the client

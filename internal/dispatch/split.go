@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"maps"
-	"net"
 	"slices"
 	"sync"
 	"time"
@@ -25,7 +23,7 @@ var errEOF = io.EOF
 func (c *conn) startSplitting() {
 	v := c.pass
 	c.mode = splitting
-	c.d.stats.split.Add(1)
+	c.countShared(1)
 	if !c.spoken {
 		c.out = c.appendEarlySettings(c.out)
 	}
@@ -40,7 +38,7 @@ func (c *conn) startSplitting() {
 	}
 	if v == nil {
 		idle := c.d.Limits.IdleTimeout
-		c.alone = time.AfterFunc(idle, func() { c.dismiss(noRequest(idle)) })
+		c.alone = time.AfterFunc(idle, func() { c.dismiss(ErrIdle) })
 	}
 	go c.writeLoop()
 }
@@ -61,16 +59,16 @@ func (c *conn) readLoop(b []byte) {
 		if len(rest) == 0 && socket != nil {
 			lender.Put()
 			b, n, err = socket.read(&lender)
-			b = b[:n]
+			b = b[:0]
 		} else {
 			b = makeRoom(b, rest)
 			n, err = c.sock.Read(b[len(b):cap(b)])
-			b = b[:len(b)+n]
 		}
 		if n == 0 && err != nil {
 			c.clientEnded(err)
 			return
 		}
+		b = append(b, c.skip.from(b[len(b):len(b)+n])...)
 	}
 }
 
@@ -192,9 +190,7 @@ func (c *conn) fail(err *h2.ConnError) {
 	if c.closing || c.dead {
 		return
 	}
-	if err.Code == http2.ErrCodeEnhanceYourCalm {
-		c.d.abuse(c.sock, err.Reason)
-	}
+	c.ends(err)
 	c.end(err.Code, err.Reason)
 }
 
@@ -204,14 +200,14 @@ func (c *conn) fail(err *h2.ConnError) {
 func (c *conn) end(code http2.ErrCode, debug string) {
 	for _, s := range c.streams {
 		if !s.begun() && !s.removed {
-			c.out = appendReset(c.out, s.id, http2.ErrCodeRefusedStream)
+			c.out = h2.AppendRSTStream(c.out, s.id, http2.ErrCodeRefusedStream)
 		}
 	}
 	c.out = h2.AppendGoAway(c.out, min(c.lastID, c.maxID), code, debug)
 	c.goAway = true
 	patience := lingerTime // for a client that is at fault
 	if code == http2.ErrCodeNo {
-		patience = c.d.Limits.OpenTimeout
+		patience = c.d.Limits.WriteTimeout
 	}
 	c.close(patience)
 }
@@ -229,7 +225,6 @@ func (c *conn) attached() {
 	if c.alone != nil {
 		c.alone.Stop()
 		c.alone = nil
-		c.d.forget(c)
 	}
 }
 
@@ -240,24 +235,46 @@ func (c *conn) settle() {
 	}
 }
 
-// linger closes a connection so that what was written last is not lost: were bytes of the client's unread, the system
-// would reset the connection, and the client might not see what it has not read.
-func linger(sock net.Conn) {
-	defer sock.Close()
-	if cw, ok := sock.(interface{ CloseWrite() error }); !ok || cw.CloseWrite() != nil {
-		return
+// lingerTime is how long a client that is at fault is given to take what is written last.
+const lingerTime = time.Second
+
+// dismiss ends a connection that no server has accepted.
+func (c *conn) dismiss(why error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.served && c.live == 0 && !c.closing && !c.dead {
+		c.why = why
+		c.end(http2.ErrCodeNo, why.Error())
 	}
-	sock.SetReadDeadline(time.Now().Add(lingerTime))
-	io.CopyN(io.Discard, sock, lingerBytes)
 }
 
-const (
-	lingerTime  = time.Second
-	lingerBytes = 1 << 20
-)
+// accepted notes that a server has accepted its side.
+func (c *conn) accepted() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.served && !c.dead {
+		c.served = true
+		c.countShared(1)
+		c.owner.Accepted()
+	}
+}
 
-func (c *conn) log(what string, err error) {
-	c.d.log(slog.LevelWarn, "oneport: "+what, slog.Any("remote", c.sock.RemoteAddr()), slog.Any("err", err))
+// countShared counts a connection that has a server and is split.
+func (c *conn) countShared(n int64) {
+	if !c.served || c.mode != splitting {
+		return
+	}
+	c.d.shared.Add(n)
+	if n > 0 {
+		c.d.split.Add(1)
+	}
+}
+
+// ends notes why the connection ends, if that is not known yet. The caller holds mu.
+func (c *conn) ends(why error) {
+	if c.why == nil {
+		c.why = why
+	}
 }
 
 // take takes an item of the client's.
@@ -277,6 +294,9 @@ func (c *conn) take(it item) *h2.ConnError {
 		return nil
 	}
 
+	if c.skip.frame(it) {
+		return nil
+	}
 	switch it.Type {
 	case http2.FrameSettings:
 		if it.ack() {
@@ -286,7 +306,9 @@ func (c *conn) take(it item) *h2.ConnError {
 		return c.takeSettings(it)
 	case http2.FramePing:
 		if it.ack() {
-			c.takePingACK(it)
+			if !c.takeDrainACK(it) {
+				c.takePingACK(it)
+			}
 			return nil
 		}
 		c.emit(h2.AppendPingACK(c.out, [8]byte(it.payload)))
@@ -297,14 +319,14 @@ func (c *conn) take(it item) *h2.ConnError {
 		return c.takeReset(it)
 	case http2.FrameGoAway:
 		for _, v := range c.joined {
-			v.push(appendFrame(v.in.room(), it.Type, 0, 0, it.payload))
+			v.push(h2.AppendFrame(v.in.room(), it.Type, 0, 0, it.payload))
 		}
 		return nil
 	case http2.FramePriority:
 		if s := c.streams[it.StreamID]; s != nil {
 			s.server.pass(it)
-		} else if it.value() == it.StreamID {
-			return errDependsOnItself
+		} else if cerr := h2.CheckIdlePriority(it.FrameHeader, it.payload); cerr != nil {
+			return cerr
 		}
 	case http2.FramePriorityUpdate:
 		if len(it.payload) >= 4 {
@@ -319,7 +341,7 @@ func (c *conn) take(it item) *h2.ConnError {
 // pass has the server read a frame as it is.
 func (v *Conn) pass(it item) {
 	if !v.closed {
-		v.push(appendFrame(v.in.room(), it.Type, it.Flags, it.StreamID, it.payload))
+		v.push(h2.AppendFrame(v.in.room(), it.Type, it.Flags, it.StreamID, it.payload))
 	}
 }
 
@@ -327,7 +349,7 @@ func (v *Conn) pass(it item) {
 func (c *conn) idle(id uint32) bool { return id > c.maxID || id%2 == 0 }
 
 func idleError(it item) *h2.ConnError {
-	return protocolError(it.Type.String() + " frame on an idle stream")
+	return h2.ProtocolError(it.Type.String() + " frame on an idle stream")
 }
 
 func (c *conn) takeData(it item) *h2.ConnError {
@@ -379,7 +401,7 @@ func (c *conn) dataStream(it item) (*stream, *h2.ConnError) {
 		}
 		if why, ok := c.gone.find(it.StreamID); ok && why != byServer {
 			// RFC 9113, Section 5.1: the client has closed the stream itself.
-			c.emit(appendReset(c.out, it.StreamID, http2.ErrCodeStreamClosed))
+			c.emit(h2.AppendRSTStream(c.out, it.StreamID, http2.ErrCodeStreamClosed))
 			return nil, c.spendReset()
 		}
 		return nil, nil
@@ -398,22 +420,23 @@ func (c *conn) dataStream(it item) (*stream, *h2.ConnError) {
 func (c *conn) reset(s *stream, code http2.ErrCode) {
 	v := s.server
 	if !v.closed {
-		v.push(appendReset(v.in.room(), s.id, http2.ErrCodeCancel))
+		v.push(h2.AppendRSTStream(v.in.room(), s.id, http2.ErrCodeCancel))
 	}
-	c.emit(appendReset(c.out, s.id, code))
+	c.emit(h2.AppendRSTStream(c.out, s.id, code))
 	c.remove(s, byServer)
 }
 
 // refuse answers a request that no server gets.
 func (c *conn) refuse(it item) {
-	c.d.stats.refused.Add(1)
+	c.d.refused.Add(1)
 	c.gone.add(it.StreamID, byServer)
-	c.emit(appendReset(c.out, it.StreamID, http2.ErrCodeRefusedStream))
+	c.emit(h2.AppendRSTStream(c.out, it.StreamID, http2.ErrCodeRefusedStream))
 }
 
 // notFound answers a request that is for no server.
 func (c *conn) notFound(it item) {
-	c.d.stats.notFound.Add(1)
+	c.d.notFound.Add(1)
+	c.ends(ErrUnmatched)
 	c.answer(it, []hpack.HeaderField{{Name: ":status", Value: "404"}, {Name: "content-length", Value: "0"}})
 }
 
@@ -430,9 +453,9 @@ func (c *conn) tooLarge(it item) {
 func (c *conn) answer(it item, fields []hpack.HeaderField) {
 	c.gone.add(it.StreamID, byServer)
 	block := c.enc.encode(fields)
-	c.emit(appendBlock(c.out, it.StreamID, true, nil, block, defaultFrameSize))
+	c.emit(h2.AppendHeaders(c.out, it.StreamID, true, nil, block, h2.DefaultMaxFrameSize))
 	if !it.endStream() {
-		c.emit(appendReset(c.out, it.StreamID, http2.ErrCodeNo))
+		c.emit(h2.AppendRSTStream(c.out, it.StreamID, http2.ErrCodeNo))
 	}
 }
 
@@ -465,8 +488,8 @@ func (c *conn) newRequest(it item) *h2.ConnError {
 	if v == nil {
 		v = c.newServer(target)
 		v.greet()
-		c.d.joined(c, target, c.early)
-		if !v.target.deliver(v) {
+		c.owner.Joined(target)
+		if !v.target.queue.Push(v, c.d.Limits.QueueLength) {
 			v.closed = true
 			c.part(v)
 			c.refuse(it)
@@ -474,7 +497,7 @@ func (c *conn) newRequest(it item) *h2.ConnError {
 		}
 		c.attached()
 	}
-	if id > v.lastID || v.open >= int(min(v.maxStreams, maxStreamID)) {
+	if id > v.lastID || v.open >= int(min(v.maxStreams, h2.MaxStreamID)) {
 		c.refuse(it)
 		return nil
 	}
@@ -485,7 +508,7 @@ func (c *conn) newRequest(it item) *h2.ConnError {
 	s := c.newStream(id, v, it.endStream())
 	s.grpc = it.grpc
 	s.requestAt = v.uploadServer.read + int64(v.in.len())
-	v.push(appendBlock(v.in.room(), id, it.endStream(), it.priority, v.enc.encode(it.fields), v.maxFrame))
+	v.push(h2.AppendHeaders(v.in.room(), id, it.endStream(), it.priority, v.enc.encode(it.fields), v.maxFrame))
 	if !s.clientEnded {
 		c.topUpIfLow(s)
 	}
@@ -499,7 +522,7 @@ func (c *conn) takeTrailers(it item) *h2.ConnError {
 		switch why, ok := c.gone.find(it.StreamID); {
 		case !ok && (!it.endStream() || slices.ContainsFunc(it.fields, hpack.HeaderField.IsPseudo)):
 			// RFC 9113, Section 5.1.1. Trailers can be those of a stream that is forgotten.
-			return protocolError("HEADERS frame on a stream that cannot be opened any more")
+			return h2.ProtocolError("HEADERS frame on a stream that cannot be opened any more")
 		case !ok || why == byServer:
 			return nil
 		}
@@ -561,16 +584,16 @@ func (c *conn) takeWindowUpdate(it item) *h2.ConnError {
 
 // takeSettings has all servers obey the client's settings, and acknowledges them when they have.
 func (c *conn) takeSettings(it item) *h2.ConnError {
-	if cerr := checkSettings(it.payload); cerr != nil {
+	if cerr := h2.CheckSettings(it.payload); cerr != nil {
 		return cerr
 	}
 	if len(c.fromClient) >= maxUnacknowledged {
-		return calm("too many SETTINGS frames that are not acknowledged")
+		return h2.EnhanceYourCalm("too many SETTINGS frames that are not acknowledged")
 	}
 	forbidPush(it.payload)
 	f := c.noteSettings(it.payload)
 	for _, v := range c.joined {
-		v.dec.allow(c.setting(http2.SettingHeaderTableSize, defaultTableSize))
+		v.dec.allow(c.setting(http2.SettingHeaderTableSize, h2.DefaultTableSize))
 		if v.leaving && v.open == 0 {
 			continue // it needs none any more, and may not acknowledge them
 		}
@@ -594,7 +617,7 @@ type nextSettings struct {
 
 func (n *nextSettings) add(f *clientFrame, payload []byte) {
 	n.frames = append(n.frames, f)
-	n.values = setAll(n.values, payload)
+	n.values = h2.MergeSettings(n.values, payload)
 }
 
 // passSettings has a server obey what has waited, if it has acknowledged what went before: net/http acknowledges several
@@ -633,7 +656,7 @@ func (c *conn) takeACK() {
 		if !slices.ContainsFunc(c.toClient, func(f *serverFrame) bool { return f.server == v }) {
 			for _, payload := range v.late {
 				if err := v.takeSettings(payload); err != nil {
-					c.log("a server has broken HTTP/2", err)
+					v.logServerFault(err)
 					v.close()
 					break
 				}
@@ -779,7 +802,7 @@ func (v *Conn) takeData(it item) error {
 			// The client does not get it, so it gives no credit for it.
 			v.sent(padding)
 			if v.cur != nil && !it.endStream() {
-				v.push(appendWindowUpdate(v.in.room(), it.StreamID, padding))
+				v.push(h2.AppendWindowUpdate(v.in.room(), it.StreamID, uint32(padding)))
 			}
 		}
 	}
@@ -816,16 +839,16 @@ func (v *Conn) acknowledgeAll() {
 // is sent the least.
 func (v *Conn) takeSettings(payload []byte) error {
 	c := v.c
-	if cerr := checkSettings(payload); cerr != nil {
+	if cerr := h2.CheckSettings(payload); cerr != nil {
 		return cerr
 	}
 	window := v.window
-	settings(payload, func(id http2.SettingID, val uint32) {
-		if id == http2.SettingInitialWindowSize {
-			window = int64(val)
+	for s := range h2.Settings(payload) {
+		if s.ID == http2.SettingInitialWindowSize {
+			window = int64(s.Val)
 		}
-		v.noteSetting(id, val)
-	})
+		v.noteSetting(s.ID, s.Val)
+	}
 	v.setWindow(window)
 	v.push(h2.AppendSettingsACK(v.in.room()))
 	c.pumpUploads(v)
@@ -835,7 +858,7 @@ func (v *Conn) takeSettings(payload []byte) error {
 		}
 	}
 
-	least := uint32(min(c.d.Limits.MaxStreams, maxStreamID))
+	least := uint32(min(c.d.Limits.MaxStreams, h2.MaxStreamID))
 	maxList := uint32(min(c.d.Limits.MaxHeaderListBytes, 1<<32-1))
 	for _, v := range c.servers {
 		if v != nil {
@@ -882,7 +905,7 @@ func (v *Conn) takePing(it item) {
 		return
 	}
 	if token, ok := c.pings.ask(v, payload); ok {
-		c.emit(appendFrame(c.out, http2.FramePing, 0, 0, token[:]))
+		c.emit(h2.AppendPing(c.out, token))
 	}
 }
 
@@ -909,7 +932,7 @@ func (v *Conn) takeGoAway(it item) {
 	replaced := c.servers[v.target.index] != v
 	switch {
 	case code == http2.ErrCodeInternal,
-		code == http2.ErrCodeNo && first && v.open == 0 && c.othersStay() && !v.target.isClosed():
+		code == http2.ErrCodeNo && first && v.open == 0 && c.othersStay() && !v.target.IsClosed():
 		if !replaced {
 			c.servers[v.target.index] = nil
 		}
@@ -929,20 +952,13 @@ func (c *conn) othersStay() bool {
 	return slices.ContainsFunc(c.joined, func(v *Conn) bool { return !v.leaving })
 }
 
-// isClosed reports whether the target's server accepts no connections any more.
-func (t *Target) isClosed() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.closed
-}
-
 // resetByServer resets a stream whose server has reset it or is gone: behind what is queued on it, since a server may reset
 // a stream with NO_ERROR when its answer is complete (RFC 9113, Section 8.1).
 func (c *conn) resetByServer(s *stream, code http2.ErrCode) {
 	switch {
 	case s.resetQueued:
 	case len(s.queue) == 0:
-		c.emit(appendReset(c.out, s.id, code))
+		c.emit(h2.AppendRSTStream(c.out, s.id, code))
 		c.remove(s, byServer)
 	default:
 		c.enqueue(s, queued{reset: true, code: code})

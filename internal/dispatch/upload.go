@@ -6,6 +6,8 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/oneport-go/oneport/internal/h2"
 )
 
 // What the client sends. Credit is given by the servers, to the dispatcher, and by the dispatcher, to the client. DATA for
@@ -79,7 +81,7 @@ func (c *conn) refund(n int64) {
 	if c.grant < int64(c.d.Limits.MaxBuffered)/4 || c.closing {
 		return
 	}
-	c.out = appendWindowUpdate(c.out, 0, c.grant)
+	c.out = h2.AppendWindowUpdate(c.out, 0, uint32(c.grant))
 	c.upload.credit += c.grant
 	c.grant = 0
 	c.wake.Broadcast()
@@ -98,8 +100,8 @@ func (c *conn) topUp(s *stream) {
 		s.server.withheld = true
 		return
 	}
-	lead = min(lead, maxWindow)
-	c.out = appendWindowUpdate(c.out, s.id, lead)
+	lead = min(lead, h2.MaxWindow)
+	c.out = h2.AppendWindowUpdate(c.out, s.id, uint32(lead))
 	s.toClient += lead
 	c.wake.Broadcast()
 }
@@ -151,7 +153,7 @@ func (c *conn) uploadedTrailers(s *stream, fields []hpack.HeaderField, size int)
 			s.trailers = []hpack.HeaderField{}
 		}
 	default:
-		v.push(appendBlock(v.in.room(), s.id, true, nil, v.enc.encode(fields), v.maxFrame))
+		v.push(h2.AppendHeaders(v.in.room(), s.id, true, nil, v.enc.encode(fields), v.maxFrame))
 	}
 }
 
@@ -176,7 +178,7 @@ func (c *conn) forward(s *stream, b []byte, end bool) {
 		if end && n == len(b) {
 			flags = http2.FlagDataEndStream
 		}
-		q = appendFrame(q, http2.FrameData, flags, s.id, b[:n])
+		q = h2.AppendFrame(q, http2.FrameData, flags, s.id, b[:n])
 		if b = b[n:]; len(b) == 0 {
 			v.push(q)
 			c.refund(int64(total))
@@ -238,7 +240,7 @@ func (c *conn) pumpStream(s *stream) bool {
 	}
 	if s.end && s.trailers != nil {
 		v.uploadServer.trailers -= s.size
-		v.push(appendBlock(v.in.room(), s.id, true, nil, v.enc.encode(s.trailers), v.maxFrame))
+		v.push(h2.AppendHeaders(v.in.room(), s.id, true, nil, v.enc.encode(s.trailers), v.maxFrame))
 		s.trailers, s.size = nil, 0
 	} else if s.end && n == 0 {
 		c.forward(s, nil, true)

@@ -177,7 +177,7 @@ func (s *servers) sample(stop <-chan struct{}) (mostUndecided, mostMemory sample
 		case <-tick.C:
 		}
 		stats := s.mux.Stats()
-		now := sample{undecided: stats.Undecided, leaving: stats.Leaving, memory: memory() - before}
+		now := sample{undecided: stats.Undecided, leaving: stats.Refusing, memory: memory() - before}
 		if now.undecided >= mostUndecided.undecided {
 			mostUndecided = now
 		}
@@ -233,7 +233,7 @@ func (r *result) check(c config) error {
 		fail("the mux counts %d accepted, %d matched and %d refused, but there were %d good and %d bad connections",
 			r.stats.Accepted, r.stats.Matched, refused, good, bad)
 	}
-	if n := r.stats.Undecided + r.stats.Leaving + r.stats.Queued; n != 0 {
+	if n := r.stats.Undecided + r.stats.Refusing + r.stats.Queued; n != 0 {
 		fail("after Shutdown the mux still has %d connections", n)
 	}
 	return errors.Join(errs...)

@@ -57,8 +57,8 @@ type framerResult struct {
 func readFramer(t *testing.T, data []byte, hs []header) framerResult {
 	r := bytes.NewReader(data[len(Preface):])
 	framer := http2.NewFramer(io.Discard, r)
-	framer.SetMaxReadFrameSize(maxFrameSize)
-	framer.ReadMetaHeaders = hpack.NewDecoder(headerTableSize, nil)
+	framer.SetMaxReadFrameSize(DefaultMaxFrameSize)
+	framer.ReadMetaHeaders = hpack.NewDecoder(DefaultTableSize, nil)
 	// Larger than the limit of any Parser here, so that what remains of the
 	// Framer's errors are those of the protocol.
 	framer.MaxHeaderListSize = 1 << 20
@@ -114,10 +114,10 @@ func inBlock(hs []header, i int) bool {
 func ignoredByUs(h header, code http2.ErrCode) bool {
 	switch h.Type {
 	case http2.FramePriority:
-		// RFC 9113 6.3: this is a stream error.
+		// RFC 9113, Section 6.3: this is a stream error.
 		return h.Length != 5 && h.StreamID != 0 && code == http2.ErrCodeFrameSize
 	case http2.FramePriorityUpdate:
-		// RFC 9113 5.5: a server that does not know the frame ignores it.
+		// RFC 9113, Section 5.5: a server that does not know the frame ignores it.
 		return true
 	}
 	return false
@@ -151,7 +151,7 @@ func blockOf(t *testing.T, data []byte, hs []header, last int) block {
 // error, and no more of them than are needed to be over the limit.
 func decodeBlock(block []byte, limit int) (fields []hpack.HeaderField, code http2.ErrCode) {
 	size := 0
-	dec := hpack.NewDecoder(headerTableSize, func(f hpack.HeaderField) {
+	dec := hpack.NewDecoder(DefaultTableSize, func(f hpack.HeaderField) {
 		if size <= limit {
 			fields = append(fields, f)
 			size += int(f.Size())
@@ -172,7 +172,7 @@ func decodeBlock(block []byte, limit int) (fields []hpack.HeaderField, code http
 }
 
 // malformed reports whether the Framer makes a stream error of these fields
-// (RFC 9113 8.1.1).
+// (RFC 9113, Section 8.1.1).
 func malformed(fields []hpack.HeaderField) bool {
 	seen := map[string]bool{}
 	var regular bool
@@ -208,12 +208,12 @@ type exception struct {
 }
 
 var exceptions = []exception{
-	{"the first frame is left to the Framer's caller (RFC 9113 3.4)", func(_ []byte, hs []header, i int, code http2.ErrCode, _ framerResult) bool {
+	{"the first frame is left to the Framer's caller (RFC 9113, Section 3.4)", func(_ []byte, hs []header, i int, code http2.ErrCode, _ framerResult) bool {
 		h := hs[i]
 		return i == 0 && code == http2.ErrCodeProtocol &&
 			(h.Type != http2.FrameSettings || h.Flags.Has(http2.FlagSettingsAck))
 	}},
-	{"the state of streams is left to the Framer's caller (RFC 9113 5.1, 8.4)", func(_ []byte, hs []header, i int, code http2.ErrCode, _ framerResult) bool {
+	{"the state of streams is left to the Framer's caller (RFC 9113, Sections 5.1 and 8.4)", func(_ []byte, hs []header, i int, code http2.ErrCode, _ framerResult) bool {
 		switch hs[i].Type {
 		case http2.FrameData, http2.FrameRSTStream, http2.FramePushPromise:
 			return code == http2.ErrCodeProtocol
@@ -222,31 +222,31 @@ var exceptions = []exception{
 		}
 		return false
 	}},
-	{"streams that depend on themselves are left to the Framer's caller (RFC 7540 5.3.1)", func(data []byte, hs []header, i int, code http2.ErrCode, _ framerResult) bool {
+	{"streams that depend on themselves are left to the Framer's caller (RFC 7540, Section 5.3.1)", func(data []byte, hs []header, i int, code http2.ErrCode, _ framerResult) bool {
 		h := hs[i]
 		return h.Type == http2.FramePriority && h.Length == 5 && code == http2.ErrCodeProtocol &&
 			binary.BigEndian.Uint32(data[h.offset+FrameHeaderLen:])&(1<<31-1) == h.StreamID
 	}},
-	{"stream identifiers are left to the Framer's caller (RFC 9113 5.1.1)", func(_ []byte, hs []header, i int, code http2.ErrCode, _ framerResult) bool {
+	{"stream identifiers are left to the Framer's caller (RFC 9113, Section 5.1.1)", func(_ []byte, hs []header, i int, code http2.ErrCode, _ framerResult) bool {
 		return hs[i].Type == http2.FrameHeaders && hs[i].StreamID%2 == 0 && code == http2.ErrCodeProtocol
 	}},
 	{"most settings are left to the Framer's caller, who meets the first bad one first", func(data []byte, hs []header, i int, code http2.ErrCode, _ framerResult) bool {
 		if hs[i].Type != http2.FrameSettings {
 			return false
 		}
-		for p := data[hs[i].offset+FrameHeaderLen : hs[i].end()]; len(p) >= settingLen; p = p[settingLen:] {
+		for p := data[hs[i].offset+FrameHeaderLen : hs[i].end()]; len(p) >= SettingLen; p = p[SettingLen:] {
 			s := http2.Setting{ID: http2.SettingID(binary.BigEndian.Uint16(p)), Val: binary.BigEndian.Uint32(p[2:])}
 			if err := s.Valid(); err != nil {
 				return err == http2.ConnectionError(code)
 			}
-			// Valid does not know this one (RFC 9218 2.1).
+			// Valid does not know this one (RFC 9218, Section 2.1).
 			if s.ID == http2.SettingNoRFC7540Priorities && s.Val > 1 {
 				return code == http2.ErrCodeProtocol
 			}
 		}
 		return false
 	}},
-	{"the window is left to the Framer's caller (RFC 9113 6.9.1)", func(data []byte, hs []header, i int, code http2.ErrCode, _ framerResult) bool {
+	{"the window is left to the Framer's caller (RFC 9113, Section 6.9.1)", func(data []byte, hs []header, i int, code http2.ErrCode, _ framerResult) bool {
 		window := 65535
 		for _, h := range hs[:i+1] {
 			if h.Type == http2.FrameWindowUpdate {
@@ -255,7 +255,7 @@ var exceptions = []exception{
 		}
 		return hs[i].Type == http2.FrameWindowUpdate && window > 1<<31-1 && code == http2.ErrCodeFlowControl
 	}},
-	{"the Framer makes a stream error of too much padding (RFC 9113 6.2)", func(_ []byte, hs []header, i int, code http2.ErrCode, framer framerResult) bool {
+	{"the Framer makes a stream error of too much padding (RFC 9113, Section 6.2)", func(_ []byte, hs []header, i int, code http2.ErrCode, framer framerResult) bool {
 		return hs[i].Type == http2.FrameHeaders && hs[i].Flags.Has(http2.FlagHeadersPadded) && code == http2.ErrCodeProtocol &&
 			framer.stream && framer.code == http2.ErrCodeProtocol && framer.frame == i
 	}},
@@ -265,7 +265,7 @@ var exceptions = []exception{
 			code == http2.ErrCodeProtocol && framer.code == http2.ErrCodeFrameSize && framer.frame == i
 	}},
 	{"an oversized frame in the wrong place breaks two rules", func(_ []byte, hs []header, i int, code http2.ErrCode, framer framerResult) bool {
-		return hs[i].Length > maxFrameSize && code == http2.ErrCodeProtocol && framer.code == http2.ErrCodeFrameSize && framer.frame == i
+		return hs[i].Length > DefaultMaxFrameSize && code == http2.ErrCodeProtocol && framer.code == http2.ErrCodeFrameSize && framer.frame == i
 	}},
 }
 
@@ -281,7 +281,7 @@ func decodesEarly(t *testing.T, data []byte, hs []header, framer framerResult) b
 		return !h.Flags.Has(endHeaders)
 	case framer.code == http2.ErrCodeProtocol && inBlock(hs, framer.frame):
 		var fields []hpack.HeaderField
-		dec := hpack.NewDecoder(headerTableSize, func(f hpack.HeaderField) { fields = append(fields, f) })
+		dec := hpack.NewDecoder(DefaultTableSize, func(f hpack.HeaderField) { fields = append(fields, f) })
 		for _, fragment := range blockOf(t, data, hs, framer.frame-1).fragments {
 			dec.Write(fragment)
 		}
@@ -294,7 +294,7 @@ func decodesEarly(t *testing.T, data []byte, hs []header, framer framerResult) b
 // a malformed field it decodes no more strings.
 func silenced(b block) bool {
 	var fields []hpack.HeaderField
-	dec := hpack.NewDecoder(headerTableSize, func(f hpack.HeaderField) { fields = append(fields, f) })
+	dec := hpack.NewDecoder(DefaultTableSize, func(f hpack.HeaderField) { fields = append(fields, f) })
 	dec.Write(slices.Concat(b.fragments...))
 	return malformed(fields)
 }
@@ -647,7 +647,7 @@ func FuzzHeaderBlock(f *testing.F) {
 		}
 
 		if limit == 0 && len(fields) > 0 {
-			full, err := hpack.NewDecoder(headerTableSize, func(hpack.HeaderField) {}).DecodeFull(block)
+			full, err := hpack.NewDecoder(DefaultTableSize, func(hpack.HeaderField) {}).DecodeFull(block)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -670,7 +670,7 @@ func FuzzAppend(f *testing.F) {
 	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, uint32(1<<32-1), uint32(1<<32-1), strings.Repeat("x", 16385))
 	f.Fuzz(func(t *testing.T, raw []byte, lastStreamID, code uint32, debug string) {
 		var settings []http2.Setting
-		for raw := raw[:min(len(raw), maxFrameSize)]; len(raw) >= settingLen; raw = raw[settingLen:] {
+		for raw := raw[:min(len(raw), DefaultMaxFrameSize)]; len(raw) >= SettingLen; raw = raw[SettingLen:] {
 			settings = append(settings, http2.Setting{
 				ID:  http2.SettingID(binary.BigEndian.Uint16(raw)),
 				Val: binary.BigEndian.Uint32(raw[2:]),
@@ -689,7 +689,7 @@ func FuzzAppend(f *testing.F) {
 		}
 
 		framer = http2.NewFramer(nil, bytes.NewReader(got[3:]))
-		framer.SetMaxReadFrameSize(maxFrameSize)
+		framer.SetMaxReadFrameSize(DefaultMaxFrameSize)
 		frame, err := framer.ReadFrame()
 		if err != nil {
 			if i := slices.IndexFunc(settings, func(s http2.Setting) bool { return s.Valid() != nil }); i < 0 {

@@ -4,23 +4,19 @@ import (
 	"cmp"
 	"errors"
 
-	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 )
 
-// headerTableSize is the initial value of SETTINGS_HEADER_TABLE_SIZE. It holds
-// for the first header block, which comes before the client can have
-// acknowledged another (RFC 9113 4.3.1).
-const headerTableSize = 4096
-
 // tableSizeUpdate is a header block with nothing but a dynamic table size
-// update to headerTableSize (RFC 7541 6.3).
+// update to DefaultTableSize (RFC 7541, Section 6.3).
 var tableSizeUpdate = []byte{0x3f, 0xe1, 0x1f}
 
 // decode decodes the header block at p.fragments into p.fields.
 func (p *Parser) decode(data []byte) *ConnError {
 	if p.decoder == nil {
-		p.decoder = hpack.NewDecoder(headerTableSize, p.emit)
+		// The first header block comes before the client can have acknowledged
+		// another table size (RFC 9113, Section 4.3.1).
+		p.decoder = hpack.NewDecoder(DefaultTableSize, p.emit)
 	}
 	p.decoder.SetMaxStringLength(p.maxHeaderListSize())
 	err := p.decodeFragments(data)
@@ -44,23 +40,17 @@ func (p *Parser) decodeFragments(data []byte) *ConnError {
 	for _, s := range p.fragments {
 		_, err := p.decoder.Write(data[s.start:s.end])
 		if p.listSize > p.maxHeaderListSize() || errors.Is(err, hpack.ErrStringLength) {
-			// RFC 9113 10.5.1.
-			return &ConnError{http2.ErrCodeEnhanceYourCalm, "header list too large"}
+			// RFC 9113, Section 10.5.1.
+			return EnhanceYourCalm("header list too large")
 		}
 		if err != nil {
-			return compressionError(err)
+			return CompressionError(err)
 		}
 	}
 	if err := p.decoder.Close(); err != nil {
-		return compressionError(err)
+		return CompressionError(err)
 	}
 	return nil
-}
-
-// compressionError is the connection error that a header block which cannot be
-// decoded is (RFC 9113 4.3).
-func compressionError(err error) *ConnError {
-	return &ConnError{http2.ErrCodeCompression, err.Error()}
 }
 
 // emit receives each field from the decoder.

@@ -124,7 +124,7 @@ func TestParserError(t *testing.T) {
 		at     int    // the length of bad at which this is reported
 		code   http2.ErrCode
 	}{
-		// RFC 9113 3.4.
+		// RFC 9113, Section 3.4.
 		{"first frame is HEADERS", preface, get, header, protocol},
 		{"first frame is PING", preface, frame(http2.FramePing, 0, 0, make([]byte, 8)...), header, protocol},
 		{"first frame is unknown", preface, frame(0xfa, 0, 0), header, protocol},
@@ -134,14 +134,14 @@ func TestParserError(t *testing.T) {
 		{"first frame has a partial setting", preface, frame(http2.FrameSettings, 0, 0, 1), header, frameSize},
 		{"first frame has a bad setting", preface, setting(http2.SettingEnablePush, 2), whole, protocol},
 
-		// RFC 9113 4.2.
+		// RFC 9113, Section 4.2.
 		{"long SETTINGS", preface, frame(http2.FrameSettings, 0, 0, make([]byte, 16386)...), header, frameSize},
 		{"long HEADERS", opening, frame(http2.FrameHeaders, endHeaders, 1, make([]byte, 16385)...), header, frameSize},
 		{"long unknown frame", opening, frame(0xfa, 0, 0, make([]byte, 16385)...), header, frameSize},
 		{"longest frame", opening, []byte{0xff, 0xff, 0xff, 0xfa, 0, 0, 0, 0, 0}, header, frameSize},
 		{"long CONTINUATION", join(opening, headers), frame(http2.FrameContinuation, 0, 1, make([]byte, 16385)...), header, frameSize},
 
-		// RFC 9113 6.5.
+		// RFC 9113, Section 6.5.
 		{"SETTINGS on a stream", opening, frame(http2.FrameSettings, 0, 1), header, protocol},
 		{"SETTINGS ACK with payload", opening, frame(http2.FrameSettings, http2.FlagSettingsAck, 0, make([]byte, 6)...), header, frameSize},
 		{"SETTINGS with a partial setting", opening, frame(http2.FrameSettings, 0, 0, make([]byte, 7)...), header, frameSize},
@@ -158,7 +158,7 @@ func TestParserError(t *testing.T) {
 			whole, flowControl,
 		},
 
-		// RFC 9113 5.1, 6.9.
+		// RFC 9113, Sections 5.1 and 6.9.
 		{"WINDOW_UPDATE on an idle stream", opening, windowUpdate(1, 1), header, protocol},
 		{"WINDOW_UPDATE of length 3", opening, frame(http2.FrameWindowUpdate, 0, 0, 0, 0, 1), header, frameSize},
 		{"WINDOW_UPDATE of length 5", opening, frame(http2.FrameWindowUpdate, 0, 0, 0, 0, 0, 0, 1), header, frameSize},
@@ -167,18 +167,18 @@ func TestParserError(t *testing.T) {
 		{"WINDOW_UPDATE over the maximum", opening, windowUpdate(0, 1<<31-1-65535+1), whole, flowControl},
 		{"WINDOW_UPDATE sum over the maximum", join(opening, windowUpdate(0, 1<<31-1-65535)), windowUpdate(0, 1), whole, flowControl},
 
-		// RFC 9113 6.7, 6.8.
+		// RFC 9113, Sections 6.7 and 6.8.
 		{"PING on a stream", opening, frame(http2.FramePing, 0, 1, make([]byte, 8)...), header, protocol},
 		{"PING of length 7", opening, frame(http2.FramePing, 0, 0, make([]byte, 7)...), header, frameSize},
 		{"PING ACK of length 9", opening, frame(http2.FramePing, http2.FlagPingAck, 0, make([]byte, 9)...), header, frameSize},
 		{"GOAWAY on a stream", opening, frame(http2.FrameGoAway, 0, 1, make([]byte, 8)...), header, protocol},
 		{"GOAWAY of length 7", opening, frame(http2.FrameGoAway, 0, 0, make([]byte, 7)...), header, frameSize},
 
-		// RFC 9113 6.3.
+		// RFC 9113, Section 6.3.
 		{"PRIORITY on stream 0", opening, frame(http2.FramePriority, 0, 0, make([]byte, 5)...), header, protocol},
 		{"PRIORITY of a stream on itself", opening, frame(http2.FramePriority, 0, 3, 0x80, 0, 0, 3, 0), whole, protocol},
 
-		// RFC 9113 5.1, 6.1, 6.4, 6.10, 8.4.
+		// RFC 9113, Sections 5.1, 6.1, 6.4, 6.10 and 8.4.
 		{"DATA on an idle stream", opening, frame(http2.FrameData, 0, 1), header, protocol},
 		{"DATA on stream 0", opening, frame(http2.FrameData, 0, 0), header, protocol},
 		{"RST_STREAM on an idle stream", opening, frame(http2.FrameRSTStream, 0, 1, make([]byte, 4)...), header, protocol},
@@ -186,7 +186,7 @@ func TestParserError(t *testing.T) {
 		{"PUSH_PROMISE", opening, frame(http2.FramePushPromise, endHeaders, 1, 0, 0, 0, 2), header, protocol},
 		{"CONTINUATION without HEADERS", opening, frame(http2.FrameContinuation, endHeaders, 1), header, protocol},
 
-		// RFC 9113 5.1.1, 6.2.
+		// RFC 9113, Sections 5.1.1 and 6.2.
 		{"HEADERS on stream 0", opening, frame(http2.FrameHeaders, endHeaders, 0, getBlock...), header, protocol},
 		{"HEADERS on stream 2", opening, frame(http2.FrameHeaders, endHeaders, 2, getBlock...), header, protocol},
 		{"HEADERS on stream 0 with the reserved bit", opening, frame(http2.FrameHeaders, endHeaders, 1<<31, getBlock...), header, protocol},
@@ -197,7 +197,7 @@ func TestParserError(t *testing.T) {
 		{"padding of the empty payload", opening, frame(http2.FrameHeaders, padded, 1, 1), whole, protocol},
 		{"padding over the priority fields", opening, frame(http2.FrameHeaders, endHeaders|padded|priority, 1, 1, 0, 0, 0, 0, 0), whole, protocol},
 
-		// RFC 9113 6.10, 5.5.
+		// RFC 9113, Sections 6.10 and 5.5.
 		{"HEADERS in a header block", join(opening, headers), get, header, protocol},
 		{"PING in a header block", join(opening, headers), frame(http2.FramePing, 0, 0, make([]byte, 8)...), header, protocol},
 		{"unknown frame in a header block", join(opening, headers), frame(0xfa, 0, 1), header, protocol},
@@ -208,7 +208,7 @@ func TestParserError(t *testing.T) {
 			frame(http2.FrameData, 0, 1), header, protocol,
 		},
 
-		// RFC 9113 4.3, RFC 7541.
+		// RFC 9113, Section 4.3, RFC 7541.
 		{"index 0", opening, frame(http2.FrameHeaders, endHeaders, 1, 0x80), whole, compression},
 		{"index into the empty table", opening, frame(http2.FrameHeaders, endHeaders, 1, 0xbe), whole, compression},
 		{"truncated block", opening, frame(http2.FrameHeaders, endHeaders, 1, 0x82, 0x40), whole, compression},
@@ -508,7 +508,7 @@ func headerFrames(block []byte) []byte {
 	var b []byte
 	typ := http2.FrameHeaders
 	for {
-		n := min(len(block), maxFrameSize)
+		n := min(len(block), DefaultMaxFrameSize)
 		var flags http2.Flags
 		if n == len(block) {
 			flags = endHeaders
@@ -598,15 +598,15 @@ func TestParserMaxHeaderListSizeFirst(t *testing.T) {
 // table, with each of its bytes.
 func TestParserExpansion(t *testing.T) {
 	t.Parallel()
-	big := encode(hpack.HeaderField{Name: "a", Value: strings.Repeat("\x00", headerTableSize-33)})
-	block := append(big, bytes.Repeat([]byte{0xbe}, 98*maxFrameSize-len(big))...)
+	big := encode(hpack.HeaderField{Name: "a", Value: strings.Repeat("\x00", DefaultTableSize-33)})
+	block := append(big, bytes.Repeat([]byte{0xbe}, 98*DefaultMaxFrameSize-len(big))...)
 	data := join(opening, headerFrames(block))
 
 	var p Parser
 	if at := settle(t, &p, data); at != len(data) || p.Err() == nil || p.Err().Code != http2.ErrCodeEnhanceYourCalm {
 		t.Fatalf("%v at %d of %d bytes: %v", p.state, at, len(data), p.Err())
 	}
-	if n, most := len(p.fields), DefaultMaxHeaderListSize/headerTableSize; n > most {
+	if n, most := len(p.fields), DefaultMaxHeaderListSize/DefaultTableSize; n > most {
 		t.Errorf("kept %d fields, want at most %d", n, most)
 	}
 }

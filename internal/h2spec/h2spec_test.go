@@ -246,7 +246,7 @@ func cases() map[string]*spec.TestCase {
 func serveBehind(t *testing.T, early []xhttp2.Setting, secure *tls.Config, m oneport.Matcher) (net.Addr, func() oneport.Stats) {
 	mux := oneport.New(listen(t))
 	mux.Logger = slog.New(slog.DiscardHandler) // most cases break the protocol
-	mux.EarlySettings = early
+	mux.EarlySettings = settings(early)
 	// What is not HTTP/2 at all is net/http's to answer as well.
 	match := mux.Match
 	if secure != nil {

@@ -9,7 +9,7 @@ import (
 
 	"github.com/oneport-go/oneport"
 	"github.com/oneport-go/oneport/internal/dispatch"
-	"github.com/oneport-go/oneport/streams"
+	"github.com/oneport-go/oneport/internal/testkit"
 	xhttp2 "golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 )
@@ -22,16 +22,16 @@ func TestStreams(t *testing.T) {
 	// Some cases go by the first SETTINGS frame alone, so the early one has net/http's own contents here.
 	early := firstSettings(t, alone.Addr())
 
-	one := streams.New(listen(t))
-	one.EarlySettings = early
-	two := streams.New(listen(t))
-	two.EarlySettings = early
+	one := oneport.New(listen(t))
+	one.EarlySettings = settings(early)
+	two := oneport.New(listen(t))
+	two.EarlySettings = settings(early)
 	var n atomic.Uint64
 	turn := oneport.MatcherFunc(func(*oneport.Preview) oneport.Verdict {
 		if n.Add(1)%2 == 0 {
-			return oneport.Match
+			return oneport.Yes
 		}
-		return oneport.NoMatch
+		return oneport.No
 	})
 	targets := []target{
 		{name: "without dispatch", addr: alone.Addr()},
@@ -47,20 +47,21 @@ func TestStreams(t *testing.T) {
 	}
 	wg.Wait()
 	compareAll(t, all, targets)
-	if s := one.Stats(); s.Shared > s.Conns/4 {
-		t.Errorf("with one server, %d of %d connections do not pass through", s.Shared, s.Conns)
+	if s := one.Stats(); s.Split > s.Accepted/4 {
+		t.Errorf("with one server, %d of %d connections do not pass through", s.Split, s.Accepted)
 	}
-	if s := two.Stats(); s.Shared == 0 {
+	if s := two.Stats(); s.Split == 0 {
 		t.Error("with two servers, no connection is shared")
 	}
 }
 
 // serveStreams puts net/http behind m, with a server for each of the matchers. It returns the address.
-func serveStreams(t *testing.T, m *streams.Mux, matchers ...oneport.Matcher) net.Addr {
+func serveStreams(t *testing.T, m *oneport.Mux, matchers ...oneport.Matcher) net.Addr {
 	m.Logger = slog.New(slog.DiscardHandler)
 	var addr net.Addr
+	requests := m.Requests()
 	for _, matcher := range matchers {
-		l := m.Match(matcher)
+		l := requests.Match(matcher)
 		addr = l.Addr()
 		serve(t, l, nil)
 	}
@@ -83,19 +84,54 @@ func serveSplit(t *testing.T, early []xhttp2.Setting) net.Addr {
 		AlwaysSplit:   true,
 		Limits:        dispatch.DefaultLimits(),
 	}
-	serve(t, d.Target(l.Addr(), 1024), nil)
+	target := d.Target(l.Addr())
+	serve(t, target, nil)
 	go func() {
 		for {
 			c, err := l.Accept()
 			if err != nil {
 				return
 			}
-			d.Handle(c)
+			go startSplit(d, c)
 		}
 	}()
 	t.Cleanup(func() {
 		l.Close()
-		d.Close()
+		target.Close()
 	})
 	return l.Addr()
+}
+
+// startSplit has the requests of a connection dispatched.
+func startSplit(d *dispatch.Dispatcher, c net.Conn) {
+	o, err := testkit.OpenHTTP2(c, d.EarlySettings, d.Limits.MaxHeaderListBytes)
+	if err != nil {
+		testkit.Linger(c)
+		return
+	}
+	d.Start(dispatch.Opened{
+		Conn: c, Received: o.Received, StreamID: o.StreamID, Fields: o.Fields, Settings: o.Settings,
+		SettingsEnd: o.SettingsEnd, Early: o.Early, Acknowledged: o.Acknowledged, Answered: o.Answered,
+	}, owner{})
+}
+
+// owner leaves the connection alone.
+type owner struct{}
+
+func (owner) Started(dispatch.Client, bool) {}
+func (owner) Joined(int)                    {}
+func (owner) Accepted()                     {}
+func (owner) Linger(c net.Conn)             { testkit.Linger(c) }
+func (owner) Ended(error)                   {}
+
+// settings are those of x/net/http2 as a Mux takes them.
+func settings(list []xhttp2.Setting) []oneport.Setting {
+	if list == nil {
+		return nil
+	}
+	early := []oneport.Setting{}
+	for _, s := range list {
+		early = append(early, oneport.Setting{ID: uint16(s.ID), Value: s.Val})
+	}
+	return early
 }

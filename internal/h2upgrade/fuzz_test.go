@@ -128,7 +128,7 @@ func compareHeader(t *testing.T, r *Request, req *http.Request, data []byte) {
 }
 
 // withoutFold takes away the space that net/textproto has at the end of a value that ends in an empty obs-fold, where
-// RFC 9112, 5.1 has none.
+// RFC 9112, Section 5.1 has none.
 func withoutFold(value string) string { return strings.Trim(value, " ") }
 
 // FuzzParse holds the flight behind a request to the frame reader of golang.org/x/net, and an answer on the whole to the
@@ -177,7 +177,7 @@ func FuzzParse(f *testing.F) {
 		}
 		src := bytes.NewReader(frames)
 		fr := http2.NewFramer(io.Discard, src)
-		fr.SetMaxReadFrameSize(maxFrameSize)
+		fr.SetMaxReadFrameSize(h2.DefaultMaxFrameSize)
 		frame, readErr := fr.ReadFrame()
 		sf, isSettings := frame.(*http2.SettingsFrame)
 		valid := readErr == nil && isSettings && !sf.IsAck() && sf.ForeachSetting(http2.Setting.Valid) == nil

@@ -1,5 +1,5 @@
-// Package h2upgrade takes the upgrade of an HTTP/1.1 connection to HTTP/2 (RFC 7540 3.2) apart, and puts it together
-// again as what a client with prior knowledge would have sent.
+// Package h2upgrade takes the upgrade of an HTTP/1.1 connection to HTTP/2 (RFC 7540, Section 3.2) apart, and puts it
+// together again as what a client with prior knowledge would have sent.
 //
 // RFC 9113 has given the mechanism up, and so have servers, but clients that know only this way to HTTP/2 in the clear
 // are still there. After the translation any HTTP/2 server can take the connection:
@@ -29,20 +29,20 @@ import (
 	"github.com/oneport-go/oneport/internal/http1"
 )
 
-// SwitchingProtocols is the response that accepts the upgrade (RFC 9110 15.2.2). A client may take it while it is still
-// sending its request, but not every client looks: it is best sent once [Request.Len] bytes have come.
+// SwitchingProtocols is the response that accepts the upgrade (RFC 9110, Section 15.2.2). A client may take it while it is
+// still sending its request, but not every client looks: it is best sent once [Request.Len] bytes have come.
 const SwitchingProtocols = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
 
 // MaxContent is how long the content of a request can be that is upgraded: the initial flow-control window of stream 1
-// and of the connection (RFC 9113 6.9.2), within which the server takes it without a word to the client.
-const MaxContent = 1<<16 - 1
+// and of the connection (RFC 9113, Section 6.9.2), within which the server takes it without a word to the client.
+const MaxContent = h2.DefaultWindow
 
 // ErrNotAsked is the answer of [Check] to a request that says nothing of h2c.
 var ErrNotAsked = errors.New("the request does not ask for an upgrade to h2c")
 
 // Check says whether the request, whose head p has found complete at the beginning of data, is to be upgraded. If not,
 // the error says why, and the request is one like any other of HTTP/1: a server may ignore what Upgrade asks for
-// (RFC 9110 7.8), and all that is wrong with the request otherwise is left to the server to answer.
+// (RFC 9110, Section 7.8), and all that is wrong with the request otherwise is left to the server to answer.
 //
 // The result holds no part of data.
 func Check(data []byte, p *http1.Parser) (*Request, error) {
@@ -53,19 +53,19 @@ func Check(data []byte, p *http1.Parser) (*Request, error) {
 	minor, _ := p.Version()
 	switch {
 	case minor == 0:
-		// RFC 9110 7.8 has a server ignore Upgrade there.
+		// RFC 9110, Section 7.8 has a server ignore Upgrade there.
 		return nil, errors.New("the request is of HTTP/1.0")
 	case head.method == "CONNECT":
-		// Its connection becomes a tunnel (RFC 9110 9.3.6), which is none of HTTP/2's.
+		// Its connection becomes a tunnel (RFC 9110, Section 9.3.6), which is none of HTTP/2's.
 		return nil, errors.New("the method is CONNECT")
 	case !hasToken(head.connection, "upgrade"):
-		// RFC 9110 7.8: without it the field may come from beyond a proxy that does not know it.
+		// RFC 9110, Section 7.8: without it the field may come from beyond a proxy that does not know it.
 		return nil, errors.New("the field Connection does not name Upgrade")
 	case !hasToken(head.connection, "http2-settings"):
-		// RFC 7540 3.2.1, likewise.
+		// RFC 7540, Section 3.2.1, likewise.
 		return nil, errors.New("the field Connection does not name HTTP2-Settings")
 	case head.expects:
-		// RFC 9110 7.8 has 100 sent before 101, and whether it is sent is the server's choice.
+		// RFC 9110, Section 7.8 has 100 sent before 101, and whether it is sent is the server's choice.
 		return nil, errors.New("the request has Expect")
 	case head.coded:
 		// The server can take it as it is, in HTTP/1.1, at any length.
@@ -87,7 +87,7 @@ func Check(data []byte, p *http1.Parser) (*Request, error) {
 	return r, nil
 }
 
-// decodeSettings decodes HTTP2-Settings (RFC 7540 3.2.1).
+// decodeSettings decodes HTTP2-Settings (RFC 7540, Section 3.2.1).
 func decodeSettings(values []string) ([]byte, error) {
 	if len(values) != 1 {
 		return nil, fmt.Errorf("HTTP2-Settings is there %d times", len(values))
@@ -104,7 +104,7 @@ func decodeSettings(values []string) ([]byte, error) {
 	return payload, nil
 }
 
-// contentLength returns the length of the content. The values may be several if they are the same (RFC 9112 6.3).
+// contentLength returns the length of the content. The values may be several if they are the same (RFC 9112, Section 6.3).
 func contentLength(values []string) (int, error) {
 	if len(values) == 0 {
 		return 0, nil
@@ -124,7 +124,7 @@ func contentLength(values []string) (int, error) {
 	return int(n), nil
 }
 
-// hasToken reports whether one of the lists has the token, in any case (RFC 9110 5.6.1, 7.6.1, 7.8).
+// hasToken reports whether one of the lists has the token, in any case (RFC 9110, Sections 5.6.1, 7.6.1 and 7.8).
 func hasToken(values []string, token string) bool {
 	return httpguts.HeaderValuesContainsToken(values, token)
 }

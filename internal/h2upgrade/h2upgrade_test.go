@@ -80,7 +80,7 @@ func read(t testing.TB, first []byte) translated {
 		t.Fatalf("no preface in %q", first)
 	}
 	fr := http2.NewFramer(io.Discard, bytes.NewReader(rest))
-	fr.SetMaxReadFrameSize(maxFrameSize)
+	fr.SetMaxReadFrameSize(h2.DefaultMaxFrameSize)
 	var got translated
 	var block []byte
 	for {
@@ -127,7 +127,7 @@ func read(t testing.TB, first []byte) translated {
 	if got.EndStream != 1 {
 		t.Errorf("%d frames end the stream", got.EndStream)
 	}
-	// What nothing was added to has no entry 62 (RFC 7541 2.3.3).
+	// What nothing was added to has no entry 62 (RFC 7541, Section 2.3.3).
 	if _, err := dec.DecodeFull([]byte{0x80 | 62}); err == nil {
 		t.Error("the decoder's dynamic table has an entry")
 	}
@@ -459,8 +459,8 @@ func TestSizes(t *testing.T) {
 		base = len(appendField(nil, f)) + base
 	}
 	base += -len("1") + 2 // the length of a long value takes two bytes more
-	blocks := []int{base + 127 + 128, maxFrameSize - 1, maxFrameSize, maxFrameSize + 1, 2*maxFrameSize + 1}
-	contents := []int{0, 1, maxFrameSize - 1, maxFrameSize, maxFrameSize + 1, MaxContent}
+	blocks := []int{base + 127 + 128, h2.DefaultMaxFrameSize - 1, h2.DefaultMaxFrameSize, h2.DefaultMaxFrameSize + 1, 2*h2.DefaultMaxFrameSize + 1}
+	contents := []int{0, 1, h2.DefaultMaxFrameSize - 1, h2.DefaultMaxFrameSize, h2.DefaultMaxFrameSize + 1, MaxContent}
 	for _, block := range blocks {
 		for _, content := range contents {
 			value := strings.Repeat("v", block-base)
@@ -490,10 +490,10 @@ func TestSizes(t *testing.T) {
 			if content > 0 {
 				encoded += len(appendField(nil, hpack.HeaderField{Name: "content-length", Value: strconv.Itoa(content)}))
 			}
-			for n := encoded; n > maxFrameSize; n -= maxFrameSize {
+			for n := encoded; n > h2.DefaultMaxFrameSize; n -= h2.DefaultMaxFrameSize {
 				want.Frames = append(want.Frames, http2.FrameContinuation)
 			}
-			for n := content; n > 0; n -= maxFrameSize {
+			for n := content; n > 0; n -= h2.DefaultMaxFrameSize {
 				want.Frames = append(want.Frames, http2.FrameData)
 			}
 			if diff := cmp.Diff(want, got); diff != "" {
@@ -508,7 +508,7 @@ func TestManySettings(t *testing.T) {
 	t.Parallel()
 	payload := bytes.Repeat([]byte{0xf0, 0, 0, 0, 0, 1}, 1000)
 	request := strings.Replace(upgrade(), "AAMAAABk", base64.RawURLEncoding.EncodeToString(payload), 1)
-	settings := make([]http2.Setting, maxFrameSize/6)
+	settings := make([]http2.Setting, h2.DefaultMaxFrameSize/6)
 	for i := range settings {
 		settings[i] = http2.Setting{ID: http2.SettingID(0xf000 + i), Val: 2}
 	}

@@ -46,7 +46,7 @@ func readHead(data []byte, p *http1.Parser) *head {
 		case "te":
 			h.trailers = h.trailers || hasToken([]string{value}, "trailers")
 		case "keep-alive", "proxy-connection":
-			// Connection-specific, whether Connection names them or not (RFC 9113 8.2.2).
+			// Connection-specific, whether Connection names them or not (RFC 9113, Section 8.2.2).
 		default:
 			h.rest = append(h.rest, hpack.HeaderField{Name: name, Value: value, Sensitive: sensitive(name)})
 		}
@@ -54,15 +54,15 @@ func readHead(data []byte, p *http1.Parser) *head {
 	return h
 }
 
-// sensitive reports whether a field is to stay out of every compression context on its way (RFC 7541 7.1.3).
+// sensitive reports whether a field is to stay out of every compression context on its way (RFC 7541, Section 7.1.3).
 func sensitive(name string) bool {
 	return name == "authorization" || name == "proxy-authorization" || name == "cookie"
 }
 
-// splitTarget returns what :authority and :path are in HTTP/2 (RFC 9113 8.3.1).
+// splitTarget returns what :authority and :path are in HTTP/2 (RFC 9113, Section 8.3.1).
 func (h *head) splitTarget() (authority, path string, err error) {
 	if len(h.host) != 1 {
-		// RFC 9112 3.2 has the request answered with 400.
+		// RFC 9112, Section 3.2 has the request answered with 400.
 		return "", "", errors.New("the field Host is not there exactly once")
 	}
 	authority, path = h.host[0], h.target
@@ -70,7 +70,7 @@ func (h *head) splitTarget() (authority, path string, err error) {
 		return "", "", errors.New("the field Host is malformed")
 	}
 	if path[0] != '/' && path != "*" {
-		// In absolute-form the target counts, not Host (RFC 9112 3.2.2).
+		// In absolute-form the target counts, not Host (RFC 9112, Section 3.2.2).
 		const scheme = "http://"
 		if len(path) < len(scheme) || !strings.EqualFold(path[:len(scheme)], scheme) {
 			return "", "", errors.New("the target is of another scheme than http")
@@ -85,9 +85,9 @@ func (h *head) splitTarget() (authority, path string, err error) {
 			return "", "", errors.New("the authority of the target is malformed")
 		}
 		if path == "" && h.method == "OPTIONS" {
-			path = "*" // RFC 9112 3.2.4
+			path = "*" // RFC 9112, Section 3.2.4
 		} else if path == "" || path[0] == '?' {
-			path = "/" + path // RFC 9110 4.2.3
+			path = "/" + path // RFC 9110, Section 4.2.3
 		}
 	}
 	if path == "*" && h.method != "OPTIONS" {
@@ -97,11 +97,11 @@ func (h *head) splitTarget() (authority, path string, err error) {
 }
 
 // validAuthority reports whether the authority is one that :authority can have: neither empty nor with userinfo
-// (RFC 9113 8.3.1).
+// (RFC 9113, Section 8.3.1).
 func validAuthority(s string) bool { return s != "" && httpguts.ValidHostHeader(s) }
 
 // translate makes the header list of HTTP/2. Like any intermediary that changes the version it leaves out Connection and
-// what that names (RFC 9110 7.6.1, RFC 9113 8.2.2).
+// what that names (RFC 9110, Section 7.6.1, RFC 9113, Section 8.2.2).
 func (h *head) translate(authority, path string) []hpack.HeaderField {
 	fields := make([]hpack.HeaderField, 0, 4+len(h.rest)+2)
 	fields = append(fields,
@@ -117,12 +117,12 @@ func (h *head) translate(authority, path string) []hpack.HeaderField {
 		}
 	}
 	if len(h.contentLength) > 0 {
-		// Whether Connection names it, which it must not (RFC 9110 7.6.1), or not.
+		// Whether Connection names it, which it must not (RFC 9110, Section 7.6.1), or not.
 		fields = append(fields, hpack.HeaderField{Name: "content-length", Value: h.contentLength[0]})
 	}
 	if h.trailers {
 		// This much of TE is the client's still when it speaks HTTP/2, though Connection has to name it in HTTP/1
-		// (RFC 9110 10.1.4).
+		// (RFC 9110, Section 10.1.4).
 		fields = append(fields, hpack.HeaderField{Name: "te", Value: "trailers"})
 	}
 	return fields

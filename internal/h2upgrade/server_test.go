@@ -214,7 +214,7 @@ func TestServerWindow(t *testing.T) {
 			for stream := uint32(3); window > 0; stream += 2 {
 				fr.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: block, EndHeaders: true})
 				for left := min(window, 500_000); left > 0; {
-					n := min(left, maxFrameSize)
+					n := min(left, h2.DefaultMaxFrameSize)
 					fr.WriteData(stream, false, make([]byte, n))
 					left, window = left-n, window-n
 				}

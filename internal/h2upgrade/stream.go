@@ -9,23 +9,20 @@ import (
 	"github.com/oneport-go/oneport/internal/h2"
 )
 
-// maxFrameSize is the length of payload that every peer accepts (RFC 9113 4.2).
-const maxFrameSize = 1 << 14
-
-// streamID is the stream of the request that was upgraded (RFC 7540 3.2).
+// streamID is the stream of the request that was upgraded (RFC 7540, Section 3.2).
 const streamID = 1
 
 // MaxLen returns the most bytes, from the first of the connection, that [Request.Parse] needs for its answer.
 func (r *Request) MaxLen() int {
-	return r.Len() + len(h2.Preface) + h2.FrameHeaderLen + maxFrameSize
+	return r.Len() + len(h2.Preface) + h2.FrameHeaderLen + h2.DefaultMaxFrameSize
 }
 
 // Parse goes on to the end of the client's first SETTINGS frame. The data starts at the first byte of the connection, that
 // is with the head of the request, and between calls it only grows, though it need not be in the same memory. Nothing
 // behind the frame is looked at.
 //
-// The state is Error, at the first byte that shows it, if a client connection preface with its SETTINGS (RFC 9113 3.4)
-// does not come. A client that is at fault before it can have seen [SwitchingProtocols], as one that pipelines its
+// The state is Error, at the first byte that shows it, if a client connection preface with its SETTINGS (RFC 9113,
+// Section 3.4) does not come. A client that is at fault before it can have seen [SwitchingProtocols], as one that pipelines its
 // requests is, had better not get it: the connection is HTTP/1.1 still.
 func (r *Request) Parse(data []byte) (h2.State, *h2.ConnError) {
 	if r.ending > 0 {
@@ -35,14 +32,13 @@ func (r *Request) Parse(data []byte) (h2.State, *h2.ConnError) {
 		return h2.Incomplete, nil
 	}
 	flight := data[r.Len():]
-	const frameAt = len(h2.Preface) + h2.FrameHeaderLen // where the payload of the first frame is
-	end := frameAt
-	if len(flight) >= frameAt {
-		end += frameLen(flight[len(h2.Preface):])
+	end := len(h2.Preface) + h2.FrameHeaderLen // of the first frame's header
+	if len(flight) >= end {
+		end = len(h2.Preface) + h2.FrameLen(h2.ParseFrameHeader(flight[len(h2.Preface):]))
 	}
 	switch r.parser.Parse(flight[:min(len(flight), end)]) {
 	case h2.NotHTTP2:
-		return h2.Error, &h2.ConnError{Code: http2.ErrCodeProtocol, Reason: "no client preface after the upgrade"}
+		return h2.Error, h2.ProtocolError("no client preface after the upgrade")
 	case h2.Error:
 		return h2.Error, r.parser.Err()
 	}
@@ -53,65 +49,47 @@ func (r *Request) Parse(data []byte) (h2.State, *h2.ConnError) {
 	return h2.Complete, nil
 }
 
-// frameLen returns the length of payload in a frame header (RFC 9113 4.1).
-func frameLen(header []byte) int { return int(header[0])<<16 | int(header[1])<<8 | int(header[2]) }
-
 // Translate appends to dst what the server reads in place of data up to rest, once Parse has said Complete of data. From
 // rest on it reads what the client sends.
 //
 // The settings of HTTP2-Settings and those of the client's SETTINGS frame become one frame, so that the server acknowledges
-// once: RFC 7540 3.2.1 has the ones in force without acknowledgement, and the client waits for that of its frame. Clients
-// say the same in both, and the frame has each parameter once, since servers such as net/http's take a parameter that is
-// there twice for PROTOCOL_ERROR. The header block uses no dynamic table, whose state has to remain that which the client knows.
+// once: RFC 7540, Section 3.2.1 has the ones in force without acknowledgement, and the client waits for that of its
+// frame. Clients say the same in both, and the frame has each parameter once, since servers such as net/http's take a
+// parameter that is there twice for PROTOCOL_ERROR. The header block uses no dynamic table, whose state has to remain that
+// which the client knows.
 func (r *Request) Translate(dst, data []byte) (first []byte, rest int) {
 	settings := data[r.Len()+len(h2.Preface)+h2.FrameHeaderLen : r.ending]
 	dst = append(dst, h2.Preface...)
-	dst = h2.AppendSettings(dst, h2.MergeSettings(r.settings, settings)...)
+	dst = h2.AppendSettings(dst, h2.MergeSettings(h2.MergeSettings(nil, r.settings), settings)...)
 	dst = r.appendHeaders(dst)
 	dst = appendData(dst, data[r.headLen:r.Len()])
 	return dst, r.ending
 }
 
-// appendHeaders appends the header block, in HEADERS and as many CONTINUATION frames as it takes (RFC 9113 6.2, 6.10).
+// appendHeaders appends the request's field block.
 func (r *Request) appendHeaders(dst []byte) []byte {
 	var block []byte
 	for _, f := range r.fields {
 		block = appendField(block, f)
 	}
-	typ, flags := http2.FrameHeaders, http2.Flags(0)
-	if r.contentLen == 0 {
-		flags = http2.FlagHeadersEndStream
-	}
-	for {
-		n := min(len(block), maxFrameSize)
-		if n == len(block) {
-			flags |= http2.FlagHeadersEndHeaders // in CONTINUATION it is the same bit
-		}
-		dst = h2.AppendFrameHeader(dst, n, typ, flags, streamID)
-		dst = append(dst, block[:n]...)
-		if block = block[n:]; len(block) == 0 {
-			return dst
-		}
-		typ, flags = http2.FrameContinuation, 0
-	}
+	return h2.AppendHeaders(dst, streamID, r.contentLen == 0, nil, block, h2.DefaultMaxFrameSize)
 }
 
-// appendData appends the content, if there is any (RFC 9113 6.1).
+// appendData appends the content, if there is any (RFC 9113, Section 6.1).
 func appendData(dst, content []byte) []byte {
 	for len(content) > 0 {
-		n := min(len(content), maxFrameSize)
+		n := min(len(content), h2.DefaultMaxFrameSize)
 		flags := http2.Flags(0)
 		if n == len(content) {
 			flags = http2.FlagDataEndStream
 		}
-		dst = h2.AppendFrameHeader(dst, n, http2.FrameData, flags, streamID)
-		dst = append(dst, content[:n]...)
+		dst = h2.AppendFrame(dst, http2.FrameData, flags, streamID, content[:n])
 		content = content[n:]
 	}
 	return dst
 }
 
-// appendField appends a literal with a literal name, which is in no table and enters none (RFC 7541 6.2.2, 6.2.3).
+// appendField appends a literal with a literal name, which is in no table and enters none (RFC 7541, Sections 6.2.2 and 6.2.3).
 // [hpack.Encoder] has no way to leave its dynamic table alone but to tell the decoder to do without, which the client's
 // encoder has not agreed to.
 func appendField(dst []byte, f hpack.HeaderField) []byte {
@@ -124,7 +102,7 @@ func appendField(dst []byte, f hpack.HeaderField) []byte {
 	return appendString(dst, f.Value)
 }
 
-// appendString appends a string without Huffman coding (RFC 7541 5.2), its length as an integer of a 7-bit prefix (5.1).
+// appendString appends a string without Huffman coding (RFC 7541, Section 5.2), its length as an integer of a 7-bit prefix (5.1).
 func appendString(dst []byte, s string) []byte {
 	const prefix = 1<<7 - 1
 	n := len(s)

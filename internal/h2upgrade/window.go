@@ -8,14 +8,11 @@ import (
 	"github.com/oneport-go/oneport/internal/h2"
 )
 
-// windowUpdateLen is the length of the payload of WINDOW_UPDATE (RFC 9113 6.9).
-const windowUpdateLen = 4
-
 // A WindowFilter keeps the two ends at one about the connection's flow-control window. The server counts the content of
 // the request, which it gets as DATA, against the window, and gives the credit back as it reads. The client, which sent
 // the content before there was a window, counts nothing: each byte that is given back to it would let it send one more
 // than the server takes, and the server would end a later request, or the connection, with FLOW_CONTROL_ERROR
-// (RFC 9113 6.9.1).
+// (RFC 9113, Section 6.9.1).
 //
 // So as much credit as there is content is taken out of the WINDOW_UPDATE frames that the server writes for the
 // connection. Stream 1 needs no such care: the client is done with it.
@@ -26,7 +23,7 @@ type WindowFilter struct {
 	owed int // the credit that is still to be taken out
 
 	skip int // bytes to be passed before the next frame header
-	part [h2.FrameHeaderLen + windowUpdateLen - 1]byte
+	part [h2.FrameHeaderLen + h2.WindowUpdateLen - 1]byte
 	n    int // bytes in part
 }
 
@@ -56,29 +53,28 @@ func (f *WindowFilter) Filter(b []byte) (n int) {
 		case len(rest) < h2.FrameHeaderLen:
 			f.n = copy(f.part[:], rest)
 			return n
-		case !updatesConnection(rest):
-			f.skip = h2.FrameHeaderLen + frameLen(rest)
-		case len(rest) < h2.FrameHeaderLen+windowUpdateLen:
+		case !updatesConnection(h2.ParseFrameHeader(rest)):
+			f.skip = h2.FrameLen(h2.ParseFrameHeader(rest))
+		case len(rest) < h2.FrameHeaderLen+h2.WindowUpdateLen:
 			f.n = copy(f.part[:], rest)
 			return n
 		default:
 			payload := rest[h2.FrameHeaderLen:]
-			increment := int(binary.BigEndian.Uint32(payload) &^ (1 << 31)) // less the reserved bit
+			increment := int(binary.BigEndian.Uint32(payload) & h2.MaxStreamID)
 			taken := min(increment, f.owed)
 			f.owed -= taken
 			if taken < increment {
 				binary.BigEndian.PutUint32(payload, uint32(increment-taken))
-				f.skip = h2.FrameHeaderLen + windowUpdateLen
+				f.skip = h2.FrameHeaderLen + h2.WindowUpdateLen
 			} else {
-				i += h2.FrameHeaderLen + windowUpdateLen // an increment of nothing would be an error (RFC 9113 6.9)
+				i += h2.FrameHeaderLen + h2.WindowUpdateLen // an increment of nothing would be an error (RFC 9113, Section 6.9)
 			}
 		}
 	}
 	return n
 }
 
-// updatesConnection reports whether the frame header is that of a WINDOW_UPDATE frame for the connection.
-func updatesConnection(header []byte) bool {
-	return http2.FrameType(header[3]) == http2.FrameWindowUpdate && frameLen(header) == windowUpdateLen &&
-		binary.BigEndian.Uint32(header[5:])&^(1<<31) == 0
+// updatesConnection reports whether h is the header of a WINDOW_UPDATE frame for the connection.
+func updatesConnection(h http2.FrameHeader) bool {
+	return h.Type == http2.FrameWindowUpdate && h.StreamID == 0 && h.Length == h2.WindowUpdateLen
 }

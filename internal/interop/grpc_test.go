@@ -38,8 +38,8 @@ func TestStrictGRPC(t *testing.T) {
 			p.route(t, "http", serveNetHTTP, oneport.HTTP1(), oneport.HTTP2())
 			return l
 		}},
-		{"ReaderFunc", func(t *testing.T, p *port) *recorder {
-			return p.route(t, "grpc", serveGRPC, oneport.ReaderFunc(readsGRPC))
+		{"ReadMatcher", func(t *testing.T, p *port) *recorder {
+			return p.route(t, "grpc", serveGRPC, oneport.ReadMatcher(readsGRPC))
 		}},
 	} {
 		for _, client := range []struct {

@@ -34,7 +34,7 @@ func TestSecure(t *testing.T) {
 			p.start(t)
 			t.Cleanup(func() {
 				// Those of Go; openssl may not be installed.
-				if n := p.Stats().BareHTTP2; n < 2 {
+				if n := p.Stats().HTTP2WithoutALPN; n < 2 {
 					t.Errorf("%d connections were HTTP/2 without ALPN, want 2 at least", n)
 				}
 			})
@@ -289,7 +289,7 @@ func TestStrictGRPCOverTLS(t *testing.T) {
 				}
 				p.start(t)
 				client.call(t, p.addr)
-				p.wantMatch(t, "grpc", oneport.ProtocolHTTP2, true)
+				p.wantMatch(t, "tls/grpc", oneport.ProtocolHTTP2, true)
 				if _, ok := l.last().(*oneport.TLSConn); !ok {
 					t.Errorf("grpc-go got a %T", l.last())
 				}
@@ -397,7 +397,7 @@ func TestFirstFlightOverTLS(t *testing.T) {
 					t.Errorf("got %q, want %q", got, want)
 				}
 				r.wantNoProblem(t)
-				p.wantMatch(t, "http", oneport.ProtocolHTTP2, timing.headers == afterSettings)
+				p.wantMatch(t, "tls/http", oneport.ProtocolHTTP2, timing.headers == afterSettings)
 			})
 		}
 	}

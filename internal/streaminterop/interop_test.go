@@ -25,7 +25,6 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
 	"github.com/oneport-go/oneport"
-	"github.com/oneport-go/oneport/streams"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -83,7 +82,7 @@ func runCases(t *testing.T, addr string) {
 
 // A port has gRPC and REST behind per-stream dispatch.
 type port struct {
-	mux  *streams.Mux
+	mux  *oneport.Mux
 	addr string
 }
 
@@ -92,13 +91,14 @@ func newPort(t *testing.T) *port {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &port{mux: streams.New(l), addr: l.Addr().String()}
+	p := &port{mux: oneport.New(l), addr: l.Addr().String()}
 	p.mux.Logger = slog.New(slog.DiscardHandler)
 	grpcServer := grpc.NewServer()
 	testpb.RegisterTestServiceServer(grpcServer, interop.NewTestServer())
 	httpServer := &http.Server{Handler: http.HandlerFunc(rest), Protocols: new(http.Protocols), ErrorLog: log.New(io.Discard, "", 0)}
 	httpServer.Protocols.SetUnencryptedHTTP2(true)
-	grpcL, httpL := p.mux.Match(oneport.GRPC()), p.mux.Match(oneport.Any())
+	requests := p.mux.Requests()
+	grpcL, httpL := requests.Match(oneport.GRPC()), requests.Match(oneport.Any())
 	var wg sync.WaitGroup
 	wg.Go(func() { grpcServer.Serve(grpcL) })
 	wg.Go(func() { httpServer.Serve(httpL) })
@@ -236,7 +236,7 @@ func (r *repeated) Read(p []byte) (int, error) {
 func TestAlone(t *testing.T) {
 	p := newPort(t)
 	runCases(t, p.addr)
-	if s := p.mux.Stats(); s.Shared != 0 {
+	if s := p.mux.Stats(); s.Split != 0 {
 		t.Errorf("%d connections do not pass through: %+v", s.Shared, s)
 	}
 }
@@ -274,7 +274,7 @@ func TestShared(t *testing.T) {
 	runCases(t, x.addr)
 	cancel()
 	wg.Wait()
-	if s := p.mux.Stats(); s.Conns != 1 || s.Shared != 1 || x.dials.Load() != 1 {
+	if s := p.mux.Stats(); s.Accepted != 1 || s.Split != 1 || x.dials.Load() != 1 {
 		t.Errorf("not one shared connection: %+v, %d dials", s, x.dials.Load())
 	}
 }

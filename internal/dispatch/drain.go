@@ -1,0 +1,140 @@
+package dispatch
+
+import (
+	"errors"
+	"math"
+
+	"golang.org/x/net/http2"
+
+	"github.com/oneport-go/oneport/internal/h2"
+)
+
+// A connection is drained as grpc-go and net/http do it (RFC 9113, Section 6.8). The client is sent GOAWAY with the highest
+// stream number, which asks it to open no stream, and PING. When the answer has come, it has read the GOAWAY, and whatever
+// it had opened before has come too. From then on the connection ends when it has no stream left.
+//
+// While a connection passes through, both frames go out between two frames of the server's.
+
+// drainPing is the payload of the PING.
+var drainPing = [8]byte{'1', 'p', 'r', 't', 'g', 'o', 'n', 'e'}
+
+// shutdown is how far draining has come.
+type shutdown uint8
+
+const (
+	notDraining shutdown = iota
+	drainDue             // the frames are to be sent
+	drainSent            // they were sent
+	drained              // the client has answered: the connection ends with its last stream
+)
+
+// Dismiss ends the connection if no server has ever accepted it.
+func (c *conn) Dismiss(reason string) { c.dismiss(errors.New(reason)) }
+
+// Close ends the connection at once.
+func (c *conn) Close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.kill()
+}
+
+// Drain tells the client to go elsewhere with new requests, and ends the connection when those that it has made were
+// answered.
+func (c *conn) Drain() {
+	c.mu.Lock()
+	if c.shutdown != notDraining || c.closing || c.dead {
+		c.mu.Unlock()
+		return
+	}
+	c.shutdown = drainDue
+	if c.mode == splitting {
+		defer c.mu.Unlock()
+		c.emit(c.appendDrain(c.out))
+		return
+	}
+	v := c.pass
+	c.mu.Unlock()
+	if v != nil {
+		v.drainBetweenFrames()
+	}
+}
+
+// appendDrain appends the frames, once.
+func (c *conn) appendDrain(b []byte) []byte {
+	if c.shutdown != drainDue {
+		return b
+	}
+	c.shutdown = drainSent
+	c.goAway = true
+	b = h2.AppendGoAway(b, math.MaxInt32, http2.ErrCodeNo, "shutting down")
+	return h2.AppendFrame(b, http2.FramePing, 0, 0, drainPing[:])
+}
+
+// drainBetweenFrames sends the frames while the connection passes through to v, if v is not in the middle of a frame. If it
+// is, its next Write sends them.
+func (v *Conn) drainBetweenFrames() {
+	v.wmu.Lock()
+	defer v.wmu.Unlock()
+	c := v.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.closing || c.dead:
+	case c.mode == splitting:
+		c.emit(c.appendDrain(c.out))
+	case c.spoken && v.betweenFrames():
+		c.writeUnlocked(c.appendDrain(nil))
+	}
+}
+
+// betweenFrames reports whether v has written whole frames only. The caller holds wmu.
+func (v *Conn) betweenFrames() bool { return !v.out.inFrame() && len(v.held) == 0 }
+
+// writeUnlocked writes to the client while the connection passes through. The caller holds mu, which is not held
+// meanwhile.
+func (c *conn) writeUnlocked(b []byte) error {
+	if len(b) == 0 {
+		return nil
+	}
+	c.writing, c.writer = true, c.pass
+	c.mu.Unlock()
+	_, err := c.sock.Write(b)
+	c.mu.Lock()
+	c.writing, c.writer = false, nil
+	c.wake.Broadcast()
+	return err
+}
+
+// takeDrainACK takes the answer to the PING. It reports whether it is that.
+func (c *conn) takeDrainACK(it item) bool {
+	if c.shutdown != drainSent || [8]byte(it.payload) != drainPing {
+		return false
+	}
+	c.shutdown = drained
+	c.lastID = min(c.lastID, c.maxID)
+	c.finish = true
+	if c.mode == splitting {
+		c.settle()
+	} else {
+		c.endPassing()
+	}
+	return true
+}
+
+// lingerPassing closes a connection that was drained, so that the client can read the last response.
+func (c *conn) lingerPassing() {
+	c.owner.Linger(c.sock)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.kill()
+}
+
+// endPassing ends a connection that passes through and was drained, if it has no stream left: the server is told that the
+// client has ended its side, upon which it closes its own.
+func (c *conn) endPassing() {
+	if c.shutdown != drained || len(c.streams) > 0 || c.ended {
+		return
+	}
+	c.ended = true
+	c.sock.SetReadDeadline(aLongTimeAgo) // for a Read that waits
+}

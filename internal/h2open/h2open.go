@@ -1,0 +1,114 @@
+// Package h2open follows an HTTP/2 connection from its first byte to its first request, while no server has it.
+//
+// The clients of gRPC send the preface and SETTINGS, and wait for the server's SETTINGS before they send a request; but
+// which server that will be depends on the request. So somebody has to speak in the server's place: it sends an early
+// SETTINGS frame to a client that waits, and to one that then makes no request the acknowledgement of its SETTINGS and the
+// answers to its PINGs, without which it would take the connection for broken.
+//
+// What was sent in the server's place must not be sent again: some clients take an unexpected acknowledgement for a
+// connection error. Hiding it takes a connection that filters, and so the [Opening] says nothing for as long as it can: a
+// client that sends its first request together with the acknowledgement of the early SETTINGS, as those of gRPC do, is
+// answered by the server.
+//
+// An Opening does no I/O and has no clock: it is told what has come and what time it is, and says what to write and when
+// to wake it.
+package h2open
+
+import (
+	"time"
+
+	"github.com/oneport-go/oneport/internal/h2"
+)
+
+// RestTime is how long a client that could make a request is given to make it before the server is stood in for, or, if
+// no route takes the client, before it is turned away.
+const RestTime = 500 * time.Millisecond
+
+// An Opening is the state of one connection. The zero value, with Parser set, is at its first byte.
+type Opening struct {
+	Parser *h2.Parser // of what the client has sent; shared with those who ask what the connection is
+
+	// Declined says that no route takes the client, or that none can. Such a client is told nothing: SETTINGS would have
+	// a gRPC client take the connection for a good one, and connect again at once when it ends. Its request, if it comes,
+	// can be answered.
+	Declined bool
+
+	early   bool      // the early SETTINGS frame was sent
+	acks    int       // acknowledgements that were sent for the client's SETTINGS
+	pings   int       // answers that were sent to the client's PINGs
+	resting time.Time // when the client began to rest, or the zero time if it does not
+}
+
+// Early reports whether the early SETTINGS frame was sent.
+func (o *Opening) Early() bool { return o.early }
+
+// Acknowledged returns how many of the client's SETTINGS frames were acknowledged in the server's place.
+func (o *Opening) Acknowledged() int { return o.acks }
+
+// Answered returns how many of the client's PING frames were answered in the server's place.
+func (o *Opening) Answered() int { return o.pings }
+
+// Due reports whether early SETTINGS are due: the client has sent the whole preface, so it speaks HTTP/2, and it has not
+// sent a complete header block. RFC 9113, Section 3.4 lets a client send its request without waiting for the server's
+// SETTINGS, and most do; a strict client waits for them, for ever if need be.
+func (o *Opening) Due() bool {
+	return !o.early && !o.Declined && o.incomplete() && o.Parser.PrefaceSeen()
+}
+
+func (o *Opening) incomplete() bool { return o.Parser.State() == h2.Incomplete }
+
+// Ready reports whether the client has acknowledged the early SETTINGS: its connection stands, and it makes no request.
+func (o *Opening) Ready() bool { return o.early && o.Parser.Acknowledged() }
+
+// Advance tells the time. It is to be called when the client has sent something, and when the time of Wake has come.
+func (o *Opening) Advance(now time.Time) {
+	if o.resting.IsZero() && (o.Declined || o.Ready()) {
+		o.resting = now
+	}
+}
+
+// Rested reports whether the client has made no request for RestTime since it could have made one.
+func (o *Opening) Rested(now time.Time) bool {
+	return !o.resting.IsZero() && !now.Before(o.resting.Add(RestTime))
+}
+
+// Wake returns when to call Advance and Append even if the client sends nothing, or the zero time if there is no need.
+func (o *Opening) Wake(now time.Time) time.Time {
+	switch {
+	case o.resting.IsZero() || o.Rested(now):
+		return time.Time{}
+	case o.Declined, o.acks == 0 && !o.Parser.Requesting():
+		return o.resting.Add(RestTime)
+	}
+	return time.Time{}
+}
+
+// Append appends to dst what is to be written to the client before it is waited for. The early SETTINGS frame is given
+// as it is to be written.
+func (o *Opening) Append(dst, early []byte, now time.Time) []byte {
+	if o.Due() {
+		o.early = true
+		dst = append(dst, early...)
+	}
+	if !o.early || o.Parser.Requesting() {
+		return dst // nothing is waited for, or the server will be there in a moment
+	}
+	// A client that pings, or sends SETTINGS again, has begun to use the connection.
+	p := o.Parser
+	if o.Rested(now) || len(p.Pings()) > o.pings || p.SettingsFrames() > max(1, o.acks) {
+		dst = o.StandIn(dst)
+	}
+	return dst
+}
+
+// StandIn appends the acknowledgements and the answers that the client has not had.
+func (o *Opening) StandIn(dst []byte) []byte {
+	for ; o.acks < o.Parser.SettingsFrames(); o.acks++ {
+		dst = h2.AppendSettingsACK(dst)
+	}
+	for _, payload := range o.Parser.Pings()[o.pings:] {
+		dst = h2.AppendPingACK(dst, payload)
+	}
+	o.pings = len(o.Parser.Pings())
+	return dst
+}

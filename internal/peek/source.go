@@ -1,0 +1,136 @@
+// Package peek looks at the first bytes of a connection. On a socket it leaves them where they are (recv(2) with
+// MSG_PEEK), so that the connection can be handed over as it was accepted. Elsewhere it takes them out, for the
+// connection's next reader to be given.
+package peek
+
+import (
+	"io"
+	"net"
+)
+
+// A Source is the beginning of a connection's stream, as far as it has come. It may be used again for another connection
+// and keeps its memory then, but for what it has taken out.
+type Source struct {
+	peeker Peeker
+	pool   *Pool
+	conn   net.Conn
+
+	socket  bool   // peeker can look at the socket, which may be below TLS
+	peeking bool   // the bytes are looked at in the socket
+	empty   bool   // a look has just found nothing
+	taken   []byte // what was taken out, if not peeking
+	seen    int    // how many bytes were shown last
+}
+
+// Start begins with a connection.
+func (s *Source) Start(c net.Conn, pool *Pool) {
+	s.conn, s.pool, s.taken, s.seen, s.empty = c, pool, nil, 0, false
+	s.socket = s.peeker.Init(c, pool)
+	s.peeking = s.socket
+}
+
+// Enter goes on with a connection above the one so far, such as one of TLS, from its first byte.
+func (s *Source) Enter(c net.Conn) {
+	s.Release()
+	s.conn, s.peeking, s.taken, s.seen, s.empty = c, false, nil, 0, false
+}
+
+// End forgets the connection.
+func (s *Source) End() {
+	s.Release()
+	s.conn, s.taken = nil, nil
+}
+
+// Peeking reports whether the bytes are left in the socket.
+func (s *Source) Peeking() bool { return s.peeking }
+
+// Seen returns how many bytes were shown last.
+func (s *Source) Seen() int { return s.seen }
+
+// Taken returns the bytes that were taken out of the connection.
+func (s *Source) Taken() []byte { return s.taken }
+
+// Drop forgets the first n of the bytes that were taken out.
+func (s *Source) Drop(n int) { s.taken = s.taken[n:] }
+
+// Look returns what has come so far, up to a limit, and whether nothing can follow. With wait, it waits until that is more
+// than was shown last. The result is valid until the next call of another method.
+func (s *Source) Look(wait bool, limit int) (data []byte, ended bool, err error) {
+	if s.peeking && s.empty && !wait {
+		s.empty = false
+		return nil, false, nil // as a moment ago
+	}
+	if s.peeking && wait && s.seen > 0 && !s.canAwaitMore() {
+		s.Take()
+	}
+	if !s.peeking && !wait {
+		return s.taken, false, nil
+	}
+	if s.peeking {
+		data, ended, err = s.peeker.Peek(s.seen, wait)
+		s.empty = !wait && err == nil && !ended && len(data) == 0
+	} else {
+		data, ended, err = s.Read(limit)
+	}
+	if err == nil {
+		s.seen = len(data)
+	}
+	return data, ended, err
+}
+
+// canAwaitMore reports whether more can come while what is there stays in the socket.
+func (s *Source) canAwaitMore() bool {
+	return CanAwaitMore && s.seen < s.pool.Size && !s.peeker.NearlyFull(s.seen)
+}
+
+// Again returns what was shown last and what has come since, for a caller that does not wait any more.
+func (s *Source) Again() (data []byte, ended bool, err error) {
+	if !s.peeking {
+		return s.taken, false, nil
+	}
+	return s.peeker.Peek(0, false)
+}
+
+// Take stops to peek: from the next Look on the bytes are taken out.
+func (s *Source) Take() {
+	s.Release()
+	s.peeking = false
+}
+
+// Read takes bytes out of the connection until there are more than were shown last, up to the limit.
+func (s *Source) Read(limit int) (data []byte, ended bool, err error) {
+	for len(s.taken) <= s.seen && !ended {
+		err := s.ReadOnce(limit)
+		if err == io.EOF {
+			ended = true
+		} else if err != nil && len(s.taken) <= s.seen {
+			return nil, false, err
+		}
+	}
+	s.seen = len(s.taken)
+	return s.taken, ended, nil
+}
+
+// ReadMore takes more bytes out of the connection, up to the limit for all of them.
+func (s *Source) ReadMore(limit int) (data []byte, ended bool, err error) {
+	s.seen = len(s.taken)
+	return s.Read(limit)
+}
+
+// ReadOnce takes more bytes out of the connection, up to the limit for all of them, of which there must be fewer.
+func (s *Source) ReadOnce(limit int) error {
+	if n := len(s.taken); n == cap(s.taken) {
+		grown := make([]byte, n, min(max(2*n, 512), limit))
+		copy(grown, s.taken)
+		s.taken = grown
+	}
+	n, err := s.conn.Read(s.taken[len(s.taken):cap(s.taken)])
+	s.taken = s.taken[:len(s.taken)+n]
+	return err
+}
+
+// Queued reports whether the socket, which may be below TLS, holds bytes that nobody has read.
+func (s *Source) Queued() bool { return s.socket && s.peeker.Queued() }
+
+// Release gives back the buffer that the last look has filled. A connection that waits holds none.
+func (s *Source) Release() { s.peeker.Release() }

@@ -1,0 +1,168 @@
+package oneport
+
+import (
+	"errors"
+	"os"
+	"time"
+
+	"github.com/oneport-go/oneport/internal/h2"
+	"github.com/oneport-go/oneport/internal/lobby"
+)
+
+// An outcome is what a look at a connection comes to. The zero outcome is to wait for more.
+type outcome struct {
+	route    *route
+	upgraded bool // the route takes it as one of HTTP/2, once it is upgraded
+	refused  *refusal
+	declined bool // no route takes it, and it has yet to say what it asks for
+}
+
+func (o outcome) final() bool { return o.route != nil || o.refused != nil }
+
+// judge asks the routes, and the rules that hold for all of them.
+func (c *pending) judge() outcome {
+	p := &c.preview
+	if refused := c.contradicted(); refused != nil {
+		return outcome{refused: refused}
+	}
+	if c.requests != nil {
+		return c.judgeRequest()
+	}
+	rt, upgraded, undecided := c.search.ask(p)
+	switch {
+	case p.h2State == h2.Error:
+		// A route has asked for the header block, so what breaks the rules before it is not left to the routes below.
+		return outcome{refused: c.unmatched()}
+	case rt != nil && rt.requests != nil && !upgraded:
+		c.requests = rt.requests
+		return c.judgeRequest()
+	case rt != nil:
+		return outcome{route: rt, upgraded: upgraded}
+	case !undecided && c.awaitsRedirect():
+		return outcome{}
+	case !undecided && c.awaitsRequest():
+		return outcome{declined: true}
+	case !undecided:
+		return outcome{refused: c.unmatched()}
+	case p.parseHTTP2() == h2.Error:
+		return outcome{refused: c.unmatched()} // a matcher that is still waiting waits for what the server must not answer
+	case p.full:
+		return outcome{refused: c.tooLong()}
+	}
+	return outcome{declined: c.deadEnd() && c.awaitsRequest()}
+}
+
+// judgeRequest looks for the first request of a connection whose requests are dispatched.
+func (c *pending) judgeRequest() outcome {
+	p := &c.preview
+	switch state := p.parseHTTP2(); {
+	case state == h2.Complete:
+		return outcome{route: c.requests.route}
+	case state != h2.Incomplete || p.end == eof:
+		return outcome{refused: c.unmatched()}
+	case p.full:
+		return outcome{refused: c.tooLong()}
+	}
+	return outcome{declined: c.requests.isClosed() && c.awaitsRequest()}
+}
+
+// awaitsRequest reports whether a client that no route takes speaks HTTP/2 and has yet to say what it asks for. Most clients
+// do so in the same moment, and are told then why they are refused. A strict client waits for the server's SETTINGS; it is
+// never sent them, and the connection is closed. (RFC 9113, Section 3.4 lets GOAWAY be left out towards a peer that does
+// not speak HTTP/2, and the mux does not where no route takes it.) With SETTINGS in front of GOAWAY, a gRPC client would
+// take the connection for a good one, and connect again at once.
+func (c *pending) awaitsRequest() bool {
+	p := &c.preview
+	return !c.opening.Early() && !p.full && p.end != eof && p.parseHTTP2() == h2.Incomplete && p.language() == ProtocolHTTP2
+}
+
+// deadEnd reports whether the routes that could still take an HTTP/2 client are closed.
+func (c *pending) deadEnd() bool {
+	if !c.search.routes[c.search.next].isClosed() {
+		return false // the usual case
+	}
+	for _, rt := range c.search.routes[c.search.next:] {
+		t := takenByAny(rt.matchers)
+		if !rt.isClosed() && (t.bare|t.inTLS)&speaksHTTP2 != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// failed judges an error of the connection. If it is one of a deadline, and more time is left than that, the waiting goes
+// on.
+func (c *pending) failed(err error) outcome {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return c.timedOut()
+	}
+	switch {
+	case c.interrupted() != lobby.None:
+		return outcome{refused: c.interruption()}
+	case c.timer != nil && time.Since(c.since) >= c.limit():
+		return outcome{refused: c.timeout()}
+	}
+	return outcome{refused: c.clientClosed(err)}
+}
+
+// timedOut judges a connection whose deadline has passed: its silence is long enough for a route, or it has no more time,
+// or the waiting goes on.
+func (c *pending) timedOut() outcome {
+	if c.interrupted() != lobby.None {
+		return outcome{refused: c.interruption()}
+	}
+	now := time.Now()
+	elapsed := now.Sub(c.since)
+	if c.seen == 0 && c.awaited > 0 && c.awaited < c.mux.limits.DecideTimeout {
+		p := &c.preview
+		p.end, p.quiet = silent, max(elapsed, c.awaited)
+		rt, upgraded, _ := c.search.ask(p)
+		p.end, p.quiet = open, 0
+		if rt != nil {
+			return outcome{route: rt, upgraded: upgraded}
+		}
+	}
+	switch {
+	case c.opening.Declined && c.opening.Rested(now):
+		return outcome{refused: c.turnedAway()}
+	case elapsed < c.limit():
+		return outcome{}
+	case c.mux.TimeoutPolicy == TimeoutRematch && !c.opening.Ready() && c.requests == nil && c.phase == lobby.Opening:
+		return c.rematch()
+	}
+	return outcome{refused: c.timeout()}
+}
+
+// rematch asks the routes for the last time, of a connection that has no more time.
+func (c *pending) rematch() outcome {
+	c.mu.Lock()
+	if c.cause != lobby.None {
+		c.mu.Unlock()
+		return outcome{refused: c.interruption()}
+	}
+	err := c.conn.SetReadDeadline(time.Time{}) // with the one that has passed, the socket cannot be looked at
+	c.mu.Unlock()
+	p := &c.preview
+	var ended bool
+	if err == nil {
+		p.data, ended, err = c.source.Again()
+	}
+	if err != nil {
+		return outcome{refused: c.clientClosed(err)}
+	}
+	p.end = late
+	if ended {
+		p.end = eof
+	}
+	rt, upgraded, _ := c.search.ask(p)
+	switch {
+	case p.h2State == h2.Error:
+		return outcome{refused: c.unmatched()} // as in judge
+	case rt == nil:
+		c.seen, c.language = len(p.data), p.language()
+		return outcome{refused: c.timeout()}
+	case rt.requests != nil && !upgraded:
+		return outcome{refused: c.timeout()} // its request has not come
+	}
+	return outcome{route: rt, upgraded: upgraded}
+}

@@ -1,0 +1,197 @@
+package oneport
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"github.com/oneport-go/oneport/internal/h2"
+	"github.com/oneport-go/oneport/internal/h2open"
+	"github.com/oneport-go/oneport/internal/http1"
+	"github.com/oneport-go/oneport/internal/lobby"
+)
+
+// handshake terminates TLS on the connection, for the routes of s. From then on c is about what is inside.
+func (c *pending) handshake(s *TLSMux) *refusal {
+	below := c.conn
+	if taken := c.source.Taken(); len(taken) > 0 {
+		below = newConn(c.conn, changes{replay: taken})
+	}
+	c.endReaders()
+	c.seen = len(c.preview.data)
+	c.preview.data = nil
+	c.source.Enter(below)
+	if refused := c.enter(lobby.Handshaking); refused != nil {
+		return refused
+	}
+	c.tlsMux, c.since, c.language = s, time.Now(), ProtocolTLS
+	if refused := c.arm(c.since); refused != nil {
+		return refused
+	}
+	conn := tls.Server(below, s.handshakeConfig())
+	if err := conn.Handshake(); err != nil {
+		return c.handshakeFailed(err)
+	}
+
+	state := conn.ConnectionState()
+	c.mux.counters.negotiated(state.NegotiatedProtocol)
+	c.mu.Lock()
+	c.conn = conn // on which deadlines are set from now on
+	c.mu.Unlock()
+	c.tls, c.since = &state, time.Now()
+	c.search = search{routes: *s.routes.Load()}
+	c.enterAbove(conn)
+	c.language = ProtocolUnknown
+	return c.enter(lobby.Opening)
+}
+
+// enterAbove goes on with a connection above the one so far, of which nothing has been seen.
+func (c *pending) enterAbove(conn net.Conn) {
+	c.conn = conn
+	c.source.Enter(conn)
+	c.preview.enter(conn, c.tls)
+	c.opening = h2open.Opening{Parser: &c.preview.h2}
+	c.seen, c.waiting, c.requests = 0, false, nil
+}
+
+// recordTime is how long the rest of a TLS record, of which the beginning has come, is waited for before early SETTINGS are
+// sent: longer than the segments of one flight are apart.
+const recordTime = 5 * time.Millisecond
+
+// takeReceived takes out of TLS what the client has sent already, and reports whether there was any. One read takes one
+// record, and clients put the frames of their first flight into several: only when none is left is it known that the
+// request is not there, and early SETTINGS are due.
+func (c *pending) takeReceived() bool {
+	limit := c.mux.limits.MaxPreviewBytes
+	before := len(c.source.Taken())
+	taken := before
+	for more := true; more && taken < limit; {
+		// Without time to wait crypto/tls gives what it has read already and not looked at. An error comes up again.
+		if c.raw.SetReadDeadline(aLongTimeAgo) != nil {
+			break
+		}
+		c.source.ReadOnce(limit)
+		if taken == len(c.source.Taken()) && c.source.Queued() {
+			c.raw.SetReadDeadline(time.Now().Add(recordTime))
+			c.source.ReadOnce(limit)
+		}
+		more = len(c.source.Taken()) > taken
+		taken = len(c.source.Taken())
+	}
+	return taken > before
+}
+
+// handshakeFailed refuses a connection on which the handshake has failed. If TLS had anything to say about it, that is
+// said.
+func (c *pending) handshakeFailed(err error) *refusal {
+	if re, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		switch start := re.RecordHeader[:]; {
+		case http1.MethodPrefix(start, http1.Methods):
+			c.language = ProtocolHTTP1
+			return c.plainHTTP()
+		case strings.HasPrefix(h2.Preface, string(start)):
+			c.language = ProtocolHTTP2
+			return c.plainHTTP()
+		}
+	}
+	var r *refusal
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		if r = c.timeout(); c.interrupted() != lobby.None {
+			r = c.interruption()
+		}
+	} else if transportFailed(err) {
+		r = c.failed(err).refused
+	} else {
+		r = c.refusal(ReasonHandshake, fmt.Errorf("the TLS handshake failed: %w", err))
+	}
+	// What there was to say in an alert crypto/tls has said, and after an error of the connection it says nothing more.
+	r.answered = true
+	return r
+}
+
+// transportFailed reports whether an error of a handshake is one of the connection below.
+func transportFailed(err error) bool {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		return op.Op == "read" || op.Op == "write" // TLS's own are a "local error" or a "remote error"
+	}
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.ErrClosedPipe)
+}
+
+// contradicted refuses a client inside TLS that speaks another language than what ALPN has negotiated, in the language it
+// speaks if that is one of HTTP's, and HTTP/2 over a version of TLS that it must not use (RFC 9113, Section 9.2).
+func (c *pending) contradicted() *refusal {
+	p := &c.preview
+	if p.secured == nil || len(p.data) == 0 {
+		return nil
+	}
+	switch alpn := p.alpn(); {
+	case alpn == alpnHTTP2 && p.startsHTTP1() == Yes:
+		c.language = ProtocolHTTP1
+		r := c.refusal(ReasonProtocolError, errors.New("the client speaks HTTP/1 where ALPN has negotiated h2"))
+		r.status, r.text = http.StatusBadRequest, "This connection has negotiated HTTP/2, and the request is HTTP/1."
+		return r
+	case alpn == alpnHTTP2 && p.showHTTP2(min(len(p.data), len(h2.Preface))) == h2.NotHTTP2 && p.parseHTTP1() == http1.Invalid:
+		c.language = ProtocolHTTP2
+		r := c.refusal(ReasonProtocolError, fmt.Errorf("the client's first bytes are no preface where ALPN has negotiated h2: %.32q", p.data))
+		r.goAway, r.code, r.text = true, http2.ErrCodeProtocol, "The preface of HTTP/2 is missing." // RFC 9113, Section 3.4
+		return r
+	case alpn == alpnHTTP1 && p.startsHTTP2() == Yes:
+		c.language = ProtocolHTTP2
+		r := c.refusal(ReasonProtocolError, errors.New("the client speaks HTTP/2 where ALPN has negotiated http/1.1"))
+		r.goAway, r.code, r.text = true, http2.ErrCodeHTTP11Required, "This connection has negotiated HTTP/1.1."
+		return r
+	case p.secured.Version < tls.VersionTLS12 && p.startsHTTP2() == Yes:
+		c.language = ProtocolHTTP2
+		r := c.refusal(ReasonProtocolError, errors.New("the client speaks HTTP/2 over "+tls.VersionName(p.secured.Version)))
+		r.goAway, r.code, r.text = true, http2.ErrCodeInadequateSecurity, "HTTP/2 takes TLS 1.2 or later."
+		return r
+	}
+	return nil
+}
+
+// plainHTTP refuses a client that speaks HTTP without TLS, where all that could take it is inside TLS.
+func (c *pending) plainHTTP() *refusal {
+	r := c.refusal(ReasonNoRoute, fmt.Errorf("the client speaks %v without TLS, and all routes for that are inside TLS", c.language))
+	r.mute = false
+	r.status, r.text = http.StatusBadRequest, "This port takes TLS only. Use https."
+	r.goAway, r.code = true, http2.ErrCodeInadequateSecurity
+	if c.phase == lobby.Handshaking || c.language != ProtocolHTTP1 || !c.mux.redirects() {
+		return r
+	}
+	if to := httpsURL(&c.preview); to != "" {
+		r.status, r.header, r.text = http.StatusPermanentRedirect, "Location: "+to+"\r\n", "Use "+to
+		r.err = fmt.Errorf("the client speaks HTTP/1 without TLS, and was redirected to %s", to)
+	}
+	return r
+}
+
+// httpsURL returns what the request is for, by https, or "" if the request does not say.
+func httpsURL(p *Preview) string {
+	req, verdict := p.Request()
+	if verdict != Yes || req.Host == "" || strings.ContainsAny(req.Host, " \t\"<>\\^`{|}/?#@") {
+		return "" // no host by the grammar of RFC 3986, Section 3.2.2
+	}
+	to := "https://" + req.Host + "/"
+	if strings.HasPrefix(req.Path, "/") {
+		to = "https://" + req.Host + req.Path
+	}
+	if _, query, ok := strings.Cut(req.Target, "?"); ok {
+		to += "?" + query
+	}
+	return to
+}
+
+// awaitsRedirect reports whether a client that no route takes has yet to send the head by which it can be redirected.
+func (c *pending) awaitsRedirect() bool {
+	p := &c.preview
+	return p.secured == nil && len(p.data) > 0 && !p.full && p.end != eof &&
+		p.parseHTTP1() == http1.Incomplete && c.mux.redirects() && c.mux.tlsOnly(speaksHTTP1)
+}

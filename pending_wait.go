@@ -1,0 +1,148 @@
+package oneport
+
+import (
+	"bytes"
+	"errors"
+	"net"
+	"time"
+
+	"github.com/oneport-go/oneport/internal/lobby"
+)
+
+// limit is the time that the connection has from since on.
+func (c *pending) limit() time.Duration {
+	switch {
+	case c.phase == lobby.Handshaking:
+		return c.mux.limits.HandshakeTimeout
+	case c.opening.Ready():
+		return c.mux.limits.IdleTimeout
+	}
+	return c.mux.limits.DecideTimeout
+}
+
+// arm sets the deadlines for waiting and for what is written meanwhile.
+func (c *pending) arm(now time.Time) *refusal {
+	limit := c.since.Add(c.limit())
+	wake := limit
+	if c.awaited = 0; c.seen == 0 && c.phase != lobby.Handshaking {
+		if c.awaited = c.search.nextSilence(now.Sub(c.since)); c.awaited > 0 {
+			wake = earlier(wake, c.since.Add(c.awaited))
+		}
+	}
+	if t := c.opening.Wake(now); !t.IsZero() {
+		wake = earlier(wake, t)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cause != lobby.None {
+		return c.interruption()
+	}
+	c.armed = true
+	var err error
+	if wake.Equal(limit) {
+		err = c.conn.SetDeadline(limit) // for which the net package needs one timer, not two
+	} else {
+		err = errors.Join(c.conn.SetReadDeadline(wake), c.conn.SetWriteDeadline(limit))
+	}
+	if err == nil {
+		return nil
+	}
+	// A connection without deadlines can be woken up only by its end.
+	if c.timer == nil {
+		raw := c.raw // c may be on its next connection when the timer fires
+		c.timer = time.AfterFunc(time.Until(limit), func() { raw.Close() })
+	} else {
+		c.timer.Reset(time.Until(limit))
+	}
+	return nil
+}
+
+func earlier(t, u time.Time) time.Time {
+	if u.Before(t) {
+		return u
+	}
+	return t
+}
+
+// Interrupt ends the waiting. The registry calls it, which is locked.
+func (c *pending) Interrupt(cause lobby.Cause) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cause = cause
+	switch {
+	case c.signal != nil:
+		close(c.signal)
+	case c.armed && (c.timer != nil || c.raw.SetDeadline(aLongTimeAgo) != nil):
+		c.raw.Close()
+	}
+}
+
+// Close closes the connection at once.
+func (c *pending) Close() error { return c.raw.Close() }
+
+var aLongTimeAgo = time.Unix(1, 0)
+
+// interrupted returns why the connection was interrupted, if it was. It does not change any more then.
+func (c *pending) interrupted() lobby.Cause {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cause
+}
+
+// interruptible returns a channel that is closed when the connection, which has a route and waits for room, is
+// interrupted.
+func (c *pending) interruptible() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.signal = make(chan struct{})
+	if c.cause != lobby.None {
+		close(c.signal)
+	}
+	return c.signal
+}
+
+// write writes b to the client, behind what was written before.
+//
+// The few bytes that a mux has to say fit into the send buffer of a socket. Other connections may have no buffer at
+// all: what is written to a net.Pipe waits for the client to read, while the client may want to finish its own writing
+// first. There a goroutine writes, the mux goes on looking, and the error comes with the next call of write or
+// finishWrite.
+func (c *pending) write(b []byte) error {
+	switch c.raw.(type) {
+	case *net.TCPConn, *net.UnixConn:
+		_, err := c.conn.Write(b)
+		return err
+	}
+	if err := c.finishWrite(); err != nil {
+		return err
+	}
+	written := make(chan error, 1)
+	c.written = written
+	go func(conn net.Conn, b []byte) { // c may be on its next connection when this ends
+		_, err := conn.Write(b)
+		written <- err
+	}(c.conn, bytes.Clone(b))
+	return nil
+}
+
+// finishWrite waits until what was said is written, so that nothing else gets in between. The deadlines that are set for
+// the waiting end this as well.
+func (c *pending) finishWrite() error {
+	if c.written == nil {
+		return nil
+	}
+	err := <-c.written
+	c.written = nil
+	return err
+}
+
+// abandonWrite is finishWrite for a connection that is to be refused.
+func (c *pending) abandonWrite() {
+	if c.written == nil {
+		return
+	}
+	if c.conn.SetWriteDeadline(time.Now().Add(lingerTime)) != nil {
+		c.conn.Close()
+	}
+	c.finishWrite()
+}

@@ -1,0 +1,121 @@
+package oneport
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"os"
+	"runtime/debug"
+)
+
+// ReadMatcher makes a matcher of a function that reads the client's bytes, which is the form that matchers have in
+// github.com/soheilhy/cmux. The function is called once for a connection, when the routes above have said No. Its
+// reads block until there is more, and fail with [io.EOF] at the end of what the client sends, with
+// [os.ErrDeadlineExceeded] if its time is up (see [TimeUpAsk]), or with another error when the connection was decided
+// without it; it must then return.
+//
+// While it waits for bytes that the client does not send, the routes below wait too, so a [MatcherFunc], which can
+// answer No early, is better where there is a choice.
+func ReadMatcher(f func(io.Reader) bool) Matcher { return &readerMatcher{f} }
+
+type readerMatcher struct {
+	f func(io.Reader) bool
+}
+
+var errDecided = errors.New("oneport: the connection was decided without this matcher")
+
+func (m *readerMatcher) String() string { return "ReadMatcher" }
+
+func (m *readerMatcher) Match(p *Preview) Verdict {
+	if p.stream != nil {
+		return No // there are no bytes to read
+	}
+	s := p.readers[m]
+	if s == nil {
+		s = m.start(p)
+	}
+	if !s.done && (s.off < len(p.data) || p.end == eof || p.end == late || !s.begun) {
+		s.begun = true
+		s.resume()
+	}
+	switch {
+	case s.panicked != nil:
+		panic(s.panicked)
+	case !s.done:
+		return p.undecided()
+	case s.matched:
+		return Yes
+	}
+	return No
+}
+
+func (m *readerMatcher) start(p *Preview) *suspended {
+	s := &suspended{preview: p}
+	s.resume, s.stop = iter.Pull(func(yield func(struct{}) bool) {
+		defer func() {
+			if v := recover(); v != nil {
+				s.panicked = &readerPanic{v, debug.Stack()} // passed on as it is, it would lose the stack
+			}
+			s.done = true
+		}()
+		s.yield = yield
+		s.matched = m.f(s)
+	})
+	if p.readers == nil {
+		p.readers = make(map[*readerMatcher]*suspended)
+	}
+	p.readers[m] = s
+	return s
+}
+
+// readerPanic is what the function of a ReadMatcher panicked with.
+type readerPanic struct {
+	value any
+	stack []byte
+}
+
+func (p *readerPanic) String() string { return fmt.Sprint(p.value) }
+
+// ReadWriteMatcher is [ReadMatcher] for a function that answers the client while it looks, for a protocol in which the
+// server speaks first or the client does not say what it is before it is answered. What it writes goes to the client at
+// once, and the server of the route knows nothing of it. w is the connection as it was accepted; reading from it takes
+// bytes away that the other routes and the server would miss.
+func ReadWriteMatcher(f func(w io.Writer, r io.Reader) bool) Matcher {
+	return &readerMatcher{func(r io.Reader) bool { return f(r.(*suspended).preview.conn, r) }}
+}
+
+// A suspended is a user's function over an [io.Reader] that runs as a coroutine: it is resumed when there is more to
+// read, and no goroutine waits for the client in its place.
+type suspended struct {
+	preview  *Preview
+	off      int // how much the function has read
+	resume   func() (struct{}, bool)
+	stop     func()
+	yield    func(struct{}) bool
+	begun    bool
+	done     bool
+	matched  bool
+	panicked *readerPanic
+}
+
+// Read reads the client's bytes. Where none are left it suspends the function.
+func (s *suspended) Read(b []byte) (int, error) {
+	if len(b) == 0 {
+		return 0, nil
+	}
+	for s.off == len(s.preview.data) {
+		switch {
+		case s.preview.end == eof || s.preview.stream != nil:
+			return 0, io.EOF
+		case s.preview.end == late:
+			return 0, os.ErrDeadlineExceeded
+		}
+		if !s.yield(struct{}{}) {
+			return 0, errDecided
+		}
+	}
+	n := copy(b, s.preview.data[s.off:])
+	s.off += n
+	return n, nil
+}

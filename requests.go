@@ -1,0 +1,326 @@
+package oneport
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
+	"github.com/oneport-go/oneport/internal/dispatch"
+	"github.com/oneport-go/oneport/internal/h2"
+	"github.com/oneport-go/oneport/internal/lobby"
+	refusing "github.com/oneport-go/oneport/internal/refusal"
+)
+
+// UnmatchedPolicy says what becomes of a request that no route of a [RequestMux] takes.
+type UnmatchedPolicy uint8
+
+const (
+	// UnmatchedNotFound answers it with status 404, which to a gRPC client is UNIMPLEMENTED.
+	UnmatchedNotFound UnmatchedPolicy = iota
+	// UnmatchedRefuse resets its stream with REFUSED_STREAM (RFC 9113, Section 8.7), after which a client may try again on
+	// another connection.
+	UnmatchedRefuse
+)
+
+// A RequestMux has the routes for the requests of HTTP/2 connections, where those of a [Mux] are for whole connections: see
+// [Mux.Requests]. Each route is a [net.Listener]. Its server accepts a connection of its own for each client connection that
+// has a request for it, and speaks HTTP/2 on it as if it were alone there. Addresses are those of the client's connection.
+//
+// While one server alone has requests on a connection, the frames pass through as they are. When a second server joins,
+// header blocks are encoded anew, and flow control is done for each side. docs/streams.md explains how.
+//
+// An [http.Server] must take HTTP/2 without TLS (see [ConfigureHTTP]), also for connections inside TLS.
+//
+// The fields must be set before [Mux.Serve] is called. The methods may be called by several goroutines at once.
+type RequestMux struct {
+	// Unmatched says what becomes of a request that no route takes.
+	Unmatched UnmatchedPolicy
+
+	mux    *Mux
+	route  *route // that leads here
+	routes atomic.Pointer[[]*requestRoute]
+	engine dispatch.Dispatcher
+}
+
+// A requestRoute is the listener for the server of a route.
+type requestRoute struct {
+	*dispatch.Target
+	name     string
+	matchers []Matcher
+	foreign  bool
+}
+
+// Requests adds a route that takes HTTP/2 connections which one of the matchers matches, all of them if there are none, and
+// dispatches their requests one by one. A proxy, or a client such as Armeria's, that sends gRPC and REST requests over one
+// connection gets each answered by the server that it is for.
+//
+//	requests := mux.Requests()
+//	grpcL := requests.Match(oneport.GRPC())
+//	restL := requests.Match(oneport.Any())
+//
+// Its place among the routes of m is that of the call. A connection counts as undecided until its first request has come.
+func (m *Mux) Requests(matchers ...Matcher) *RequestMux {
+	return newRequestMux(m, "", &m.routes, Route{Matchers: matchers})
+}
+
+// RequestsRoute is [Mux.Requests] with settings for the route. SettingsACK has no effect.
+func (m *Mux) RequestsRoute(r Route) *RequestMux { return newRequestMux(m, "", &m.routes, r) }
+
+func newRequestMux(m *Mux, prefix string, list *atomic.Pointer[[]*route], r Route) *RequestMux {
+	if len(r.Matchers) == 0 {
+		r.Matchers = []Matcher{HTTP2()}
+	}
+	if r.Name == "" {
+		r.Name = "requests"
+	}
+	q := &RequestMux{mux: m}
+	q.routes.Store(new([]*requestRoute))
+	q.route = newRoute(m, prefix, r)
+	q.route.requests = q
+	m.addTo(list, q.route)
+	return q
+}
+
+// Match adds a route for the requests that one of the matchers matches, and returns the listener for its server. Routes
+// are asked in the order in which they were added. Matchers see a request with [Preview.Request]; there are no bytes.
+//
+// Closing the listener, which is what grpc.Server.GracefulStop and http.Server.Shutdown do, ends the route: requests for
+// it are reset with REFUSED_STREAM unless the server has a connection for them already. The other routes go on.
+func (q *RequestMux) Match(matchers ...Matcher) net.Listener {
+	return q.Route(Route{Matchers: matchers})
+}
+
+// Route is [RequestMux.Match] with a name for the route. Upgrade and SettingsACK have no effect.
+func (q *RequestMux) Route(r Route) net.Listener {
+	m := q.mux
+	rt := &requestRoute{
+		name:     m.uniqueName(q.route.name + "/" + routeName(r.Name, r.Matchers)),
+		matchers: slices.Clone(r.Matchers),
+		foreign:  slices.ContainsFunc(r.Matchers, isForeign),
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	rt.Target = q.engine.Target(m.root.Addr())
+	routes := append(slices.Clip(*q.routes.Load()), rt)
+	if m.serving && rt.foreign {
+		m.quick.Store(false) // before the accept loop sees the route
+	}
+	q.routes.Store(&routes)
+	if m.closed {
+		rt.Close()
+	}
+	return rt
+}
+
+// begin prepares for connections. The caller holds mux.mu.
+func (q *RequestMux) begin(m *Mux) {
+	l := m.limits
+	q.engine.Decide = q.decide
+	q.engine.EarlySettings = settingsOf(m.earlySettings())
+	q.engine.Logger = m.logger()
+	q.engine.Limits = dispatch.Limits{
+		WriteTimeout:       l.DecideTimeout,
+		IdleTimeout:        l.IdleTimeout,
+		QueueLength:        l.QueueLength,
+		MaxStreams:         l.MaxStreams,
+		MaxHeaderListBytes: l.MaxHeaderListBytes,
+		MaxContinuations:   l.MaxContinuations,
+		MaxBuffered:        l.MaxBuffered,
+		ResetBurst:         l.ResetBurst,
+		ResetRate:          l.ResetRate,
+		ControlBurst:       l.ControlBurst,
+		ControlRate:        l.ControlRate,
+	}
+}
+
+// decide finds the route of a request.
+func (q *RequestMux) decide(c net.Conn, fields []hpack.HeaderField) int {
+	if i := matchRequest(c, fields, *q.routes.Load()); i >= 0 {
+		return i
+	}
+	if q.Unmatched == UnmatchedRefuse {
+		return dispatch.Refuse
+	}
+	return dispatch.NotFound
+}
+
+// isClosed reports whether no server takes a request any more.
+func (q *RequestMux) isClosed() bool {
+	return !slices.ContainsFunc(*q.routes.Load(), func(rt *requestRoute) bool { return !rt.IsClosed() })
+}
+
+func (q *RequestMux) close() {
+	for _, rt := range *q.routes.Load() {
+		rt.Close()
+	}
+}
+
+func (q *RequestMux) stats() []RouteStats {
+	var list []RouteStats
+	for _, rt := range *q.routes.Load() {
+		s := rt.Stats()
+		list = append(list, RouteStats{Name: rt.name, Matched: s.Accepted, Queued: s.Queued, Requests: s.Requests})
+	}
+	notFound, refused := q.engine.Unmatched()
+	return append(list, RouteStats{Name: q.route.name + "/none", Requests: notFound, Refused: refused})
+}
+
+// start begins to dispatch the requests of a connection, whose first request has come.
+func (q *RequestMux) start(c *pending) *refusal {
+	parser := &c.preview.h2
+	if c.opening.Acknowledged() == 0 && !c.speechless() {
+		// The server gets one SETTINGS frame for all that have come, and acknowledges one.
+		if err := c.write(c.opening.StandIn(nil)); err != nil {
+			return c.clientClosed(err)
+		}
+		if err := c.finishWrite(); err != nil {
+			return c.clientClosed(err)
+		}
+		c.prepareHandoff()
+	}
+	received := c.replay
+	if c.source.Peeking() {
+		buf := q.mux.buffers.Get()
+		defer q.mux.buffers.Put(buf)
+		n, err := c.conn.Read((*buf)[:c.source.Seen()]) // which does not wait: as many bytes are there
+		if err != nil {
+			return c.clientClosed(err)
+		}
+		received = (*buf)[:n]
+	}
+	opened := dispatch.Opened{
+		Conn:         c.conn,
+		Received:     received,
+		StreamID:     parser.StreamID(),
+		Fields:       c.preview.h2Fields(),
+		Settings:     parser.Settings(),
+		SettingsEnd:  max(parser.SettingsEnd(), len(h2.Preface)),
+		Early:        c.early,
+		Acknowledged: c.acks,
+		Answered:     c.pings,
+	}
+	owner := &dispatched{requests: q, raw: c.raw, tls: c.tls, accepted: c.accepted, early: c.early}
+	if q.mux.lobby.Replace(&c.Entry, &owner.Entry, owner) != lobby.None {
+		return c.interruption()
+	}
+	q.engine.Start(opened, owner)
+	c.recycle()
+	return nil
+}
+
+// dispatched is a connection whose requests are dispatched: the owner of what the engine has, with the place in the
+// registry.
+type dispatched struct {
+	lobby.Entry
+	requests *RequestMux
+	raw      net.Conn
+	tls      *tls.ConnectionState
+	accepted time.Time
+	early    bool
+	served   bool // a server has accepted it
+	client   dispatch.Client
+}
+
+var (
+	_ dispatch.Owner = (*dispatched)(nil)
+	_ lobby.Conn     = (*dispatched)(nil)
+)
+
+// Interrupt ends the connection, which no server has. The registry calls it, which is locked.
+func (d *dispatched) Interrupt(cause lobby.Cause) { go d.client.Dismiss(cause.String()) }
+
+// Close closes the connection at once.
+func (d *dispatched) Close() error { return d.raw.Close() }
+
+// Started is called before anything else can happen.
+func (d *dispatched) Started(client dispatch.Client, queued bool) {
+	m := d.requests.mux
+	d.client = client
+	if !queued {
+		m.lobby.Move(&d.Entry, lobby.Opening)
+	}
+	if m.isStopping() {
+		go client.Drain()
+	}
+}
+
+// Joined is called when the first request for a server is on its way.
+func (d *dispatched) Joined(target int) {
+	m := d.requests.mux
+	if m.OnDispatch == nil {
+		return
+	}
+	m.callHook("OnDispatch", d.raw, func() {
+		m.OnDispatch(Dispatched{Conn: d.raw, TLS: d.tls, Route: (*d.requests.routes.Load())[target].name, EarlySettings: d.early})
+	})
+}
+
+// Accepted is called when a server has accepted the connection.
+func (d *dispatched) Accepted() {
+	d.served = true
+	d.requests.mux.counters.dispatched.Add(1)
+	d.requests.mux.lobby.Move(&d.Entry, lobby.Dispatched)
+}
+
+// Linger closes the connection so that the client can read what was written last.
+func (d *dispatched) Linger(c net.Conn) {
+	m := d.requests.mux
+	m.lobby.Refuse(&d.Entry)
+	buf := m.buffers.Get()
+	defer m.buffers.Put(buf)
+	refusing.Send(c, nil, *buf)
+}
+
+// Ended is called when the connection has ended.
+func (d *dispatched) Ended(err error) {
+	m := d.requests.mux
+	connErr, faulty := errors.AsType[*h2.ConnError](err)
+	if d.served {
+		m.lobby.Leave(&d.Entry)
+		if faulty && connErr.Code == http2.ErrCodeEnhanceYourCalm {
+			d.reportAbuse(err)
+		}
+		return
+	}
+	r := &refusal{language: ProtocolHTTP2, early: d.early, err: err, reason: ReasonClientClosed}
+	switch cause := m.lobby.Interrupted(&d.Entry); {
+	case cause != lobby.None:
+		r.reason, r.err = interruptionOf(cause)
+	case faulty:
+		r.reason = ReasonProtocolError
+	case errors.Is(err, dispatch.ErrIdle):
+		r.reason = ReasonIdle
+	case errors.Is(err, dispatch.ErrUnmatched):
+		r.reason = ReasonNoRoute
+	case errors.Is(err, dispatch.ErrTargetClosed):
+		r.reason = ReasonRouteClosed
+	case errors.Is(err, dispatch.ErrTargetFull):
+		r.reason = ReasonQueueFull
+	}
+	go func() {
+		m.reportRefused(d.raw, d.tls, d.accepted, d.requests.route.name, r)
+		m.lobby.Leave(&d.Entry)
+	}()
+}
+
+func (d *dispatched) reportAbuse(err error) {
+	m := d.requests.mux
+	m.counters.abused.Add(1)
+	abused := Abused{Conn: d.raw, TLS: d.tls, Route: d.requests.route.name, Err: err}
+	go func() {
+		if m.logger().Enabled(context.Background(), slog.LevelWarn) {
+			m.refusals.log(m, reasonAbuse, slog.LevelWarn, "oneport: connection ended for going over a limit", abused.LogValue().Group())
+		}
+		if m.OnAbuse != nil {
+			m.callHook("OnAbuse", d.raw, func() { m.OnAbuse(abused) })
+		}
+	}()
+}

@@ -1,0 +1,321 @@
+package oneport
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/oneport-go/oneport/internal/caller"
+	"github.com/oneport-go/oneport/internal/h2"
+	"github.com/oneport-go/oneport/internal/lobby"
+	"github.com/oneport-go/oneport/internal/queue"
+)
+
+// A Route describes which connections a server receives from a [Mux] or a [TLSMux], and how.
+type Route struct {
+	// Name stands for the route in logs, hooks and [Stats], behind the names of the [TLSMux] or [RequestMux] that it is in:
+	// "tls/grpc". If it is empty, the matchers' names are used. A name that is taken already gets a number: "grpc#2".
+	Name string
+
+	// Matchers are the route's matchers: it takes what one of them matches.
+	Matchers []Matcher
+
+	// Upgrade makes the route take HTTP/1.1 requests with "Upgrade: h2c" (RFC 7540, Section 3.2) as the HTTP/2 requests that
+	// they ask to be, if its matchers match them as such: the mux answers 101, and the server gets a connection that seems to
+	// have begun with prior knowledge. The content of such a request can have 65,535 bytes at most, and must have a
+	// Content-Length. All other requests, correct or not, stay requests of HTTP/1.
+	//
+	// It is off by default: where a proxy that does not know h2c forwards the fields, the client bypasses the proxy's rules
+	// from then on.
+	Upgrade bool
+
+	// SettingsACK says what becomes of a client's acknowledgement of an early SETTINGS frame. The zero value finds out
+	// what the server needs.
+	SettingsACK ACKPolicy
+}
+
+// ACKPolicy says what becomes of the client's acknowledgement of the early SETTINGS frame, which the server behind did not
+// send.
+type ACKPolicy uint8
+
+const (
+	// ACKAuto hands it over if the listener's first Accept is called by google.golang.org/grpc.(*Server).Serve, which
+	// ignores it, so that the server gets the connection as it was accepted. It drops it for every other server, and
+	// wherever that cannot be seen, for instance because a goroutine in between accepts.
+	ACKAuto ACKPolicy = iota
+	// ACKDrop drops it. It is right for every server.
+	ACKDrop
+	// ACKKeep hands it over. It is right for servers that ignore an unexpected ACK: grpc-go's does, those of net/http and
+	// golang.org/x/net/http2 end the connection with PROTOCOL_ERROR.
+	ACKKeep
+)
+
+// route leads to a server, of which it is the listener; or to what is inside TLS, or inside an HTTP/2 connection.
+type route struct {
+	mux      *Mux
+	name     string
+	matchers []Matcher
+	silences []time.Duration // see silences
+	foreign  bool            // one of matchers runs code that is not of this package
+	upgrade  bool
+	tls      *TLSMux     // if not nil, the route leads to its routes
+	requests *RequestMux // the same
+	run      *hostRun    // that the route is in, or nil
+
+	queue queue.Queue[*pending]
+
+	ack     ACKPolicy
+	detect  sync.Once   // of the server
+	keepACK atomic.Bool // the server ignores an unexpected ACK
+	netHTTP atomic.Bool // the server is net/http's
+
+	matched atomic.Uint64
+}
+
+func newRoute(m *Mux, prefix string, r Route) *route {
+	return &route{
+		mux:      m,
+		name:     m.uniqueName(prefix + routeName(r.Name, r.Matchers)),
+		matchers: slices.Clone(r.Matchers),
+		silences: silences(r.Matchers),
+		foreign:  slices.ContainsFunc(r.Matchers, isForeign),
+		upgrade:  r.Upgrade,
+		ack:      r.SettingsACK,
+	}
+}
+
+// routeName names a route that has no name of its own after its matchers.
+func routeName(name string, matchers []Matcher) string {
+	if name != "" {
+		return name
+	}
+	names := make([]string, len(matchers))
+	for i, m := range matchers {
+		if s, ok := m.(fmt.Stringer); ok {
+			names[i] = s.String()
+		} else {
+			names[i] = fmt.Sprintf("%T", m)
+		}
+	}
+	return strings.Join(names, " or ")
+}
+
+// match asks the route's matchers. With upgraded, the route takes the connection as one of HTTP/2, once it is upgraded.
+func (rt *route) match(p *Preview) (verdict Verdict, upgraded bool) {
+	if rt.requests != nil {
+		if verdict := p.isHTTP2(); verdict != Yes && !rt.upgrade {
+			return verdict, false
+		}
+	}
+	if rt.upgrade {
+		if verdict := rt.matchUpgraded(p); verdict != No {
+			return verdict, verdict == Yes
+		}
+		if rt.requests != nil {
+			if verdict := p.isHTTP2(); verdict != Yes {
+				return verdict, false
+			}
+		}
+	}
+	return matchAny(rt.matchers, p), false
+}
+
+// matchAny asks matchers, as AnyOf does.
+func matchAny(matchers []Matcher, p *Preview) Verdict {
+	verdict := No
+	for _, m := range matchers {
+		switch m.Match(p) {
+		case Yes:
+			return Yes
+		case Undecided:
+			verdict = Undecided
+		}
+	}
+	return verdict
+}
+
+// Accept returns the next connection of the route.
+func (rt *route) Accept() (net.Conn, error) {
+	rt.detect.Do(rt.detectServer)
+	c, ok := rt.queue.Pop()
+	if !ok {
+		return nil, &net.OpError{Op: "accept", Net: rt.Addr().Network(), Addr: rt.Addr(), Err: net.ErrClosed}
+	}
+	rt.matched.Add(1)
+	server := c.serverConn(rt)
+	rt.mux.lobby.Leave(&c.Entry)
+	c.recycle()
+	return server, nil
+}
+
+// serverConn returns what the server gets: wherever the stream need not be changed, the connection that was accepted.
+func (c *pending) serverConn(rt *route) net.Conn {
+	ch := changes{first: c.first, replay: c.replay, hideTLS: c.protocol == ProtocolHTTP2 && rt.netHTTP.Load()}
+	if c.window != nil {
+		ch.toClient = c.window
+	}
+	if c.acks > 0 {
+		ch.first, ch.fromClient, ch.toClient = standIn(c.settings, c.acks, c.pings)
+	} else if c.early && !rt.keepACK.Load() {
+		ch.fromClient = &frameFilter{skip: len(h2.Preface), acks: 1}
+	}
+	if ch.none() {
+		return c.conn
+	}
+	return newConn(c.conn, ch)
+}
+
+// detectServer finds out who calls Accept.
+func (rt *route) detectServer() {
+	rt.netHTTP.Store(caller.Is(caller.NetHTTP))
+	switch rt.ack {
+	case ACKKeep:
+		rt.keepACK.Store(true)
+	case ACKAuto:
+		rt.keepACK.Store(caller.Is(caller.GRPC))
+	}
+}
+
+// Close ends the route. Connections that are waiting in it, and those that would take it later, are refused. It does
+// not wait for that, and leaves the mux and its other routes alone. It always returns nil.
+func (rt *route) Close() error {
+	if rt.requests != nil {
+		rt.requests.close()
+	}
+	for _, c := range rt.queue.Close() {
+		go func() {
+			rt.mux.refuse(c, rt, c.refusal(ReasonRouteClosed, errRouteClosed))
+			c.recycle()
+		}()
+	}
+	return nil
+}
+
+// isClosed reports whether no server can get a connection by the route.
+func (rt *route) isClosed() bool {
+	switch {
+	case rt.requests != nil:
+		return rt.requests.isClosed()
+	case rt.tls != nil:
+		return false
+	}
+	return rt.queue.Closed()
+}
+
+// Addr returns the address of the listener that the mux accepts from.
+func (rt *route) Addr() net.Addr { return rt.mux.root.Addr() }
+
+var (
+	errRouteClosed = errors.New("the server of its route has stopped accepting")
+	errQueueFull   = errors.New("its server does not accept fast enough: the queue of its route is full (Limits.QueueLength)")
+)
+
+// deliver puts a connection that was decided for rt in its queue, with which it is the server's. If that is impossible, it
+// says why.
+func (rt *route) deliver(c *pending) *refusal {
+	max := rt.mux.limits.QueueLength
+	if rt.push(c, max) {
+		return nil
+	}
+	if rt.mux.QueuePolicy == QueueRefuse && !rt.isClosed() {
+		return c.refusal(ReasonQueueFull, errQueueFull)
+	}
+	timer := time.NewTimer(time.Until(c.since.Add(rt.mux.limits.DecideTimeout)))
+	defer timer.Stop()
+	interrupted := c.interruptible()
+	for !rt.isClosed() {
+		if rt.mux.lobby.Move(&c.Entry, lobby.Blocked) != lobby.None {
+			return c.interruption()
+		}
+		room := rt.queue.Room(max)
+		select {
+		case <-room:
+			if rt.mux.lobby.Move(&c.Entry, lobby.Queued) != lobby.None {
+				rt.queue.NoRoom(room)
+				return c.interruption()
+			}
+			if rt.push(c, max) {
+				return nil
+			}
+			rt.queue.NoRoom(room)
+		case <-interrupted:
+			rt.queue.NoRoom(room)
+			return c.interruption()
+		case <-timer.C:
+			rt.queue.NoRoom(room)
+			return c.refusal(ReasonQueueFull, errQueueFull)
+		}
+	}
+	return c.refusal(ReasonRouteClosed, errRouteClosed)
+}
+
+// hasRoom reports whether a connection can be delivered without waiting.
+func (rt *route) hasRoom() bool {
+	return !rt.isClosed() && rt.queue.Len() < rt.mux.limits.QueueLength
+}
+
+// push puts a connection in the queue, if there is room. It must not be touched after that.
+func (rt *route) push(c *pending, max int) bool {
+	d := c.decision
+	c.decision = nil // what it needs no more, it does not keep
+	if !rt.queue.Push(c, max) {
+		c.decision = d
+		return false
+	}
+	d.recycle()
+	return true
+}
+
+// A search finds the route of a connection: it asks the routes in order, and each again until it has answered.
+type search struct {
+	routes []*route
+	next   int // the first route that has not said No
+	asking int // the route that is being asked
+}
+
+// ask asks the routes that have not said No yet, up to the first that has not decided. It reports whether there is one.
+// Where nothing can follow the bytes at hand, no route remains undecided; if that is only for now, the routes are asked
+// again later.
+func (s *search) ask(p *Preview) (rt *route, upgraded, undecided bool) {
+	for i := s.next; i < len(s.routes); i++ {
+		s.asking = i
+		run := s.routes[i].run
+		if run != nil {
+			if i = run.next(i, p); i == run.end {
+				i-- // all of them said No
+				continue
+			}
+			s.asking = i
+		}
+		switch verdict, upgraded := s.routes[i].match(p); verdict {
+		case Yes:
+			return s.routes[i], upgraded, false
+		case Undecided:
+			if p.end == open {
+				s.next = i
+				return nil, false, true
+			}
+			if run != nil {
+				i = run.end - 1 // so are the others of the run, none of which goes by silence
+			}
+		}
+	}
+	return nil, false, false
+}
+
+// nextSilence returns the shortest silence longer than d for which a route may want a client that has sent nothing, or 0.
+func (s *search) nextSilence(d time.Duration) (next time.Duration) {
+	for _, rt := range s.routes[min(s.next, len(s.routes)):] {
+		for _, silence := range rt.silences {
+			if silence > d && (next == 0 || silence < next) {
+				next = silence
+			}
+		}
+	}
+	return next
+}

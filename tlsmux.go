@@ -1,0 +1,180 @@
+package oneport
+
+import (
+	"cmp"
+	"crypto/tls"
+	"errors"
+	"net"
+	"slices"
+	"sync/atomic"
+
+	"github.com/oneport-go/oneport/internal/clienthello"
+)
+
+// The ALPN names of HTTP (RFC 9113, Section 3.2; RFC 7301, Section 6).
+const (
+	alpnHTTP2 = "h2"
+	alpnHTTP1 = "http/1.1"
+)
+
+// A TLSMux has the routes for what is inside TLS, which its [Mux] terminates: see [Mux.TLS]. Connections go to the first of
+// its routes whose matchers take them, as those of a Mux do, with the same matchers, limits and hooks.
+//
+// Where the protocol that ALPN has negotiated is all that the route depends on, the server gets the *tls.Conn itself. Where
+// the bytes had to be looked at as well, it gets a [TLSConn], or a [Conn] if it is net/http's and the protocol HTTP/2: see
+// [ConfigureHTTP].
+//
+// The fields must be set before [Mux.Serve] is called. The methods may be called by several goroutines at once.
+type TLSMux struct {
+	// HTTP1Only are server names, or patterns as for [ServerName], to whose clients only "http/1.1" is offered: for those
+	// whose HTTP/2 is broken, on either side.
+	HTTP1Only []string
+
+	// RedirectHTTP redirects a client that speaks HTTP/1 without TLS, and finds no route, to the same address by https (308
+	// Permanent Redirect), in place of the answer 400.
+	RedirectHTTP bool
+
+	mux     *Mux
+	route   *route // that leads here
+	config  *tls.Config
+	routes  atomic.Pointer[[]*route]
+	configs atomic.Pointer[tlsConfigs]
+}
+
+// tlsConfigs are the configurations for the routes that there are.
+type tlsConfigs struct {
+	routes          *[]*route
+	offered         []string
+	base, http1Only *tls.Config
+}
+
+// TLS adds a route that takes the connections which start a TLS handshake, and which one of the matchers matches if there
+// are any, and terminates TLS on them. It returns the Mux for what is inside. Its place among the routes of m is that of
+// the call.
+//
+// The config is that of the server's side: certificates by server name, client certificates, versions. It must not be
+// changed afterwards. If its NextProtos are empty, the protocols to offer by ALPN (RFC 7301) are those that the routes
+// inside can take: "h2" first, then "http/1.1", then what [ALPN] matchers name. This holds for what GetConfigForClient
+// returns as well. The handshake is bounded by [Limits.HandshakeTimeout].
+func (m *Mux) TLS(config *tls.Config, matchers ...Matcher) *TLSMux {
+	return m.TLSRoute(Route{Matchers: matchers}, config)
+}
+
+// TLSRoute is [Mux.TLS] with a name for the route, which is "tls" otherwise. Upgrade and SettingsACK have no effect.
+func (m *Mux) TLSRoute(r Route, config *tls.Config) *TLSMux {
+	if len(r.Matchers) == 0 {
+		r.Matchers = []Matcher{TLS()}
+	}
+	s := &TLSMux{mux: m, config: config}
+	s.routes.Store(new([]*route))
+	s.route = newRoute(m, "", Route{Name: cmp.Or(r.Name, "tls"), Matchers: r.Matchers})
+	s.route.tls = s
+	m.addTo(&m.routes, s.route)
+	return s
+}
+
+// Match adds a route for the connections inside TLS that one of the matchers matches. See [Mux.Match].
+func (s *TLSMux) Match(matchers ...Matcher) net.Listener {
+	return s.Route(Route{Matchers: matchers})
+}
+
+// Route is [TLSMux.Match] with settings for the route.
+func (s *TLSMux) Route(r Route) net.Listener {
+	rt := newRoute(s.mux, s.route.name+"/", r)
+	s.mux.addTo(&s.routes, rt)
+	return rt
+}
+
+// Requests adds a route for the HTTP/2 connections inside TLS whose requests are dispatched one by one. See [Mux.Requests].
+func (s *TLSMux) Requests(matchers ...Matcher) *RequestMux {
+	return newRequestMux(s.mux, s.route.name+"/", &s.routes, Route{Matchers: matchers})
+}
+
+// RequestsRoute is [TLSMux.Requests] with settings for the route.
+func (s *TLSMux) RequestsRoute(r Route) *RequestMux {
+	return newRequestMux(s.mux, s.route.name+"/", &s.routes, r)
+}
+
+// check reports what makes it impossible to terminate TLS.
+func (s *TLSMux) check() error {
+	c := s.config
+	switch {
+	case c == nil:
+		return errors.New("oneport: Mux.TLS was called without a config")
+	case len(c.Certificates) == 0 && c.GetCertificate == nil && c.GetConfigForClient == nil:
+		return errors.New("oneport: the config of Mux.TLS has no certificate: set Certificates, GetCertificate or GetConfigForClient")
+	case len(*s.routes.Load()) == 0:
+		return errors.New("oneport: there is no route inside TLS: call Match or Requests on what Mux.TLS returned")
+	}
+	return nil
+}
+
+// handshakeConfig returns the configuration for a handshake.
+func (s *TLSMux) handshakeConfig() *tls.Config {
+	routes := s.routes.Load()
+	if c := s.configs.Load(); c != nil && c.routes == routes {
+		return c.base
+	}
+	c := &tlsConfigs{routes: routes, offered: offeredProtocols(*routes)}
+	c.base = s.config.Clone()
+	if len(c.base.NextProtos) == 0 {
+		c.base.NextProtos = c.offered
+	}
+	c.http1Only = c.base.Clone()
+	c.http1Only.NextProtos = []string{alpnHTTP1}
+	if len(s.HTTP1Only) > 0 || s.config.GetConfigForClient != nil {
+		c.base.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) { return s.configFor(c, hello) }
+	}
+	s.configs.Store(c)
+	return c.base
+}
+
+// configFor is what GetConfigForClient of the configuration does. The keys of session tickets stay those of the base.
+func (s *TLSMux) configFor(c *tlsConfigs, hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	pinned := slices.ContainsFunc(s.HTTP1Only, func(pattern string) bool {
+		return clienthello.MatchServerName(pattern, hello.ServerName)
+	})
+	var own *tls.Config
+	if f := s.config.GetConfigForClient; f != nil {
+		var err error
+		if own, err = f(hello); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case own == nil && pinned:
+		return c.http1Only, nil
+	case own == nil:
+		return nil, nil
+	case pinned:
+		own = own.Clone()
+		own.NextProtos = c.http1Only.NextProtos
+	case len(own.NextProtos) == 0:
+		own = own.Clone()
+		own.NextProtos = c.offered
+	}
+	return own, nil
+}
+
+// offeredProtocols returns the ALPN names for what the routes can take.
+func offeredProtocols(routes []*route) []string {
+	var spoken languages
+	var others, names []string
+	for _, rt := range routes {
+		t := takenByAny(rt.matchers)
+		spoken |= t.inTLS
+		others = append(others, t.alpn...)
+	}
+	if spoken&speaksHTTP2 != 0 {
+		names = append(names, alpnHTTP2)
+	}
+	if spoken&speaksHTTP1 != 0 {
+		names = append(names, alpnHTTP1)
+	}
+	for _, name := range others {
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
