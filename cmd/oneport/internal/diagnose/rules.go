@@ -1,0 +1,887 @@
+package diagnose
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/net/http2"
+
+	"github.com/oneport-go/oneport/cmd/oneport/internal/probe"
+	"github.com/oneport-go/oneport/cmd/oneport/internal/wire"
+)
+
+// A rule is a cause that results can have. The rules are asked in order, and what one has explained is no longer open to
+// the next, so what is special stands above what is general.
+type rule struct {
+	code     string
+	severity Severity
+	title    string // {detail} and {target} are filled in, as in cause and cure
+	cause    string
+	says     []Saying
+	cure     []string
+	page     string
+
+	// match returns the ways in that the rule explains, none if it does not apply, and a detail for the text.
+	match func(*view) (ways []string, detail string)
+
+	// severe, if not nil, decides on the severity in the case at hand.
+	severe func(*view) Severity
+}
+
+func (r rule) finding(v *view, detail string) Finding {
+	fill := strings.NewReplacer("{detail}", detail, "{target}", v.Target)
+	f := Finding{
+		Code: r.code, Severity: r.severity, Title: fill.Replace(r.title), Cause: fill.Replace(r.cause),
+		Says: r.says, Page: r.page,
+	}
+	for _, c := range r.cure {
+		f.Cure = append(f.Cure, fill.Replace(c))
+	}
+	if r.severe != nil {
+		f.Severity = r.severe(v)
+	}
+	return f
+}
+
+const (
+	troubleshooting = "docs/troubleshooting.md#"
+	hangPage        = "docs/handshake-hang.md"
+)
+
+// outcome returns a function that reports whether a way in has ended in one of the outcomes.
+func outcome(o ...probe.Outcome) func(*probe.Result) bool {
+	return func(r *probe.Result) bool { return slices.Contains(o, r.Outcome) }
+}
+
+// everything reports whether all the basic ways in and the handshake that were tried have ended in one of the outcomes.
+func (v *view) everything(o ...probe.Outcome) []string {
+	tried := v.where(func(r *probe.Result) bool {
+		return (slices.Contains(basic, r.ID) || r.ID == "handshake") && r.Verdict != probe.NotTried
+	})
+	for _, id := range tried {
+		if !outcome(o...)(v.Get(id)) {
+			return nil
+		}
+	}
+	return tried
+}
+
+func (v *view) problem(kinds ...probe.ProblemKind) ([]string, string) {
+	r := v.Get("handshake")
+	if r.TLS == nil {
+		return nil, ""
+	}
+	for _, p := range r.TLS.Problems {
+		if slices.Contains(kinds, p.Kind) {
+			return []string{r.ID}, p.Text
+		}
+	}
+	return nil, ""
+}
+
+func certSeverity(v *view) Severity {
+	if v.Insecure {
+		return Remark
+	}
+	return Fault
+}
+
+var rules = []rule{
+	{
+		code: "proxy-required", severity: Fault, page: troubleshooting + "the-server-wants-a-proxy-header",
+		title: "Clients are turned away: the server wants a PROXY header first.",
+		cause: "Without a PROXY header nothing is answered, with one ({detail}) it is. The port is meant for a load balancer that sends it, and this connection came without.",
+		says: []Saying{
+			{"curl", "(52) Empty reply from server; (56) Recv failure: Connection reset by peer"},
+			{"grpc-go", `connection error: desc = "error reading server preface: EOF"`},
+		},
+		cure: []string{
+			"Connect through the balancer, or to a port without the PROXY protocol.",
+			"If the balancer is what fails: switch on the PROXY protocol on its side (HAProxy: send-proxy-v2; nginx: proxy_protocol on).",
+			"To look behind the header: oneport probe -from-proxy v2 {target}",
+		},
+		match: func(v *view) ([]string, string) {
+			if v.clearWorks || v.tlsSpoken {
+				return nil, ""
+			}
+			var versions []string
+			for _, id := range []string{"proxy-v1", "proxy-v2"} {
+				if works(v.Get(id)) {
+					versions = append(versions, strings.TrimPrefix(id, "proxy-"))
+				}
+			}
+			if versions == nil {
+				return nil, ""
+			}
+			return v.open(func(r *probe.Result) bool { return true }), strings.Join(versions, ", ")
+		},
+	},
+	{
+		code: "proxy-forgotten", severity: Fault, page: troubleshooting + "the-server-does-not-expect-the-proxy-header",
+		title: "Everything behind the balancer fails: the server does not expect the PROXY header.",
+		cause: "With a PROXY header nothing works, without one the port answers. The server takes the header for the start of a request.",
+		says: []Saying{
+			{"clients of the balancer", "400 Bad Request; 502 Bad Gateway; an empty reply"},
+			{"net/http's log", "(nothing), and 400 for each connection"},
+			{"grpc-go's log", `http2Server.HandleStreams received bogus greeting from client: "PROXY TCP4 …"`},
+		},
+		cure: []string{
+			"Have the server read the header: in Go, wrap the listener with github.com/pires/go-proxyproto, below oneport.New.",
+			"Or switch the PROXY protocol off on the balancer.",
+		},
+		match: func(v *view) ([]string, string) {
+			if v.FromProxy == "" || v.clearWorks || v.tlsSpoken || !works(v.Get("no-proxy")) {
+				return nil, ""
+			}
+			return v.open(func(r *probe.Result) bool { return true }), ""
+		},
+	},
+	{
+		code: "silent", severity: Fault, page: troubleshooting + "the-port-accepts-and-says-nothing",
+		title: "Every client hangs: the port accepts connections and says nothing.",
+		cause: "Neither HTTP/1, HTTP/2, TLS nor a PROXY header gets a single byte. The kernel accepts connections by itself: the program is stuck or does not accept, a balancer has no server behind it, or the port is for another protocol.",
+		says: []Saying{
+			{"curl", "(28) Operation timed out after 5000 milliseconds with 0 bytes received"},
+			{"grpc-go", "context deadline exceeded while waiting for connections to become ready"},
+			{"browsers", "ERR_TIMED_OUT; they load for minutes"},
+		},
+		cure: []string{
+			"Look whether the program runs and accepts (ss -ltn: Recv-Q is the number of connections that it has not accepted).",
+			"Look at the balancer's list of healthy servers, and whether this is the right port.",
+		},
+		match: func(v *view) ([]string, string) { return v.everything(probe.Silent), "" },
+	},
+	{
+		code: "resets", severity: Fault, page: troubleshooting + "the-port-resets-every-connection",
+		title: "Every connection is reset.",
+		cause: "The connection is made, and then torn down with RST before any answer: by a balancer without a server behind it, a firewall, a full accept queue, a mesh that wants mutual TLS, or a program that closes connections which it has not read.",
+		says: []Saying{
+			{"curl", "(56) Recv failure: Connection reset by peer; over TLS (35)"},
+			{"grpc-go", `connection error: desc = "error reading server preface: … connection reset by peer"`},
+			{"browsers", "ERR_CONNECTION_RESET"},
+		},
+		cure: []string{
+			"Try from another place, past firewall and balancer, to see who it is that resets.",
+			"Look at the limits on connections and addresses of whoever accepts here.",
+		},
+		match: func(v *view) ([]string, string) {
+			ids := v.everything(probe.Reset, probe.Closed)
+			if !slices.ContainsFunc(ids, func(id string) bool { return v.Get(id).Outcome == probe.Reset }) {
+				return nil, ""
+			}
+			return ids, ""
+		},
+	},
+	{
+		code: "closes", severity: Fault, page: troubleshooting + "the-port-closes-every-connection",
+		title: "Every connection is closed without an answer.",
+		cause: "The connection is made and then closed in an orderly way, before any byte. Whoever accepts has nobody to hand it to, does not like the address it comes from, or wants something else first.",
+		says: []Saying{
+			{"curl", "(52) Empty reply from server"},
+			{"grpc-go", `connection error: desc = "error reading server preface: EOF"`},
+			{"browsers", "ERR_EMPTY_RESPONSE"},
+		},
+		cure: []string{"Look at the log of the program, or of the balancer: it has decided to close."},
+		match: func(v *view) ([]string, string) {
+			ids := v.everything(probe.Closed)
+			if slices.ContainsFunc(ids, func(id string) bool { return v.Get(id).Answered }) {
+				return nil, ""
+			}
+			return ids, ""
+		},
+	},
+	{
+		code: "not-http", severity: Fault, page: troubleshooting + "something-else-is-on-the-port",
+		title: "This is not a port for HTTP: {detail} came.",
+		cause: "To all that the probe has sent, the answer is {detail}.",
+		says: []Saying{
+			{"curl", "(1) Received HTTP/0.9 when not allowed"},
+			{"grpc-go", `error reading server preface: http2: frame too large`},
+		},
+		cure: []string{"Check the port number."},
+		match: func(v *view) ([]string, string) {
+			ids := v.open(func(r *probe.Result) bool {
+				return (r.Outcome == probe.Foreign || r.Outcome == probe.NoTLS) &&
+					slices.Contains([]wire.Language{wire.SSH, wire.OtherText, wire.OtherBinary}, r.Language)
+			})
+			if len(ids) == 0 || v.clearWorks || v.tlsSpoken {
+				return nil, ""
+			}
+			return v.open(func(r *probe.Result) bool { return true }), v.Get(ids[0]).Language.Words()
+		},
+	},
+	{
+		code: "too-much", severity: Fault, page: troubleshooting + "the-server-sends-without-end",
+		title: "The server sends without end: {detail}.",
+		cause: "It goes beyond what a client accepts, so the probe has given up reading. Clients have bounds of their own and end the connection, or fill their memory.",
+		says: []Saying{
+			{"net/http", "http2: response header list larger than advertised limit; PROTOCOL_ERROR"},
+			{"grpc-go", "RESOURCE_EXHAUSTED; INTERNAL: stream terminated by RST_STREAM"},
+			{"curl", "(56) Too large response headers"},
+		},
+		cure: []string{"Look with -v at what it sends. It may not be the server that you think it is."},
+		match: func(v *view) ([]string, string) {
+			ids := v.open(outcome(probe.TooMuch))
+			if len(ids) == 0 {
+				return nil, ""
+			}
+			return ids, v.Get(ids[0]).Came
+		},
+	},
+	{
+		code: "settings-hang", severity: Fault, page: hangPage,
+		title: "gRPC clients will hang: the server waits for their request, they wait for its SETTINGS.",
+		cause: "HTTP/2 works for a client that sends its request at once, and not for one that waits for the server's SETTINGS, as gRPC clients do. A mux in front of the server looks for the request before it hands the connection on: typically cmux with HTTP2HeaderField.",
+		says: []Saying{
+			{"grpc-go", "context deadline exceeded while waiting for connections to become ready"},
+			{"grpc-java", "DEADLINE_EXCEEDED: … [buffered_nanos=…, waiting_for_connection]"},
+			{"grpcio", "UNAVAILABLE: … connection attempt timed out before receiving SETTINGS frame"},
+			{"grpc-js", "DEADLINE_EXCEEDED: Deadline exceeded after …, LB pick: …"},
+			{"grpcurl", "Failed to dial target host: context deadline exceeded"},
+		},
+		cure: []string{
+			"Have whoever accepts send SETTINGS as soon as it has seen the preface. oneport does: oneport.Server, or a Mux with oneport.GRPC().",
+			"cmux's own HTTP2MatchHeaderFieldSendSettings breaks net/http's HTTP/2 beside it; only with gRPC alone on the port it is enough.",
+		},
+		match: func(v *view) ([]string, string) {
+			hangs := func(r *probe.Result) bool { return r.Verdict == probe.Hangs && r.Outcome == probe.Silent }
+			var ids []string
+			if works(v.Get("h2")) || v.Get("h2").HTTP2 != nil && v.Get("h2").HTTP2.First {
+				ids = v.open(func(r *probe.Result) bool { return hangs(r) && (r.ID == "h2-strict" || r.ID == "grpc") })
+			}
+			if works(v.Get("tls-h2")) {
+				ids = append(ids, v.open(func(r *probe.Result) bool { return hangs(r) && (r.ID == "tls-grpc" || r.ID == "tls-h2-no-alpn") })...)
+			}
+			return ids, ""
+		},
+	},
+	{
+		code: "settings-ack", severity: Fault, page: hangPage + "#cmuxs-workaround",
+		title: "HTTP/2 breaks after the first request: the server gets an acknowledgement of SETTINGS that it has not sent.",
+		cause: "Two SETTINGS frames came, from two parties that do not know of each other. The client has to acknowledge both; the server counts one too many and ends the connection with PROTOCOL_ERROR. Typically cmux with HTTP2MatchHeaderFieldSendSettings in front of net/http.",
+		says: []Saying{
+			{"net/http", "http2: server sent GOAWAY and closed the connection; LastStreamID=1, ErrCode=PROTOCOL_ERROR"},
+			{"grpc-go", "UNAVAILABLE: … code: PROTOCOL_ERROR; the connection is draining"},
+			{"curl", "(92) HTTP/2 stream 1 was not closed cleanly; (16) Error in the HTTP2 framing layer"},
+			{"browsers", "ERR_HTTP2_PROTOCOL_ERROR, now and then"},
+		},
+		cure: []string{
+			"Whoever sends SETTINGS in the server's place has to keep their acknowledgement from it. oneport does: replace cmux by oneport, or by its drop-in module without a change of code.",
+		},
+		match: func(v *view) ([]string, string) {
+			return v.open(func(r *probe.Result) bool {
+				return r.Outcome == probe.WentAway && r.HTTP2 != nil && len(r.HTTP2.Settings) > 1 &&
+					r.HTTP2.GoAway != nil && r.HTTP2.GoAway.Code == http2.ErrCodeProtocol
+			}), ""
+		},
+	},
+	{
+		code: "bad-fields", severity: Fault, page: troubleshooting + "the-server-writes-frames-that-are-not-allowed",
+		title: "Clients drop the response: {detail}.",
+		cause: "The server, or a proxy, writes header fields that HTTP/2 does not allow. Clients must treat the response as malformed and reset the stream.",
+		says: []Saying{
+			{"grpc-go", "INTERNAL: stream terminated by RST_STREAM with error code: PROTOCOL_ERROR; malformed header: missing HTTP status"},
+			{"grpc-java", "INTERNAL: http2 exception; Mixture of request and response pseudo-headers; Invalid HTTP/2 pseudo-header"},
+			{"curl", "(92) HTTP/2 stream 1 was not closed cleanly: PROTOCOL_ERROR (err 1)"},
+			{"nghttp", "[INVALID; error=Invalid HTTP header field was received]"},
+		},
+		cure: []string{"A response begins with :status, names are in lower case and without colons (RFC 9113, Sections 8.2 and 8.3.2). Better leave frames to net/http or grpc-go; where you cannot, see examples/rawframes."},
+		match: func(v *view) ([]string, string) {
+			return v.violated(wire.FaultFieldName, wire.FaultNoStatus, wire.FaultCompression)
+		},
+	},
+	{
+		code: "wrong-stream", severity: Fault, page: troubleshooting + "the-server-writes-frames-that-are-not-allowed",
+		title: "Clients wait for ever, or end the connection: {detail}.",
+		cause: "A response comes on the stream of its request (RFC 9113, Section 5.1). The server numbers streams by itself.",
+		says: []Saying{
+			{"grpc-go", "DEADLINE_EXCEEDED: the frames are ignored"},
+			{"grpc-java", "UNAVAILABLE: http2 exception; Stream 2 does not exist"},
+			{"curl", "(16) Error in the HTTP2 framing layer; (92)"},
+		},
+		cure:  []string{"Answer on the stream that the HEADERS of the request came on."},
+		match: func(v *view) ([]string, string) { return v.violated(wire.FaultWrongStream) },
+	},
+	{
+		code: "broken-frames", severity: Fault, page: troubleshooting + "the-server-writes-frames-that-are-not-allowed",
+		title: "Clients end the connection: {detail}.",
+		cause: "What the server writes is against the rules of HTTP/2, which makes it a connection error.",
+		says: []Saying{
+			{"grpc-go", "UNAVAILABLE: error reading server preface; connection error: PROTOCOL_ERROR"},
+			{"curl", "(16) Error in the HTTP2 framing layer"},
+			{"nghttp2, Chrome", "SETTINGS: SETTINGS_NO_RFC7540_PRIORITIES cannot be changed (where it is that)"},
+		},
+		cure: []string{"Look with -v at the frame in question. See examples/rawframes for a server that keeps to the rules."},
+		match: func(v *view) ([]string, string) {
+			ids := v.open(outcome(probe.Violated))
+			if len(ids) == 0 {
+				return nil, ""
+			}
+			return ids, v.Get(ids[0]).Came
+		},
+	},
+	{
+		code: "settings-not-acked", severity: Warning, page: troubleshooting + "settings-are-not-acknowledged",
+		title: "Some clients end the connection after a while: their SETTINGS are not acknowledged.",
+		cause: "The server answers requests, and never acknowledges the client's SETTINGS, which it must do at once (RFC 9113, Section 6.5.3).",
+		says: []Saying{
+			{"grpcio, C++", "UNAVAILABLE: … SETTINGS frame not acknowledged (settings_timeout)"},
+			{"nghttp", "[ERROR] … SETTINGS_TIMEOUT (0x04)"},
+		},
+		cure: []string{"Send SETTINGS with the ACK flag for each SETTINGS frame of the client."},
+		match: func(v *view) ([]string, string) {
+			return v.where(func(r *probe.Result) bool { return r.HTTP2.Has(wire.FaultNoACK) && r.Verdict != probe.NotOffered }), ""
+		},
+	},
+	{
+		code: "alpn-lie", severity: Fault, page: troubleshooting + "alpn-has-chosen-h2-and-the-server-speaks-http1",
+		title: "HTTP/2 over TLS fails: ALPN chooses h2, and then the server speaks HTTP/1.",
+		cause: "Whoever ends TLS offers h2, and hands the connection to a server that speaks HTTP/1 only. A tls.Listener with h2 in its NextProtos in front of http.Server.Serve does so, or a balancer with a backend for HTTP/1.",
+		says: []Saying{
+			{"grpc-go", "error reading server preface: http2: failed reading the frame payload: http2: frame too large, note that the frame header looked like an HTTP/1.1 header"},
+			{"net/http", "the same, without the first words"},
+			{"grpc-java", "First received frame was not SETTINGS. Hex dump for first 5 bytes: 485454502f"},
+			{"curl", "(16) Error in the HTTP2 framing layer; (52) Empty reply from server"},
+			{"browsers", "ERR_HTTP2_PROTOCOL_ERROR"},
+		},
+		cure: []string{
+			"net/http: serve with ServeTLS, which does both, or take h2 out of NextProtos.",
+			"oneport: Mux.TLS offers by ALPN what its routes take; oneport.ConfigureHTTP prepares the server.",
+		},
+		match: func(v *view) ([]string, string) {
+			return v.open(func(r *probe.Result) bool {
+				return r.Group == probe.TLS && r.Outcome == probe.Foreign && r.Language == wire.HTTP1 && r.TLS != nil && r.TLS.ALPN == "h2"
+			}), ""
+		},
+	},
+	{
+		code: "no-alpn", severity: Fault, page: troubleshooting + "tls-without-alpn",
+		title: "gRPC over TLS is refused by new clients: the server does not choose h2 by ALPN.",
+		cause: "HTTP/2 works inside TLS, but the handshake does not say so. grpc-go from 1.67 on and browsers insist on h2 being chosen; browsers fall back to HTTP/1.1, gRPC clients give up.",
+		says: []Saying{
+			{"grpc-go", "credentials: cannot check peer: missing selected ALPN property"},
+			{"grpcio", "UNAVAILABLE: … Cannot check peer: missing selected ALPN property."},
+			{"grpc-java", "UNAVAILABLE: Failed ALPN negotiation: Unable to find compatible protocol"},
+			{"nghttp", "HTTP/2 protocol was not selected. (nghttp2 expects h2)"},
+		},
+		cure: []string{
+			`crypto/tls: NextProtos: []string{"h2"} in the server's config (credentials.NewTLS does it by itself).`,
+			"nginx: listen … ssl http2; HAProxy: alpn h2,http/1.1 on the bind line. oneport: Mux.TLS sets it by the routes.",
+		},
+		match: func(v *view) ([]string, string) {
+			return v.open(func(r *probe.Result) bool {
+				return (r.ID == "tls-grpc" || r.ID == "tls-h2") && r.TLS != nil && r.TLS.Version != "" && r.TLS.ALPN == "" && r.Outcome == probe.Declined
+			}), ""
+		},
+	},
+	{
+		code: "client-cert", severity: Fault, page: troubleshooting + "the-server-wants-a-client-certificate",
+		title: "Clients without an accepted certificate are refused: {detail}.",
+		cause: "The server does mutual TLS, and has not accepted what this client has shown.",
+		says: []Saying{
+			{"Go", "remote error: tls: certificate required; remote error: tls: bad certificate"},
+			{"grpc-go", `connection error: desc = "error reading server preface: remote error: tls: certificate required"`},
+			{"curl", "(56) … tlsv13 alert certificate required; (35) … alert bad certificate, unknown ca"},
+			{"browsers", "ERR_BAD_SSL_CLIENT_AUTH_CERT"},
+		},
+		cure: []string{
+			"Give the client a certificate that the server's ClientCAs have signed, with the extended key usage for clients; the probe takes it by -cert and -key.",
+			`"unknown certificate authority": the certificate is of another authority. "bad certificate": expired, or not for clients.`,
+		},
+		match: func(v *view) ([]string, string) {
+			ids := v.open(func(r *probe.Result) bool { return v.certWanted(r) })
+			if len(ids) == 0 {
+				return nil, ""
+			}
+			return ids, "TLS alert: " + v.Get(ids[0]).TLS.Alert
+		},
+	},
+	{
+		code: "certificate-expired", page: troubleshooting + "the-certificate-is-expired",
+		title: "Clients refuse the certificate: {detail}.",
+		cause: "It is the server's clock against the certificate's dates, as the probe sees them here.",
+		says: []Saying{
+			{"Go, grpc-go", "tls: failed to verify certificate: x509: certificate has expired or is not yet valid"},
+			{"curl", "(60) SSL certificate problem: certificate has expired"},
+			{"grpc-java", "UNAVAILABLE: … CertificateExpiredException: NotAfter: …"},
+			{"browsers", "NET::ERR_CERT_DATE_INVALID"},
+		},
+		cure:   []string{"Renew it, and have the server load the new one (tls.Config.GetCertificate, or a restart). Check the clock of both sides."},
+		match:  func(v *view) ([]string, string) { return v.problem(probe.Expired, probe.NotYetValid) },
+		severe: certSeverity,
+	},
+	{
+		code: "certificate-name", page: troubleshooting + "the-certificate-is-for-another-name",
+		title: "Clients refuse the certificate: it is {detail}.",
+		cause: "Clients compare the name that they connect to with those in the certificate (RFC 9525, Section 6).",
+		says: []Saying{
+			{"Go, grpc-go", "tls: failed to verify certificate: x509: certificate is valid for …, not …"},
+			{"curl", "(60) SSL: no alternative certificate subject name matches target host name"},
+			{"grpc-java", "UNAVAILABLE: … CertificateException: No name matching … found"},
+			{"browsers", "NET::ERR_CERT_COMMON_NAME_INVALID"},
+		},
+		cure: []string{
+			"Connect by a name that is in it; the probe takes the name by -sni.",
+			"Or have it issued for this name. With several certificates: the server picks by server name, and may have picked its default.",
+		},
+		match:  func(v *view) ([]string, string) { return v.problem(probe.WrongName) },
+		severe: certSeverity,
+	},
+	{
+		code: "certificate-authority", page: troubleshooting + "the-certificate-is-of-an-unknown-authority",
+		title: "Clients that do not know the authority refuse the certificate: it is {detail}.",
+		cause: "No authority that is trusted on this machine has signed it, or the server leaves out an intermediate certificate.",
+		says: []Saying{
+			{"Go, grpc-go", "tls: failed to verify certificate: x509: certificate signed by unknown authority"},
+			{"curl", "(60) SSL certificate problem: self-signed certificate; unable to get local issuer certificate"},
+			{"grpc-java", "UNAVAILABLE: … PKIX path building failed"},
+			{"the server's log", "remote error: tls: bad certificate; tls: unknown certificate authority"},
+			{"browsers", "NET::ERR_CERT_AUTHORITY_INVALID"},
+		},
+		cure: []string{
+			"If it is your own authority: give it to the clients (RootCAs; curl --cacert), and to the probe with -ca.",
+			"If it is a public one: have the server send the whole chain.",
+		},
+		match: func(v *view) ([]string, string) { return v.problem(probe.SelfSigned, probe.Untrusted) },
+		severe: func(v *view) Severity {
+			switch {
+			case v.Insecure:
+				return Remark
+			case v.HasRoots:
+				return Fault
+			}
+			return Warning
+		},
+	},
+	{
+		code: "tls-alert", severity: Fault, page: troubleshooting + "remote-error-tls-handshake-failure",
+		title: "TLS is refused: alert {detail}.",
+		cause: "The server speaks TLS and finds nothing that it can agree on with the client: a version, a cipher suite, a server name, an application protocol.",
+		says: []Saying{
+			{"Go, grpc-go", "remote error: tls: handshake failure; … no application protocol; … unrecognized name; … protocol version not supported"},
+			{"curl", "(35) … alert handshake failure; tlsv1 unrecognized name"},
+			{"browsers", "ERR_SSL_VERSION_OR_CIPHER_MISMATCH; ERR_SSL_UNRECOGNIZED_NAME_ALERT"},
+		},
+		cure: []string{
+			"handshake failure: compare versions and cipher suites; a server with an RSA key only and clients with ECDSA suites only, say. It is also what a server says that wants a client certificate in TLS 1.2.",
+			"unrecognized name: the probe takes the right one by -sni. no application protocol: NextProtos, or the mux's routes.",
+		},
+		match: func(v *view) ([]string, string) {
+			ids := v.open(outcome(probe.Alert, probe.BadTLS))
+			if len(ids) == 0 {
+				return nil, ""
+			}
+			return ids, strings.TrimPrefix(v.Get(ids[0]).Came, "TLS alert: ")
+		},
+	},
+	{
+		code: "old-tls", severity: Warning, page: troubleshooting + "old-versions-of-tls",
+		title: "Old versions of TLS are served: {detail}.",
+		cause: "TLS 1.0 and 1.1 are deprecated (RFC 8996), and new clients do not speak them.",
+		says:  []Saying{{"Go, where there is nothing newer", "tls: server selected unsupported protocol version 302"}, {"browsers", "ERR_SSL_VERSION_OR_CIPHER_MISMATCH"}},
+		cure:  []string{"tls.Config.MinVersion = tls.VersionTLS12, which is the default in Go."},
+		match: func(v *view) ([]string, string) {
+			r := v.Get("versions")
+			if r.TLS == nil || r.TLS.Versions["TLS 1.0"] != "yes" && r.TLS.Versions["TLS 1.1"] != "yes" {
+				return nil, ""
+			}
+			return []string{"versions"}, r.Came
+		},
+		severe: func(v *view) Severity {
+			if troubled(v.Get("versions")) {
+				return Fault
+			}
+			return Warning
+		},
+	},
+	{
+		code: "closed-after-settings", severity: Fault, page: troubleshooting + "error-reading-from-server-eof",
+		title: "The server ends HTTP/2 connections before it answers.",
+		cause: "It sends SETTINGS and then closes the connection without GOAWAY. gRPC channels become READY by the SETTINGS, fail, and connect again in a tight loop.",
+		says: []Saying{
+			{"grpc-go", `UNAVAILABLE: error reading from server: EOF`},
+			{"grpc-java", "UNAVAILABLE: Network closed for unknown reason"},
+			{"grpcio", "UNAVAILABLE: Socket closed"},
+			{"grpc-js", "UNAVAILABLE: Connection dropped"},
+			{"grpcurl", "Error invoking method: EOF"},
+			{"curl", "(92) HTTP/2 stream 1 was not closed cleanly before end of the underlying stream; (52); (18) if it comes later"},
+		},
+		cure: []string{
+			"Look at the log of the server, or the proxy: a crash, a limit, a health check that fails.",
+			"A proxy that does not know what to do with a connection should close it before it sends SETTINGS, or send GOAWAY with a reason.",
+		},
+		match: func(v *view) ([]string, string) {
+			return v.open(func(r *probe.Result) bool {
+				return (r.Outcome == probe.Closed || r.Outcome == probe.Reset) && r.HTTP2 != nil && len(r.HTTP2.Settings) > 0 && !r.HTTP2.First
+			}), ""
+		},
+	},
+	{
+		code: "preface-eof", severity: Fault, page: troubleshooting + "error-reading-server-preface-eof",
+		title: "gRPC clients are turned away: the server closes the connection without SETTINGS.",
+		cause: "A client that waits for SETTINGS gets none: whoever accepts has nobody for HTTP/2, or for gRPC, or stops while the client waits.",
+		says: []Saying{
+			{"grpc-go", `connection error: desc = "error reading server preface: EOF"`},
+			{"grpc-java", "UNAVAILABLE: Network closed for unknown reason"},
+			{"grpcurl", "Failed to dial target host: EOF; context deadline exceeded"},
+			{"curl", "(52) Empty reply from server; (56) Recv failure: Connection reset by peer"},
+		},
+		cure: []string{
+			"Is it TLS on one side only? A server for TLS closes connections in the clear.",
+			"With oneport: the log and Mux.Stats say why; it wants a route for HTTP/2.",
+		},
+		match: func(v *view) ([]string, string) {
+			return v.open(func(r *probe.Result) bool {
+				return (r.Outcome == probe.Closed || r.Outcome == probe.Reset) && r.HTTP2 != nil && len(r.HTTP2.Settings) == 0
+			}), ""
+		},
+	},
+	{
+		code: "mixed", severity: Fault, page: "docs/streams.md",
+		title: "Behind a proxy that shares connections, requests reach the wrong server: {detail}.",
+		cause: "gRPC and REST work by themselves, and not on one HTTP/2 connection: the first request decides for all that follow. HAProxy, Apache, Caddy, Armeria, Vert.x and Reactor Netty send both over one connection; gRPC clients and browsers do not.",
+		says: []Saying{
+			{"clients of REST", "415 Unsupported Media Type; 405; invalid gRPC request content-type"},
+			{"grpc-go", "unexpected HTTP status code received from server: 404 (Not Found)"},
+			{"grpc-java", "UNIMPLEMENTED: HTTP status code 404"},
+		},
+		cure: []string{
+			"oneport.Server takes each request to its own server. cmux, and a Mux by itself, decide once for each connection.",
+			"Or give the proxy two ports.",
+		},
+		match: func(v *view) ([]string, string) {
+			ids := v.open(func(r *probe.Result) bool { return r.ID == "mixed" || r.ID == "tls-mixed" })
+			if len(ids) == 0 {
+				return nil, ""
+			}
+			return ids, v.Get(ids[0]).Came
+		},
+	},
+	{
+		code: "grpc-answered-by-http", severity: Fault, page: troubleshooting + "unexpected-http-status-code",
+		title: "gRPC calls are answered by an HTTP server: {detail}.",
+		cause: "The call reaches a server, or a proxy, that does not know gRPC: no route for content-type application/grpc, no route for the path, or a proxy that speaks HTTP/1 to the gRPC server.",
+		says: []Saying{
+			{"grpc-go", "unexpected HTTP status code received from server: 404 (Not Found); transport: received unexpected content-type \"text/html\""},
+			{"grpc-java", "UNIMPLEMENTED: HTTP status code 404; invalid content-type: text/html"},
+			{"grpcio", "UNIMPLEMENTED: Received http2 header with status: 404; UNAVAILABLE … 502"},
+			{"grpc-js", "UNIMPLEMENTED: Received HTTP status code 404"},
+		},
+		cure: []string{
+			"oneport.Server{GRPC: …} or mux.Match(oneport.GRPC()) above the routes for HTTP.",
+			"nginx: grpc_pass, not proxy_pass. A balancer: HTTP/2 (h2c) to the backend.",
+		},
+		match: func(v *view) ([]string, string) {
+			ids := v.open(func(r *probe.Result) bool {
+				return (r.ID == "grpc" || r.ID == "tls-grpc") && r.Outcome == probe.Declined && r.GRPC == nil
+			})
+			if len(ids) == 0 {
+				return nil, ""
+			}
+			return ids, v.Get(ids[0]).Came
+		},
+	},
+	{
+		code: "no-grpc", severity: Fault, page: troubleshooting + "the-server-speaks-http1-only",
+		title: "gRPC does not work here: the port speaks HTTP/1 only.",
+		cause: "The answer to HTTP/2 is {detail}. The server, or a proxy in front of it, does not speak HTTP/2 in the clear.",
+		says:  http1Says,
+		cure:  http1Cure,
+		match: func(v *view) ([]string, string) {
+			ids := v.open(func(r *probe.Result) bool { return r.Outcome == probe.Foreign && r.Language == wire.HTTP1 })
+			if len(ids) == 0 {
+				return nil, ""
+			}
+			return ids, v.Get(ids[0]).Came
+		},
+	},
+	{
+		code: "stream-reset", severity: Fault, page: troubleshooting + "rst_stream",
+		title: "Requests are reset: {detail}.",
+		cause: "The server ends the stream with RST_STREAM instead of an answer. INTERNAL_ERROR: it has failed, often a handler that panics or a proxy whose backend broke off. REFUSED_STREAM: it is too busy, try again. HTTP_1_1_REQUIRED: what it says. ENHANCE_YOUR_CALM: too many requests.",
+		says: []Saying{
+			{"grpc-go", "INTERNAL: stream terminated by RST_STREAM with error code: INTERNAL_ERROR"},
+			{"grpc-java", "INTERNAL: RST_STREAM closed stream. HTTP/2 error code: INTERNAL_ERROR"},
+			{"net/http", "stream error: stream ID 1; INTERNAL_ERROR; received from peer"},
+			{"curl", "(92) HTTP/2 stream 1 was not closed cleanly: INTERNAL_ERROR (err 2)"},
+		},
+		cure: []string{"Look at the log of the server for this request."},
+		match: func(v *view) ([]string, string) {
+			ids := v.open(outcome(probe.StreamReset))
+			if len(ids) == 0 {
+				return nil, ""
+			}
+			return ids, v.Get(ids[0]).Came
+		},
+	},
+	{
+		code: "goaway", severity: Fault, page: troubleshooting + "goaway",
+		title: "HTTP/2 connections are ended: {detail}.",
+		cause: "The server sends GOAWAY before it answers. Its code, and the text beside it if there is one, say why.",
+		says: []Saying{
+			{"grpc-go", "UNAVAILABLE: closing transport due to: connection error …, received prior goaway: code: …; the connection is draining"},
+			{"grpc-java", "UNAVAILABLE: Connection closed after GOAWAY. HTTP/2 error code: …"},
+			{"net/http", "http2: server sent GOAWAY and closed the connection; …"},
+			{"curl", "(56) … recveived GOAWAY, error=…"},
+		},
+		cure: []string{"ENHANCE_YOUR_CALM: fewer pings (keepalive), fewer requests. INADEQUATE_SECURITY: TLS. PROTOCOL_ERROR: run with -v and see what the server had got."},
+		match: func(v *view) ([]string, string) {
+			ids := v.open(outcome(probe.WentAway))
+			if len(ids) == 0 {
+				return nil, ""
+			}
+			return ids, v.Get(ids[0]).Came
+		},
+	},
+	{
+		code: "tls-to-clear", severity: Fault, page: troubleshooting + "tls-to-a-port-in-the-clear",
+		title: "https fails: the port does not speak TLS.",
+		cause: "The answer to a ClientHello is no TLS: {detail}.",
+		says:  tlsToClearSays,
+		cure:  []string{"http instead of https, grpcurl -plaintext, insecure.NewCredentials(); or TLS on the port: oneport.Server.TLSConfig, Mux.TLS."},
+		match: func(v *view) ([]string, string) {
+			if v.tlsSpoken || !v.clearWorks {
+				return nil, ""
+			}
+			ids := v.open(func(r *probe.Result) bool { return r.ID == "handshake" })
+			return ids, v.Get("handshake").Came
+		},
+	},
+	{
+		code: "http-1.0", severity: Warning, page: troubleshooting + "health-checks-of-balancers-fail",
+		title: "Simple health checks fail: HTTP/1.0 gets {detail}.",
+		cause: "A request in HTTP/1.0 without Host, as the health checks of balancers send by default, is not answered like one in HTTP/1.1.",
+		says:  []Saying{{"HAProxy", "Layer7 wrong status, code: 400"}, {"clients of the balancer", "503 Service Unavailable: no server is healthy"}},
+		cure:  []string{"Set version and Host in the check (HAProxy: http-check send ver HTTP/1.1 hdr Host …)."},
+		match: func(v *view) ([]string, string) {
+			ids := v.open(func(r *probe.Result) bool { return r.ID == "http1.0" })
+			return ids, v.Get("http1.0").Came
+		},
+	},
+	{
+		code: "upgrade-broken", severity: Fault, page: "docs/http2-connection-setup.md#upgrade-h2c",
+		title: "Upgrade: h2c is accepted, and then fails: {detail}.",
+		cause: "The server answers 101 and does not go on in HTTP/2 as it should.",
+		says: []Saying{
+			{"curl --http2", "recveived GOAWAY, error=1; (56); (92)"},
+			{"Java's HttpClient", "java.io.IOException: protocol error"},
+		},
+		cure: []string{"The settings in HTTP2-Settings and those in the SETTINGS frame are each to be applied once. Or do not upgrade: a server need not."},
+		match: func(v *view) ([]string, string) {
+			ids := v.open(func(r *probe.Result) bool { return strings.HasPrefix(r.ID, "upgrade") })
+			if len(ids) == 0 {
+				return nil, ""
+			}
+			return ids, v.Get(ids[0]).Came
+		},
+	},
+	{
+		code: "stalled", severity: Fault, page: troubleshooting + "the-answer-never-ends",
+		title: "Clients wait for the rest of an answer that does not come in time: {detail}.",
+		cause: "The server sends some bytes, and then nothing, or too little at a time.",
+		says: []Saying{
+			{"curl", "(28) Operation timed out; (18) transfer closed with outstanding read data remaining"},
+			{"grpc-go", "DEADLINE_EXCEEDED: context deadline exceeded"},
+		},
+		cure: []string{"Look at what the server waits for. A longer -timeout shows whether it is only slow."},
+		match: func(v *view) ([]string, string) {
+			ids := v.open(outcome(probe.Stalled))
+			if len(ids) == 0 {
+				return nil, ""
+			}
+			return ids, v.Get(ids[0]).Came
+		},
+	},
+	{
+		code: "hangs", severity: Fault, page: troubleshooting + "a-client-hangs",
+		title: "Clients hang: {detail}.",
+		cause: "On these ways in the server sends nothing at all, while it answers on others.",
+		says:  []Saying{{"curl", "(28) Operation timed out"}, {"grpc-go", "context deadline exceeded while waiting for connections to become ready"}},
+		cure:  []string{"Whoever accepts waits for something that this client does not send. Look at its routes, and with -v at what was sent."},
+		match: func(v *view) ([]string, string) {
+			ids := v.open(outcome(probe.Silent))
+			if len(ids) == 0 {
+				return nil, ""
+			}
+			return ids, v.Get(ids[0]).Title
+		},
+	},
+	{
+		code: "unexplained", severity: Fault, page: troubleshooting + "reading-the-frames",
+		title: "Something fails that the probe has no explanation for: {detail}.",
+		cause: "See what came, and the frames with -v.",
+		cure:  []string{"If it is a matter of oneport, please report it with the output of -v."},
+		match: func(v *view) ([]string, string) {
+			ids := v.open(func(r *probe.Result) bool { return true })
+			if len(ids) == 0 {
+				return nil, ""
+			}
+			r := v.Get(ids[0])
+			return ids, r.Title + ": " + r.Came
+		},
+	},
+
+	// What works, but.
+	{
+		code: "gateway-error", severity: Warning, page: troubleshooting + "502-503-and-504",
+		title: "A proxy answers for a server that it does not reach: {detail}.",
+		cause: "The status is one that proxies send: 502 the server's answer was not understood (does the proxy speak HTTP/1 to a gRPC server?), 503 no healthy server, 504 no answer in time.",
+		says: []Saying{
+			{"grpc-go", "UNAVAILABLE: unexpected HTTP status code received from server: 502 (Bad Gateway)"},
+			{"grpc-java", "UNAVAILABLE: HTTP status code 503"},
+		},
+		cure: []string{"Probe the server behind the proxy by itself."},
+		match: func(v *view) ([]string, string) {
+			ids := v.where(func(r *probe.Result) bool {
+				return r.Verdict == probe.WorksBut && r.HTTP != nil && r.HTTP.Status >= 502 && r.HTTP.Status <= 504
+			})
+			if len(ids) == 0 {
+				return nil, ""
+			}
+			return ids, fmt.Sprint(v.Get(ids[0]).HTTP.Status)
+		},
+	},
+	{
+		code: "grpc-status", severity: Warning, page: troubleshooting + "the-health-check-says-no",
+		title: "The gRPC server answers, and says {detail}.",
+		cause: "That is the server's own answer to the health check. UNAUTHENTICATED and PERMISSION_DENIED come from an interceptor; NOT_SERVING is what the program has set.",
+		says:  []Saying{{"grpc_health_probe", "service unhealthy (responded with \"NOT_SERVING\")"}, {"Kubernetes", "Readiness probe failed"}},
+		cure:  []string{"health.Server.SetServingStatus, for the name that is asked for (-grpc-service)."},
+		match: func(v *view) ([]string, string) {
+			ids := v.where(func(r *probe.Result) bool { return r.Verdict == probe.WorksBut && r.GRPC != nil })
+			if len(ids) == 0 {
+				return nil, ""
+			}
+			return ids, v.Get(ids[0]).Came
+		},
+	},
+	{
+		code: "idle", severity: Warning, page: troubleshooting + "keepalive-ends-idle-connections",
+		title: "Keepalive will end idle connections: {detail}.",
+		cause: "gRPC clients connect ahead of their first call, and send PING to see whether the connection lives. Between the preface and the first request nobody answers here.",
+		says: []Saying{
+			{"grpc-go", "UNAVAILABLE: keepalive ping failed to receive ACK within timeout"},
+			{"grpc-java", "UNAVAILABLE: Keepalive failed. The connection is likely gone"},
+			{"grpcio", "UNAVAILABLE: keepalive watchdog timeout; ping timeout"},
+		},
+		cure: []string{"Whoever holds the connection until its first request has to acknowledge SETTINGS and answer PING, as oneport does."},
+		match: func(v *view) ([]string, string) {
+			r := v.Get("idle")
+			if r.Verdict != probe.WorksBut || r.HTTP2 == nil || r.HTTP2.Pong && r.HTTP2.ACKed {
+				return nil, ""
+			}
+			return []string{"idle"}, r.Came
+		},
+	},
+
+	// What is good to know.
+	{
+		code: "tls-only", page: troubleshooting + "http-to-a-port-for-tls",
+		title: "This port takes TLS only.",
+		cause: "Clients in the clear are refused, which is as it should be.",
+		says: []Saying{
+			{"curl", "(52) Empty reply from server; (56) …; 400 Client sent an HTTP request to an HTTPS server."},
+			{"grpc-go", `connection error: desc = "error reading server preface: EOF"`},
+		},
+		cure: []string{"https, or credentials.NewTLS for gRPC."},
+		match: func(v *view) ([]string, string) {
+			if !v.tlsSpoken || v.clearWorks {
+				return nil, ""
+			}
+			return v.where(func(r *probe.Result) bool {
+				return r.Group == probe.Clear && r.Verdict == probe.NotOffered && slices.Contains(basic, r.ID)
+			}), ""
+		},
+		severe: func(v *view) Severity {
+			if v.Scheme == "http" {
+				return Fault
+			}
+			return Remark
+		},
+	},
+	{
+		code: "http1-only", severity: Remark, page: troubleshooting + "the-server-speaks-http1-only",
+		title: "HTTP/2 in the clear is not offered, and so no gRPC: the server speaks HTTP/1 only.",
+		cause: "That is no fault of a server that is meant to. Clients of HTTP/2 and gRPC get {detail}.",
+		says:  http1Says,
+		cure:  http1Cure,
+		match: func(v *view) ([]string, string) {
+			ids := v.where(func(r *probe.Result) bool {
+				return r.Verdict == probe.NotOffered && (r.ID == "h2" || r.ID == "h2-strict") && works(v.Get("http1"))
+			})
+			if len(ids) == 0 {
+				return nil, ""
+			}
+			return ids, v.Get(ids[0]).Came
+		},
+	},
+	{
+		code: "tls-http1-only", severity: Remark, page: troubleshooting + "tls-without-alpn",
+		title: "HTTP/2 over TLS is not offered, and so no gRPC: ALPN has no h2.",
+		cause: "Clients that can do both speak HTTP/1.1 here. Those that insist on h2, as gRPC's do, are refused.",
+		says: []Saying{
+			{"grpc-go", "remote error: tls: no application protocol; credentials: cannot check peer: missing selected ALPN property"},
+			{"curl --http2", "(nothing: it speaks HTTP/1.1)"},
+			{"nghttp", "HTTP/2 protocol was not selected. (nghttp2 expects h2)"},
+		},
+		cure: []string{`If it should be: NextProtos: []string{"h2", "http/1.1"}, with a server that speaks HTTP/2 (http.Server.ServeTLS does both).`},
+		match: func(v *view) ([]string, string) {
+			return v.where(func(r *probe.Result) bool {
+				return r.Verdict == probe.NotOffered && (r.ID == "tls-h2" || r.ID == "tls-grpc" && !works(v.Get("tls-h2")))
+			}), ""
+		},
+	},
+	{
+		code: "proxy-optional", severity: Remark, page: "docs/load-balancers.md",
+		title: "The port takes a PROXY header from this address, and does not insist on it.",
+		cause: "Whoever can connect from here can claim any client address.",
+		cure:  []string{"Require the header from the balancer's addresses, and ignore it, or refuse it, from all others."},
+		match: func(v *view) ([]string, string) {
+			if !v.clearWorks && !v.tlsSpoken {
+				return nil, ""
+			}
+			return v.where(func(r *probe.Result) bool { return strings.HasPrefix(r.ID, "proxy-v") && works(r) }), ""
+		},
+	},
+}
+
+var http1Says = []Saying{
+	{"grpc-go", "error reading server preface: http2: failed reading the frame payload: http2: frame too large, note that the frame header looked like an HTTP/1.1 header"},
+	{"grpc-java", "UNAVAILABLE: … First received frame was not SETTINGS. Hex dump for first 5 bytes: 485454502f"},
+	{"grpcio", "UNAVAILABLE: … Trying to connect an http1.x server"},
+	{"curl", "(52) Empty reply from server; (16) Error in the HTTP2 framing layer; (1) Received HTTP/0.9 when not allowed"},
+	{"nghttp", "Remote peer returned unexpected data while we expected SETTINGS frame"},
+}
+
+var http1Cure = []string{
+	"net/http: http.Server.Protocols with SetUnencryptedHTTP2(true), or oneport.ConfigureHTTP.",
+	"A balancer: HTTP/2 (h2c, gRPC) for the backend. nginx: grpc_pass, and listen … http2 on its own port.",
+}
+
+var tlsToClearSays = []Saying{
+	{"Go, grpc-go", "tls: first record does not look like a TLS handshake"},
+	{"curl", "(35) … wrong version number"},
+	{"grpc-java", "UNAVAILABLE: … NotSslRecordException: not an SSL/TLS record"},
+	{"browsers", "ERR_SSL_PROTOCOL_ERROR"},
+}
+
+// violated returns the ways in on which the server has broken one of the rules.
+func (v *view) violated(faults ...wire.Fault) ([]string, string) {
+	detail := ""
+	ids := v.open(func(r *probe.Result) bool {
+		if r.HTTP2 == nil || r.Outcome != probe.Violated {
+			return false
+		}
+		for _, x := range r.HTTP2.Violations {
+			if slices.Contains(faults, x.Fault) {
+				if detail == "" {
+					detail = x.Text
+				}
+				return true
+			}
+		}
+		return false
+	})
+	return ids, detail
+}
