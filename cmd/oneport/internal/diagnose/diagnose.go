@@ -79,7 +79,9 @@ type view struct {
 	*probe.Report
 	explained map[string]bool
 
-	clearWorks, tlsSpoken bool
+	clearWorks  bool // something does, in the clear
+	clearSpoken bool // or it begins to
+	tlsSpoken   bool
 }
 
 // basic are the ways into a port in the clear that others depend on.
@@ -111,7 +113,12 @@ func (v *view) anyWorks(ids ...string) bool {
 func (v *view) judge() {
 	hs := v.Get("handshake")
 	v.clearWorks = v.anyWorks(basic...)
-	v.tlsSpoken = hs.TLS != nil && (hs.TLS.Version != "" || hs.TLS.Alert != "")
+	v.clearSpoken = v.clearWorks || slices.ContainsFunc(basic, func(id string) bool {
+		r := v.Get(id)
+		return r.HTTP2 != nil && len(r.HTTP2.Settings) > 0
+	})
+	// A mux without a route for TLS may refuse it by an alert.
+	v.tlsSpoken = hs.TLS != nil && (hs.TLS.Version != "" || hs.TLS.Alert != "" && !v.clearWorks)
 	for _, r := range v.Results {
 		if !works(r) && r.Verdict != probe.NotTried && !r.Asked && v.normal(r) {
 			r.Verdict = probe.NotOffered
@@ -123,6 +130,7 @@ func (v *view) judge() {
 func (v *view) normal(r *probe.Result) bool {
 	refusedHTTP1 := r.Outcome == probe.Foreign && r.Language == wire.HTTP1
 	gone := r.Outcome == probe.Closed && !r.Answered || r.Outcome == probe.Reset && !r.Answered
+	turnedAway := r.Outcome == probe.WentAway && r.Verdict == probe.Refused // with a reason
 	switch r.Group {
 	case probe.Proxy:
 		return true
@@ -132,16 +140,16 @@ func (v *view) normal(r *probe.Result) bool {
 		}
 	case probe.TLS:
 		if !v.tlsSpoken {
-			return v.clearWorks && v.Scheme != "https"
+			return v.clearSpoken && v.Scheme != "https"
 		}
 	}
 	switch r.ID {
 	case "http1":
-		return v.anyWorks("h2", "h2-strict", "grpc") && (r.Outcome != probe.Silent && r.Outcome != probe.Stalled || r.Language == wire.HTTP2)
+		return v.clearSpoken && r.Outcome != probe.Silent && r.Outcome != probe.Stalled
 	case "h2", "h2-strict":
-		return works(v.Get("http1")) && !v.anyWorks("h2", "h2-strict") && (refusedHTTP1 || gone)
+		return works(v.Get("http1")) && !v.anyWorks("h2", "h2-strict") && (refusedHTTP1 || gone || turnedAway)
 	case "grpc":
-		if refusedHTTP1 || gone {
+		if refusedHTTP1 || gone || turnedAway {
 			return works(v.Get("http1")) && !v.anyWorks("h2", "h2-strict") && v.Service == ""
 		}
 		return v.noGRPC(r, "h2")
@@ -157,7 +165,8 @@ func (v *view) normal(r *probe.Result) bool {
 	case "tls-h2":
 		return refusedHTTP1 && r.TLS.ALPN == ""
 	case "tls-http1":
-		return r.Outcome == probe.Alert && r.TLS.Alert == "no application protocol" || works(v.Get("tls-grpc")) && r.Outcome != probe.Silent
+		return r.Outcome == probe.Alert && r.TLS.Alert == "no application protocol" ||
+			r.Language == wire.HTTP2 || works(v.Get("tls-grpc")) && r.Outcome != probe.Silent
 	case "tls-h2-no-alpn":
 		return works(v.Get("tls-h2")) || v.Get("tls-h2").Verdict == probe.NotOffered || works(v.Get("tls-http1")) && !v.certWanted(r)
 	}

@@ -54,17 +54,16 @@ func outcome(o ...probe.Outcome) func(*probe.Result) bool {
 	return func(r *probe.Result) bool { return slices.Contains(o, r.Outcome) }
 }
 
-// everything reports whether all the basic ways in and the handshake that were tried have ended in one of the outcomes.
+// everything returns the basic ways in and the handshake if all of them were tried, got no byte and have ended in one of
+// the outcomes.
 func (v *view) everything(o ...probe.Outcome) []string {
-	tried := v.where(func(r *probe.Result) bool {
-		return (slices.Contains(basic, r.ID) || r.ID == "handshake") && r.Verdict != probe.NotTried
-	})
-	for _, id := range tried {
-		if !outcome(o...)(v.Get(id)) {
+	all := append([]string{"handshake"}, basic...)
+	for _, id := range all {
+		if r := v.Get(id); r.Answered || v.explained[id] || !slices.Contains(o, r.Outcome) {
 			return nil
 		}
 	}
-	return tried
+	return all
 }
 
 func (v *view) problem(kinds ...probe.ProblemKind) ([]string, string) {
@@ -184,11 +183,7 @@ var rules = []rule{
 		},
 		cure: []string{"Look at the log of the program, or of the balancer: it has decided to close."},
 		match: func(v *view) ([]string, string) {
-			ids := v.everything(probe.Closed)
-			if slices.ContainsFunc(ids, func(id string) bool { return v.Get(id).Answered }) {
-				return nil, ""
-			}
-			return ids, ""
+			return v.everything(probe.Closed), ""
 		},
 	},
 	{
@@ -335,9 +330,9 @@ var rules = []rule{
 		},
 	},
 	{
-		code: "alpn-lie", severity: Fault, page: troubleshooting + "alpn-has-chosen-h2-and-the-server-speaks-http1",
-		title: "HTTP/2 over TLS fails: ALPN chooses h2, and then the server speaks HTTP/1.",
-		cause: "Whoever ends TLS offers h2, and hands the connection to a server that speaks HTTP/1 only. A tls.Listener with h2 in its NextProtos in front of http.Server.Serve does so, or a balancer with a backend for HTTP/1.",
+		code: "alpn-lie", severity: Fault, page: troubleshooting + "alpn-chooses-h2-and-nobody-speaks-it",
+		title: "HTTP/2 over TLS fails: ALPN chooses h2, and then the server does not speak HTTP/2.",
+		cause: "Whoever ends TLS offers h2, and hands the connection to a server that speaks HTTP/1 only. It answers in HTTP/1, or closes the connection. A tls.Listener with h2 in its NextProtos in front of http.Server.Serve does so, or a balancer with a backend for HTTP/1.",
 		says: []Saying{
 			{"grpc-go", "error reading server preface: http2: failed reading the frame payload: http2: frame too large, note that the frame header looked like an HTTP/1.1 header"},
 			{"net/http", "the same, without the first words"},
@@ -351,7 +346,9 @@ var rules = []rule{
 		},
 		match: func(v *view) ([]string, string) {
 			return v.open(func(r *probe.Result) bool {
-				return r.Group == probe.TLS && r.Outcome == probe.Foreign && r.Language == wire.HTTP1 && r.TLS != nil && r.TLS.ALPN == "h2"
+				closed := (r.Outcome == probe.Closed || r.Outcome == probe.Reset) && !r.Answered && works(v.Get("tls-http1"))
+				http1 := r.Outcome == probe.Foreign && r.Language == wire.HTTP1
+				return r.Group == probe.TLS && r.TLS != nil && r.TLS.ALPN == "h2" && (http1 || closed)
 			}), ""
 		},
 	},
