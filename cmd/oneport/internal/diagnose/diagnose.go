@@ -80,7 +80,8 @@ type view struct {
 	explained map[string]bool
 
 	clearWorks  bool // something does, in the clear
-	clearSpoken bool // or it begins to
+	clearSpoken bool // or the answers are at least in HTTP
+	http2Spoken bool // in HTTP/2, that is
 	tlsSpoken   bool
 }
 
@@ -113,10 +114,11 @@ func (v *view) anyWorks(ids ...string) bool {
 func (v *view) judge() {
 	hs := v.Get("handshake")
 	v.clearWorks = v.anyWorks(basic...)
-	v.clearSpoken = v.clearWorks || slices.ContainsFunc(basic, func(id string) bool {
+	v.http2Spoken = slices.ContainsFunc(basic, func(id string) bool {
 		r := v.Get(id)
-		return r.HTTP2 != nil && len(r.HTTP2.Settings) > 0
+		return works(r) && id != "http1" || r.HTTP2 != nil && len(r.HTTP2.Settings) > 0
 	})
+	v.clearSpoken = v.clearWorks || v.http2Spoken || v.Get("http1").Language == wire.HTTP1
 	// A mux without a route for TLS may refuse it by an alert.
 	v.tlsSpoken = hs.TLS != nil && (hs.TLS.Version != "" || hs.TLS.Alert != "" && !v.clearWorks)
 	for _, r := range v.Results {
@@ -145,7 +147,7 @@ func (v *view) normal(r *probe.Result) bool {
 	}
 	switch r.ID {
 	case "http1":
-		return v.clearSpoken && r.Outcome != probe.Silent && r.Outcome != probe.Stalled
+		return v.http2Spoken && r.Language != wire.HTTP1 && r.Outcome != probe.Silent && r.Outcome != probe.Stalled
 	case "h2", "h2-strict":
 		return works(v.Get("http1")) && !v.anyWorks("h2", "h2-strict") && (refusedHTTP1 || gone || turnedAway)
 	case "grpc":

@@ -66,6 +66,13 @@ func (v *view) everything(o ...probe.Outcome) []string {
 	return all
 }
 
+// mute reports whether no basic way in has come to an answer that a server behind a PROXY header could not have given.
+func (v *view) mute() bool {
+	return !slices.ContainsFunc(basic, func(id string) bool {
+		return !slices.Contains([]probe.Outcome{probe.Silent, probe.Stalled, probe.Closed, probe.Reset, probe.Declined, probe.Untried}, v.Get(id).Outcome)
+	})
+}
+
 func (v *view) problem(kinds ...probe.ProblemKind) ([]string, string) {
 	r := v.Get("handshake")
 	if r.TLS == nil {
@@ -101,7 +108,7 @@ var rules = []rule{
 			"To look behind the header: oneport probe -from-proxy v2 {target}",
 		},
 		match: func(v *view) ([]string, string) {
-			if v.clearWorks || v.tlsSpoken {
+			if v.tlsSpoken || !v.mute() {
 				return nil, ""
 			}
 			var versions []string
@@ -652,6 +659,9 @@ var rules = []rule{
 		says:  []Saying{{"HAProxy", "Layer7 wrong status, code: 400"}, {"clients of the balancer", "503 Service Unavailable: no server is healthy"}},
 		cure:  []string{"Set version and Host in the check (HAProxy: http-check send ver HTTP/1.1 hdr Host …)."},
 		match: func(v *view) ([]string, string) {
+			if !works(v.Get("http1")) {
+				return nil, ""
+			}
 			ids := v.open(func(r *probe.Result) bool { return r.ID == "http1.0" })
 			return ids, v.Get("http1.0").Came
 		},
@@ -671,6 +681,46 @@ var rules = []rule{
 				return nil, ""
 			}
 			return ids, v.Get(ids[0]).Came
+		},
+	},
+	{
+		code: "broken-http1", severity: Fault, page: troubleshooting + "the-response-is-malformed",
+		title: "Clients drop the response of HTTP/1: {detail}.",
+		cause: "What the server sends begins like a response and breaks the rules of HTTP/1 (RFC 9112).",
+		says: []Saying{
+			{"net/http", `net/http: HTTP/1.x transport connection broken: malformed …`},
+			{"curl", "(8) Invalid status line; (56) Malformed encoding found in chunked-encoding; (18) transfer closed with outstanding read data remaining"},
+			{"proxies", "502 Bad Gateway"},
+		},
+		cure: []string{"Look with -v at what came. Two programs that write to one connection do this, too."},
+		match: func(v *view) ([]string, string) {
+			ids := v.open(func(r *probe.Result) bool {
+				return strings.Contains(r.ID, "http1") && r.Language == wire.HTTP1 && r.Outcome != probe.Stalled
+			})
+			if len(ids) == 0 {
+				return nil, ""
+			}
+			return ids, v.Get(ids[0]).Came
+		},
+	},
+	{
+		code: "broken-tls", severity: Fault, page: troubleshooting + "the-tls-handshake-breaks",
+		title: "The TLS handshake breaks: {detail}.",
+		cause: "The server begins to speak TLS and breaks its rules, or something on the way does.",
+		says: []Saying{
+			{"Go, grpc-go", "tls: unexpected message; local error: tls: …"},
+			{"curl", "(35) error:0A0000F4:SSL routines::unexpected message"},
+			{"browsers", "ERR_SSL_PROTOCOL_ERROR"},
+		},
+		cure: []string{"Look whether a proxy or a filter on the way reads TLS, and what the server logs."},
+		match: func(v *view) ([]string, string) {
+			r := v.Get("handshake")
+			if r.Outcome != probe.Broken {
+				return nil, ""
+			}
+			return v.open(func(r *probe.Result) bool {
+				return r.Group == probe.TLS || r.Language == wire.TLSAlert || r.Language == wire.TLSRecord
+			}), r.Came
 		},
 	},
 	{

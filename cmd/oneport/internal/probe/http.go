@@ -55,6 +55,7 @@ func (a *attempt) http1Exchange(c *wire.Conn, br *bufio.Reader, r wire.Request) 
 			a.failed(c, err, "")
 			return nil
 		}
+		a.r.Language = wire.HTTP1
 		res, err := c.ReadResponse(br, r.Method)
 		a.firstByte(c)
 		if res == nil {
@@ -79,6 +80,8 @@ func (a *attempt) judgeStatus(status int, text string) {
 	switch {
 	case h.FromGRPC():
 		a.say(Works, OK, "%s, from a gRPC server", text)
+	case status == 101:
+		a.say(Fails, Declined, "%s, which nobody has asked for", text)
 	case status == 400:
 		a.say(Refused, Declined, "%s%s", text, saying(h.Start))
 	case status == 502, status == 503, status == 504:
@@ -182,7 +185,10 @@ func (a *attempt) http2(c *wire.Conn, how opening) {
 // await sends the preface and waits for the server's SETTINGS.
 func (a *attempt) await(c *wire.Conn, s *wire.Session) bool {
 	err := s.Until(func() bool { return len(s.Settings) > 0 || s.GoAway != nil || len(s.Violations) > 0 })
+	_, fatal := wire.FaultOf(err)
 	switch {
+	case fatal:
+		a.failed(c, err, "")
 	case s.GoAway != nil:
 		a.wentAway(s)
 	case len(s.Violations) > 0:
@@ -233,7 +239,10 @@ func (a *attempt) answer(c *wire.Conn, s *wire.Session, st *wire.Stream) bool {
 		return s.GoAway != nil && (s.GoAway.Code != http2.ErrCodeNo || s.GoAway.LastStream < st.ID)
 	}
 	err := s.Until(func() bool { return st.Done() || gone() || mute(s) })
+	_, fatal := wire.FaultOf(err)
 	switch {
+	case fatal:
+		a.failed(c, err, "")
 	case st.Ended && st.Fields != nil:
 		return true
 	case st.Reset:
