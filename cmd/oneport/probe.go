@@ -49,6 +49,7 @@ func (s *settings) flags(stderr io.Writer) *flag.FlagSet {
 	fs.StringVar(&s.only, "only", "", "try these ways in or groups only, and those that they depend on: `names`, with commas; they have to work")
 	fs.StringVar(&s.skip, "skip", "", "leave these out: `names`, with commas")
 	fs.DurationVar(&s.Timeout, "timeout", 5*time.Second, "how long each way in may take; the whole takes four times that at most")
+	fs.DurationVar(&s.Idle, "idle", 0, "how long to rest before a request, where that is tried (default 2s, or 2/5 of -timeout)")
 	fs.StringVar(&s.Service, "grpc-service", "", "`name` of the gRPC service whose health to check; gRPC has to work then")
 	fs.StringVar(&s.Path, "path", "", "`path` of HTTP requests (default that of the URL, or /)")
 	fs.StringVar(&s.Host, "host", "", "`name` in Host and :authority (default that of the target)")
@@ -128,6 +129,9 @@ func runProbe(ctx context.Context, args []string, stdout, stderr io.Writer) int 
 func (s *settings) complete() error {
 	if s.Timeout <= 0 {
 		return fmt.Errorf("-timeout %v is no time", s.Timeout)
+	}
+	if s.Idle < 0 {
+		return fmt.Errorf("-idle %v is no time", s.Idle)
 	}
 	if !slices.Contains([]string{"", "v1", "v2"}, s.FromProxy) {
 		return fmt.Errorf("-from-proxy %s: it is v1 or v2", s.FromProxy)

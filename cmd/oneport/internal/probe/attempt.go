@@ -12,7 +12,6 @@ import (
 	"io"
 	"net"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/pires/go-proxyproto"
@@ -28,9 +27,7 @@ type attempt struct {
 	ctx      context.Context
 	deadline time.Time
 	header   byte // the version of the PROXY header that is sent ahead, 0 for that of Options.FromProxy
-
-	mu    sync.Mutex
-	conns []net.Conn
+	closers  []func()
 }
 
 // noHeader is the attempt's header where none is sent whatever Options.FromProxy says.
@@ -45,16 +42,17 @@ func (a *attempt) say(v Verdict, o Outcome, format string, args ...any) {
 // as the context ends.
 func (a *attempt) dial() (*wire.Conn, error) {
 	began := time.Now()
-	nc, err := new(net.Dialer).DialContext(a.ctx, a.network, a.address)
+	nc, err := (&net.Dialer{Deadline: a.deadline}).DialContext(a.ctx, a.network, a.address)
 	if err != nil {
 		a.log.Note("connect: %v", err)
 		return nil, err
 	}
 	a.step("connect", began)
-	context.AfterFunc(a.ctx, func() { nc.Close() })
-	a.mu.Lock()
-	a.conns = append(a.conns, nc)
-	a.mu.Unlock()
+	stop := context.AfterFunc(a.ctx, func() { nc.Close() })
+	a.closers = append(a.closers, func() {
+		stop()
+		nc.Close()
+	})
 	nc.SetDeadline(a.deadline)
 	a.log.Note("connected to %s", a.address)
 	if err := a.sendHeader(nc); err != nil {
@@ -64,10 +62,8 @@ func (a *attempt) dial() (*wire.Conn, error) {
 }
 
 func (a *attempt) closeAll() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, c := range a.conns {
-		c.Close()
+	for _, c := range a.closers {
+		c()
 	}
 }
 
@@ -91,11 +87,16 @@ func (a *attempt) sendHeader(c net.Conn) error {
 			return nil
 		}
 	}
-	h := proxyproto.HeaderProxyFromAddrs(version, c.LocalAddr(), c.RemoteAddr())
-	if _, err := h.WriteTo(c); err != nil {
+	from, to := c.LocalAddr(), c.RemoteAddr()
+	if _, ok := from.(*net.TCPAddr); !ok {
+		// Balancers that connect to a Unix socket tell of clients over TCP, and servers expect no others.
+		local := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}
+		from, to = local, local
+	}
+	if _, err := proxyproto.HeaderProxyFromAddrs(version, from, to).WriteTo(c); err != nil {
 		return err
 	}
-	a.log.Add(wire.Sent, fmt.Sprintf("PROXY header v%d", version), fmt.Sprintf("%v to %v", c.LocalAddr(), c.RemoteAddr()))
+	a.log.Add(wire.Sent, fmt.Sprintf("PROXY header v%d", version), fmt.Sprintf("%v to %v", from, to))
 	return nil
 }
 
@@ -267,6 +268,12 @@ func namesOf(c *x509.Certificate) string {
 	return strings.Join(names, ", ")
 }
 
+// timeFor reports whether there is time for another request of a server that has taken as long as from began to now: a
+// slow server is no fault.
+func (a *attempt) timeFor(began time.Time) bool {
+	return time.Until(a.deadline) > 2*time.Since(began)
+}
+
 // seconds is the timeout in words.
 func (a *attempt) seconds() string { return Seconds(a.Timeout) }
 
@@ -315,8 +322,8 @@ func (a *attempt) failed(c *wire.Conn, err error, so string) {
 		return
 	}
 	ending := wire.EndingOf(err)
-	if ending == wire.Interrupted && !time.Now().Before(a.deadline) {
-		ending = wire.TimedOut
+	if ending == wire.Interrupted && !errors.Is(a.ctx.Err(), context.Canceled) {
+		ending = wire.TimedOut // of the whole
 	}
 	some := c != nil && len(c.Head()) > 0
 	switch ending {

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -187,6 +188,7 @@ func (a *attempt) grpc(c *wire.Conn) {
 	}
 	id := uint32(1)
 	for _, call := range calls {
+		began := time.Now()
 		st := s.Request(id, call.body, a.call(call.path)...)
 		id += 2
 		if !a.answer(c, s, st) {
@@ -197,6 +199,9 @@ func (a *attempt) grpc(c *wire.Conn) {
 			if a.r.HTTP == nil {
 				a.r.HTTP = streamFacts(st)
 			}
+			if !a.timeFor(began) {
+				break
+			}
 			continue
 		}
 		if call.path == healthMethod && facts.Status == grpcOK {
@@ -205,7 +210,7 @@ func (a *attempt) grpc(c *wire.Conn) {
 			}
 		}
 		a.r.GRPC, a.r.HTTP = facts, streamFacts(st)
-		if call.path == healthMethod && !a.services(c, s, id) {
+		if call.path == healthMethod && a.timeFor(began) && !a.services(c, s, id) {
 			return
 		}
 		break

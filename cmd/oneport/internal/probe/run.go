@@ -215,7 +215,7 @@ func (p *prober) try(ctx context.Context, w way) {
 		a.deadline = d
 	}
 	var cancel context.CancelFunc
-	a.ctx, cancel = context.WithDeadline(ctx, a.deadline)
+	a.ctx, cancel = context.WithCancel(ctx)
 	defer cancel()
 	w.run(a)
 	a.closeAll()
