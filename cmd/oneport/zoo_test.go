@@ -108,7 +108,7 @@ var animals = []animal{
 	},
 	{
 		name: "tls-by-http", start: zoo.GRPCTLS, files: trusted, url: "http://",
-		exit: 1, findings: []string{"tls-only"},
+		exit: 1, findings: []string{"clear-to-tls"},
 		ways: map[string]string{"tls-grpc": "works"},
 	},
 	{
@@ -138,7 +138,7 @@ var animals = []animal{
 	},
 	{
 		name: "https-by-http", start: func(t testing.TB, p *zoo.PKI) string { return zoo.HTTPS(t, p, p.Server) }, files: trusted, url: "http://",
-		exit: 1, findings: []string{"tls-only"},
+		exit: 1, findings: []string{"clear-to-tls"},
 	},
 	{
 		name: "unknown-authority", start: func(t testing.TB, p *zoo.PKI) string { return zoo.HTTPS(t, p, p.Server) },

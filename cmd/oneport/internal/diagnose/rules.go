@@ -639,6 +639,19 @@ var rules = []rule{
 		},
 	},
 	{
+		code: "clear-to-tls", severity: Fault, page: troubleshooting + "http-to-a-port-for-tls",
+		title: "http fails: the port takes TLS only.",
+		cause: "The server speaks TLS, and nothing in the clear.",
+		says:  clearToTLSSays,
+		cure:  []string{"https instead of http, credentials.NewTLS for gRPC; or a redirect: oneport has RedirectHTTP."},
+		match: func(v *view) ([]string, string) {
+			if !v.tlsSpoken || v.clearWorks || v.Scheme != "http" {
+				return nil, ""
+			}
+			return v.where(func(r *probe.Result) bool { return slices.Contains(basic, r.ID) && r.Verdict == probe.NotOffered }), ""
+		},
+	},
+	{
 		code: "tls-to-clear", severity: Fault, page: troubleshooting + "tls-to-a-port-in-the-clear",
 		title: "https fails: the port does not speak TLS.",
 		cause: "The answer to a ClientHello is no TLS: {detail}.",
@@ -824,27 +837,16 @@ var rules = []rule{
 
 	// What is good to know.
 	{
-		code: "tls-only", page: troubleshooting + "http-to-a-port-for-tls",
+		code: "tls-only", severity: Remark, page: troubleshooting + "http-to-a-port-for-tls",
 		title: "This port takes TLS only.",
 		cause: "Clients in the clear are refused, which is as it should be.",
-		says: []Saying{
-			{"curl", "(52) Empty reply from server; (56) …; 400 Client sent an HTTP request to an HTTPS server."},
-			{"grpc-go", `connection error: desc = "error reading server preface: EOF"`},
-		},
-		cure: []string{"https, or credentials.NewTLS for gRPC."},
+		says:  clearToTLSSays,
+		cure:  []string{"https, or credentials.NewTLS for gRPC."},
 		match: func(v *view) ([]string, string) {
-			if !v.tlsSpoken || v.clearWorks {
+			if !v.tlsSpoken || v.clearWorks || v.Scheme == "http" {
 				return nil, ""
 			}
-			return v.where(func(r *probe.Result) bool {
-				return r.Group == probe.Clear && r.Verdict == probe.NotOffered && slices.Contains(basic, r.ID)
-			}), ""
-		},
-		severe: func(v *view) Severity {
-			if v.Scheme == "http" {
-				return Fault
-			}
-			return Remark
+			return v.where(func(r *probe.Result) bool { return slices.Contains(basic, r.ID) && r.Verdict == probe.NotOffered }), ""
 		},
 	},
 	{
@@ -904,6 +906,13 @@ var http1Says = []Saying{
 var http1Cure = []string{
 	"net/http: http.Server.Protocols with SetUnencryptedHTTP2(true), or oneport.ConfigureHTTP.",
 	"A balancer: HTTP/2 (h2c, gRPC) for the backend. nginx: grpc_pass, and listen … http2 on its own port.",
+}
+
+var clearToTLSSays = []Saying{
+	{"curl", "(52) Empty reply from server; (56) Recv failure: Connection reset by peer; 400 Client sent an HTTP request to an HTTPS server."},
+	{"grpc-go", `connection error: desc = "error reading server preface: EOF"`},
+	{"grpc-java", "UNAVAILABLE: Network closed for unknown reason"},
+	{"browsers", "ERR_EMPTY_RESPONSE; ERR_CONNECTION_RESET"},
 }
 
 var tlsToClearSays = []Saying{

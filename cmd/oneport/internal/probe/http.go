@@ -83,7 +83,11 @@ func (a *attempt) judgeStatus(status int, text string) {
 	case status == 101:
 		a.say(Fails, Declined, "%s, which nobody has asked for", text)
 	case status == 400:
-		a.say(Refused, Declined, "%s%s", text, saying(h.Start))
+		said := saying(h.Start)
+		if strings.TrimPrefix(said, ": ") == text {
+			said = ""
+		}
+		a.say(Refused, Declined, "%s%s", text, said)
 	case status == 502, status == 503, status == 504:
 		a.say(WorksBut, OK, "%s, as from a proxy without a server behind it", text)
 	case status >= 500:

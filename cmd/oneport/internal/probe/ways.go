@@ -70,12 +70,12 @@ func overTLS(do func(*attempt, *wire.Conn), alpn ...string) func(*attempt) {
 			return
 		}
 		if slices.Contains(alpn, "h2") && facts.ALPN == "http/1.1" {
-			a.say(NotOffered, Declined, "ALPN has chosen http/1.1")
+			a.say(NotOffered, Declined, "ALPN chooses http/1.1")
 			return
 		}
 		do(a, c)
 		if a.r.Verdict == Works && slices.Contains(alpn, "h2") && facts.ALPN == "" {
-			a.say(Fails, Declined, "%s, but ALPN has chosen nothing, and gRPC clients insist on h2", a.r.Came)
+			a.say(Fails, Declined, "%s, but ALPN chooses nothing", a.r.Came)
 		}
 	}
 }
@@ -175,8 +175,8 @@ func (a *attempt) versions() {
 	for _, v := range all {
 		name := tls.VersionName(v)
 		c, got, err := a.handshake([]string{"h2", "http/1.1"}, v, true)
-		if got.Alert == "no application protocol" {
-			err = nil // it came to that
+		if got.Alert == "no application protocol" || got.Alert != "" && got.AsksForCert {
+			err = nil // the version was agreed upon
 		}
 		if c != nil {
 			c.Close()
@@ -224,6 +224,8 @@ func (a *attempt) alpn() {
 			c.Close()
 		}
 		switch {
+		case got.Alert != "" && got.AsksForCert:
+			facts.ByOffer[o.name] = "not known without a client certificate"
 		case got.Alert != "":
 			facts.ByOffer[o.name] = "refused: " + got.Alert
 		case err != nil:

@@ -4,6 +4,7 @@ package render
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -86,10 +87,10 @@ func (p *printer) header(r *probe.Report) {
 
 // Widths of the columns.
 const (
-	groupWidth   = 6
+	groupWidth   = 5
 	verdictWidth = 8
-	titleWidth   = 33
-	timeWidth    = 9
+	titleWidth   = 31
+	timeWidth    = 8
 	cameColumn   = groupWidth + verdictWidth + titleWidth + timeWidth + 5
 )
 
@@ -107,7 +108,7 @@ func (p *printer) table(r *probe.Report) {
 		if x.Answered {
 			first = Millis(x.FirstByte)
 		}
-		came := wrap(x.Came, max(p.Width-cameColumn, 24))
+		came := wrap(x.Came, max(p.Width-cameColumn, 20))
 		if x.Verdict == probe.NotOffered || x.Verdict == probe.NotTried {
 			for i := range came {
 				came[i] = p.paint(dim, came[i])
@@ -123,23 +124,32 @@ func (p *printer) table(r *probe.Report) {
 }
 
 // rows returns the results that are worth a row. What was not tried because something else does not work is told by that,
-// and where there is no PROXY protocol one row says so.
+// and a group of which nothing is offered has one row.
 func rows(r *probe.Report, all bool) []*probe.Result {
+	if all {
+		return r.Results
+	}
 	var out []*probe.Result
-	for _, x := range r.Results {
-		if all {
-			out = append(out, x)
+	for rest := r.Results; len(rest) > 0; {
+		n := 1
+		for n < len(rest) && rest[n].Group == rest[0].Group {
+			n++
+		}
+		group := slices.DeleteFunc(slices.Clone(rest[:n]), func(x *probe.Result) bool {
+			return x.Verdict == probe.NotTried && x.Outcome == probe.Untried && x.Came != "no time left" && x.Came != "interrupted" && !x.Asked
+		})
+		rest = rest[n:]
+		if slices.ContainsFunc(group, func(x *probe.Result) bool { return x.Verdict != probe.NotOffered }) || len(group) == 0 {
+			out = append(out, group...)
 			continue
 		}
-		switch last := len(out) - 1; {
-		case x.Verdict == probe.NotTried && x.Outcome == probe.Untried && x.Came != "no time left" && x.Came != "interrupted" && !x.Asked:
-		case last >= 0 && x.Group == probe.Proxy && out[last].Group == probe.Proxy && x.Verdict == probe.NotOffered && out[last].Verdict == x.Verdict && out[last].Came == x.Came:
-			one := *out[last]
-			one.Title = "with a PROXY header, v1 or v2"
-			out[last] = &one
-		default:
-			out = append(out, x)
+		// What has been said is more telling than that nothing was.
+		one := *group[max(0, slices.IndexFunc(group, func(x *probe.Result) bool { return x.Answered }))]
+		one.Came = "not offered: " + one.Came
+		if len(group) > 1 {
+			one.Title = map[probe.Group]string{probe.Clear: "HTTP/1.1, HTTP/2, gRPC", probe.Proxy: "with a PROXY header"}[one.Group]
 		}
+		out = append(out, &one)
 	}
 	return out
 }
@@ -229,7 +239,7 @@ func (p *printer) summary(r *probe.Report, findings []diagnose.Finding) {
 		p.line("%s", p.paint(green, "All that this port offers works."))
 	}
 	if !p.Verbose && diagnose.Failed(r, findings) {
-		p.line("%s", p.paint(dim, "The frames, with the place where it goes wrong: -v"))
+		p.line("%s", p.paint(dim, "-v shows the frames, and where it goes wrong."))
 	}
 }
 
