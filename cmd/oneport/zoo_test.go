@@ -189,6 +189,31 @@ var animals = []animal{
 		ways: map[string]string{"handshake": "refused"},
 	},
 	{
+		name: "old-tls", start: zoo.OldTLS, files: trusted,
+		exit: 1, findings: []string{"old-tls-only", "tls-only"},
+		ways: map[string]string{"handshake": "fails", "versions": "fails", "tls-http1": "refused"},
+	},
+	{
+		name: "tls-from-1.0", start: zoo.TLSFrom10, files: trusted,
+		exit: 0, findings: []string{"old-tls", "tls-only"},
+		ways: map[string]string{"versions": "works, but"},
+	},
+	{
+		name: "host-wanted", start: plain(zoo.HostWanted),
+		exit: 0, findings: []string{"http-1.0", "http1-only"},
+		ways: map[string]string{"http1": "works", "http1.0": "refused", "proxy-v1": "not offered"},
+	},
+	{
+		name: "not-serving", start: plain(zoo.NotServing),
+		exit: 0, findings: []string{"grpc-status"},
+		ways: map[string]string{"grpc": "works, but"},
+	},
+	{
+		name: "no-health-service", start: plain(zoo.NoHealth),
+		exit: 0,
+		ways: map[string]string{"grpc": "works"},
+	},
+	{
 		name: "proxy-required", start: plain(zoo.ProxyRequired), args: short,
 		exit: 1, findings: []string{"proxy-required"},
 		ways: map[string]string{"proxy-v1": "works", "proxy-v2": "works"},
@@ -242,6 +267,11 @@ var animals = []animal{
 		name: "mux-tls", start: zoo.Mux, files: trusted,
 		exit: 1, findings: []string{"mixed"},
 		ways: map[string]string{"h2-strict": "works", "grpc": "works", "tls-h2": "works", "tls-grpc": "works", "tls-h2-no-alpn": "works"},
+	},
+	{
+		name: "server-clear", start: func(t testing.TB, _ *zoo.PKI) string { return zoo.Server(t, nil) },
+		exit: 0,
+		ways: map[string]string{"h2-strict": "works", "idle": "works", "grpc": "works", "mixed": "works", "handshake": "not offered"},
 	},
 	{
 		name: "server", start: zoo.Server, files: trusted,

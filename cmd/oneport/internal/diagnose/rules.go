@@ -86,6 +86,15 @@ func (v *view) problem(kinds ...probe.ProblemKind) ([]string, string) {
 	return nil, ""
 }
 
+// Pages returns the pages and sections that findings refer to.
+func Pages() []string {
+	var out []string
+	for _, r := range rules {
+		out = append(out, r.page)
+	}
+	return out
+}
+
 func certSeverity(v *view) Severity {
 	if v.Insecure {
 		return Remark
@@ -95,11 +104,11 @@ func certSeverity(v *view) Severity {
 
 var rules = []rule{
 	{
-		code: "proxy-required", severity: Fault, page: troubleshooting + "the-server-wants-a-proxy-header",
+		code: "proxy-required", severity: Fault, page: troubleshooting + "empty-replies-from-a-port-for-a-balancer",
 		title: "Clients are turned away: the server wants a PROXY header first.",
 		cause: "Without a PROXY header nothing is answered, with one ({detail}) it is. The port is meant for a load balancer that sends it, and this connection came without.",
 		says: []Saying{
-			{"curl", "(52) Empty reply from server; (56) Recv failure: Connection reset by peer"},
+			{"curl", "(52) Empty reply from server; by HTTP/2 (18); over TLS (35) Recv failure: Connection reset by peer"},
 			{"grpc-go", `connection error: desc = "error reading server preface: EOF"`},
 		},
 		cure: []string{
@@ -124,7 +133,7 @@ var rules = []rule{
 		},
 	},
 	{
-		code: "proxy-forgotten", severity: Fault, page: troubleshooting + "the-server-does-not-expect-the-proxy-header",
+		code: "proxy-forgotten", severity: Fault, page: troubleshooting + "400-bad-request-behind-a-balancer",
 		title: "Everything behind the balancer fails: the server does not expect the PROXY header.",
 		cause: "With a PROXY header nothing works, without one the port answers. The server takes the header for the start of a request.",
 		says: []Saying{
@@ -144,7 +153,7 @@ var rules = []rule{
 		},
 	},
 	{
-		code: "silent", severity: Fault, page: troubleshooting + "the-port-accepts-and-says-nothing",
+		code: "silent", severity: Fault, page: troubleshooting + "operation-timed-out-with-0-bytes-received",
 		title: "Every client hangs: the port accepts connections and says nothing.",
 		cause: "Neither HTTP/1, HTTP/2, TLS nor a PROXY header gets a single byte. The kernel accepts connections by itself: the program is stuck or does not accept, a balancer has no server behind it, or the port is for another protocol.",
 		says: []Saying{
@@ -159,12 +168,12 @@ var rules = []rule{
 		match: func(v *view) ([]string, string) { return v.everything(probe.Silent), "" },
 	},
 	{
-		code: "resets", severity: Fault, page: troubleshooting + "the-port-resets-every-connection",
+		code: "resets", severity: Fault, page: troubleshooting + "connection-reset-by-peer",
 		title: "Every connection is reset.",
 		cause: "The connection is made, and then torn down with RST before any answer: by a balancer without a server behind it, a firewall, a full accept queue, a mesh that wants mutual TLS, or a program that closes connections which it has not read.",
 		says: []Saying{
-			{"curl", "(56) Recv failure: Connection reset by peer; over TLS (35)"},
-			{"grpc-go", `connection error: desc = "error reading server preface: … connection reset by peer"`},
+			{"curl", "(56) Recv failure: Connection reset by peer; by HTTP/2 (55); over TLS (35)"},
+			{"grpc-go", `connection error: desc = "error reading server preface: connection reset by peer"`},
 			{"browsers", "ERR_CONNECTION_RESET"},
 		},
 		cure: []string{
@@ -180,11 +189,11 @@ var rules = []rule{
 		},
 	},
 	{
-		code: "closes", severity: Fault, page: troubleshooting + "the-port-closes-every-connection",
+		code: "closes", severity: Fault, page: troubleshooting + "error-reading-server-preface-eof",
 		title: "Every connection is closed without an answer.",
 		cause: "The connection is made and then closed in an orderly way, before any byte. Whoever accepts has nobody to hand it to, does not like the address it comes from, or wants something else first.",
 		says: []Saying{
-			{"curl", "(52) Empty reply from server"},
+			{"curl", "(52) Empty reply from server; by HTTP/2 (18); over TLS (35) SSL_ERROR_SYSCALL"},
 			{"grpc-go", `connection error: desc = "error reading server preface: EOF"`},
 			{"browsers", "ERR_EMPTY_RESPONSE"},
 		},
@@ -194,7 +203,7 @@ var rules = []rule{
 		},
 	},
 	{
-		code: "not-http", severity: Fault, page: troubleshooting + "something-else-is-on-the-port",
+		code: "not-http", severity: Fault, page: troubleshooting + "received-http09-when-not-allowed",
 		title: "This is not a port for HTTP: {detail} came.",
 		cause: "To all that the probe has sent, the answer is {detail}.",
 		says: []Saying{
@@ -214,7 +223,7 @@ var rules = []rule{
 		},
 	},
 	{
-		code: "too-much", severity: Fault, page: troubleshooting + "the-server-sends-without-end",
+		code: "too-much", severity: Fault, page: troubleshooting + "transfer-closed-with-outstanding-read-data-remaining",
 		title: "The server sends without end: {detail}.",
 		cause: "It goes beyond what a client accepts, so the probe has given up reading. Clients have bounds of their own and end the connection, or fill their memory.",
 		says: []Saying{
@@ -279,11 +288,11 @@ var rules = []rule{
 		},
 	},
 	{
-		code: "bad-fields", severity: Fault, page: troubleshooting + "the-server-writes-frames-that-are-not-allowed",
+		code: "bad-fields", severity: Fault, page: troubleshooting + "invalid-pseudo-header",
 		title: "Clients drop the response: {detail}.",
 		cause: "The server, or a proxy, writes header fields that HTTP/2 does not allow. Clients must treat the response as malformed and reset the stream.",
 		says: []Saying{
-			{"grpc-go", "INTERNAL: stream terminated by RST_STREAM with error code: PROTOCOL_ERROR; malformed header: missing HTTP status"},
+			{"grpc-go", `INTERNAL: invalid pseudo-header ":status:"; malformed header: missing HTTP status`},
 			{"grpc-java", "INTERNAL: http2 exception; Mixture of request and response pseudo-headers; Invalid HTTP/2 pseudo-header"},
 			{"curl", "(92) HTTP/2 stream 1 was not closed cleanly: PROTOCOL_ERROR (err 1)"},
 			{"nghttp", "[INVALID; error=Invalid HTTP header field was received]"},
@@ -294,19 +303,19 @@ var rules = []rule{
 		},
 	},
 	{
-		code: "wrong-stream", severity: Fault, page: troubleshooting + "the-server-writes-frames-that-are-not-allowed",
+		code: "wrong-stream", severity: Fault, page: troubleshooting + "invalid-pseudo-header",
 		title: "Clients wait for ever, or end the connection: {detail}.",
 		cause: "A response comes on the stream of its request (RFC 9113, Section 5.1). The server numbers streams by itself.",
 		says: []Saying{
-			{"grpc-go", "DEADLINE_EXCEEDED: the frames are ignored"},
+			{"grpc-go", "DEADLINE_EXCEEDED: context deadline exceeded (it ignores such frames)"},
 			{"grpc-java", "UNAVAILABLE: http2 exception; Stream 2 does not exist"},
-			{"curl", "(16) Error in the HTTP2 framing layer; (92)"},
+			{"curl", "(52) Empty reply from server; (16) Error in the HTTP2 framing layer"},
 		},
 		cure:  []string{"Answer on the stream that the HEADERS of the request came on."},
 		match: func(v *view) ([]string, string) { return v.violated(wire.FaultWrongStream) },
 	},
 	{
-		code: "broken-frames", severity: Fault, page: troubleshooting + "the-server-writes-frames-that-are-not-allowed",
+		code: "broken-frames", severity: Fault, page: troubleshooting + "invalid-pseudo-header",
 		title: "Clients end the connection: {detail}.",
 		cause: "What the server writes is against the rules of HTTP/2, which makes it a connection error.",
 		says: []Saying{
@@ -324,7 +333,7 @@ var rules = []rule{
 		},
 	},
 	{
-		code: "settings-not-acked", severity: Warning, page: troubleshooting + "settings-are-not-acknowledged",
+		code: "settings-not-acked", severity: Warning, page: troubleshooting + "settings_timeout",
 		title: "Some clients end the connection after a while: their SETTINGS are not acknowledged.",
 		cause: "The server answers requests, and never acknowledges the client's SETTINGS, which it must do at once (RFC 9113, Section 6.5.3).",
 		says: []Saying{
@@ -337,14 +346,14 @@ var rules = []rule{
 		},
 	},
 	{
-		code: "alpn-lie", severity: Fault, page: troubleshooting + "alpn-chooses-h2-and-nobody-speaks-it",
+		code: "alpn-lie", severity: Fault, page: troubleshooting + "the-frame-header-looked-like-an-http11-header",
 		title: "HTTP/2 over TLS fails: ALPN chooses h2, and then the server does not speak HTTP/2.",
 		cause: "Whoever ends TLS offers h2, and hands the connection to a server that speaks HTTP/1 only. It answers in HTTP/1, or closes the connection. A tls.Listener with h2 in its NextProtos in front of http.Server.Serve does so, or a balancer with a backend for HTTP/1.",
 		says: []Saying{
 			{"grpc-go", "error reading server preface: http2: failed reading the frame payload: http2: frame too large, note that the frame header looked like an HTTP/1.1 header"},
 			{"net/http", "the same, without the first words"},
 			{"grpc-java", "First received frame was not SETTINGS. Hex dump for first 5 bytes: 485454502f"},
-			{"curl", "(16) Error in the HTTP2 framing layer; (52) Empty reply from server"},
+			{"curl", "(55) Send failure: Broken pipe; (16) Error in the HTTP2 framing layer; (52) Empty reply from server"},
 			{"browsers", "ERR_HTTP2_PROTOCOL_ERROR"},
 		},
 		cure: []string{
@@ -360,7 +369,7 @@ var rules = []rule{
 		},
 	},
 	{
-		code: "no-alpn", severity: Fault, page: troubleshooting + "tls-without-alpn",
+		code: "no-alpn", severity: Fault, page: troubleshooting + "missing-selected-alpn-property",
 		title: "gRPC over TLS is refused by new clients: the server does not choose h2 by ALPN.",
 		cause: "HTTP/2 works inside TLS, but the handshake does not say so. grpc-go from 1.67 on and browsers insist on h2 being chosen; browsers fall back to HTTP/1.1, gRPC clients give up.",
 		says: []Saying{
@@ -380,13 +389,13 @@ var rules = []rule{
 		},
 	},
 	{
-		code: "client-cert", severity: Fault, page: troubleshooting + "the-server-wants-a-client-certificate",
+		code: "client-cert", severity: Fault, page: troubleshooting + "remote-error-tls-certificate-required",
 		title: "Clients without an accepted certificate are refused: {detail}.",
 		cause: "The server does mutual TLS, and has not accepted what this client has shown.",
 		says: []Saying{
 			{"Go", "remote error: tls: certificate required; remote error: tls: bad certificate"},
 			{"grpc-go", `connection error: desc = "error reading server preface: remote error: tls: certificate required"`},
-			{"curl", "(56) … tlsv13 alert certificate required; (35) … alert bad certificate, unknown ca"},
+			{"curl", "(56) … tlsv13 alert certificate required; (55); (35) … alert bad certificate, unknown ca"},
 			{"browsers", "ERR_BAD_SSL_CLIENT_AUTH_CERT"},
 		},
 		cure: []string{
@@ -402,7 +411,7 @@ var rules = []rule{
 		},
 	},
 	{
-		code: "certificate-expired", page: troubleshooting + "the-certificate-is-expired",
+		code: "certificate-expired", page: troubleshooting + "certificate-has-expired-or-is-not-yet-valid",
 		title: "Clients refuse the certificate: {detail}.",
 		cause: "It is the server's clock against the certificate's dates, as the probe sees them here.",
 		says: []Saying{
@@ -416,7 +425,7 @@ var rules = []rule{
 		severe: certSeverity,
 	},
 	{
-		code: "certificate-name", page: troubleshooting + "the-certificate-is-for-another-name",
+		code: "certificate-name", page: troubleshooting + "certificate-is-valid-for-another-name",
 		title: "Clients refuse the certificate: it is {detail}.",
 		cause: "Clients compare the name that they connect to with those in the certificate (RFC 9525, Section 6).",
 		says: []Saying{
@@ -433,7 +442,7 @@ var rules = []rule{
 		severe: certSeverity,
 	},
 	{
-		code: "certificate-authority", page: troubleshooting + "the-certificate-is-of-an-unknown-authority",
+		code: "certificate-authority", page: troubleshooting + "certificate-signed-by-unknown-authority",
 		title: "Clients that do not know the authority refuse the certificate: it is {detail}.",
 		cause: "No authority that is trusted on this machine has signed it, or the server leaves out an intermediate certificate.",
 		says: []Saying{
@@ -459,11 +468,44 @@ var rules = []rule{
 		},
 	},
 	{
+		code: "old-tls-only", severity: Fault, page: troubleshooting + "server-selected-unsupported-protocol-version",
+		title: "New clients cannot connect: there is nothing newer than TLS 1.1.",
+		cause: "TLS 1.0 and 1.1 are deprecated (RFC 8996), and clients do not speak them any more.",
+		says: []Saying{
+			{"Go, grpc-go", "remote error: tls: protocol version not supported; tls: server selected unsupported protocol version 302"},
+			{"curl", "(35) … unsupported protocol; alert protocol version"},
+			{"browsers", "ERR_SSL_VERSION_OR_CIPHER_MISMATCH"},
+		},
+		cure: []string{"Leave tls.Config.MinVersion and MaxVersion alone, or set what the server has for them to TLS 1.2 and 1.3."},
+		match: func(v *view) ([]string, string) {
+			hs := v.Get("handshake")
+			if hs.TLS == nil || hs.TLS.Version != "TLS 1.0" && hs.TLS.Version != "TLS 1.1" {
+				return nil, ""
+			}
+			return v.open(func(r *probe.Result) bool {
+				return r.ID == "handshake" || r.ID == "versions" || r.TLS != nil && r.TLS.Alert == "protocol version not supported"
+			}), ""
+		},
+	},
+	{
+		code: "old-tls", severity: Warning, page: troubleshooting + "server-selected-unsupported-protocol-version",
+		title: "Old versions of TLS are served: {detail}.",
+		cause: "TLS 1.0 and 1.1 are deprecated (RFC 8996). Nobody needs them, and auditors ask.",
+		cure:  []string{"tls.Config.MinVersion = tls.VersionTLS12, which is the default in Go."},
+		match: func(v *view) ([]string, string) {
+			r := v.Get("versions")
+			if r.Verdict != probe.WorksBut {
+				return nil, ""
+			}
+			return []string{"versions"}, r.Came
+		},
+	},
+	{
 		code: "tls-alert", severity: Fault, page: troubleshooting + "remote-error-tls-handshake-failure",
 		title: "TLS is refused: alert {detail}.",
 		cause: "The server speaks TLS and finds nothing that it can agree on with the client: a version, a cipher suite, a server name, an application protocol.",
 		says: []Saying{
-			{"Go, grpc-go", "remote error: tls: handshake failure; … no application protocol; … unrecognized name; … protocol version not supported"},
+			{"Go, grpc-go", "remote error: tls: handshake failure; … no application protocol; … unrecognized name; … internal error"},
 			{"curl", "(35) … alert handshake failure; tlsv1 unrecognized name"},
 			{"browsers", "ERR_SSL_VERSION_OR_CIPHER_MISMATCH; ERR_SSL_UNRECOGNIZED_NAME_ALERT"},
 		},
@@ -480,26 +522,6 @@ var rules = []rule{
 		},
 	},
 	{
-		code: "old-tls", severity: Warning, page: troubleshooting + "old-versions-of-tls",
-		title: "Old versions of TLS are served: {detail}.",
-		cause: "TLS 1.0 and 1.1 are deprecated (RFC 8996), and new clients do not speak them.",
-		says:  []Saying{{"Go, where there is nothing newer", "tls: server selected unsupported protocol version 302"}, {"browsers", "ERR_SSL_VERSION_OR_CIPHER_MISMATCH"}},
-		cure:  []string{"tls.Config.MinVersion = tls.VersionTLS12, which is the default in Go."},
-		match: func(v *view) ([]string, string) {
-			r := v.Get("versions")
-			if r.TLS == nil || r.TLS.Versions["TLS 1.0"] != "yes" && r.TLS.Versions["TLS 1.1"] != "yes" {
-				return nil, ""
-			}
-			return []string{"versions"}, r.Came
-		},
-		severe: func(v *view) Severity {
-			if troubled(v.Get("versions")) {
-				return Fault
-			}
-			return Warning
-		},
-	},
-	{
 		code: "closed-after-settings", severity: Fault, page: troubleshooting + "error-reading-from-server-eof",
 		title: "The server ends HTTP/2 connections before it answers.",
 		cause: "It sends SETTINGS and then closes the connection without GOAWAY. gRPC channels become READY by the SETTINGS, fail, and connect again in a tight loop.",
@@ -509,7 +531,7 @@ var rules = []rule{
 			{"grpcio", "UNAVAILABLE: Socket closed"},
 			{"grpc-js", "UNAVAILABLE: Connection dropped"},
 			{"grpcurl", "Error invoking method: EOF"},
-			{"curl", "(92) HTTP/2 stream 1 was not closed cleanly before end of the underlying stream; (52); (18) if it comes later"},
+			{"curl", "(18) HTTP/2 stream 1 was not closed cleanly before end of the underlying stream; (92); (52)"},
 		},
 		cure: []string{
 			"Look at the log of the server, or the proxy: a crash, a limit, a health check that fails.",
@@ -529,7 +551,7 @@ var rules = []rule{
 			{"grpc-go", `connection error: desc = "error reading server preface: EOF"`},
 			{"grpc-java", "UNAVAILABLE: Network closed for unknown reason"},
 			{"grpcurl", "Failed to dial target host: EOF; context deadline exceeded"},
-			{"curl", "(52) Empty reply from server; (56) Recv failure: Connection reset by peer"},
+			{"curl", "(18) HTTP/2 stream 1 was not closed cleanly before end of the underlying stream; (52)"},
 		},
 		cure: []string{
 			"Is it TLS on one side only? A server for TLS closes connections in the clear.",
@@ -563,7 +585,7 @@ var rules = []rule{
 		},
 	},
 	{
-		code: "grpc-answered-by-http", severity: Fault, page: troubleshooting + "unexpected-http-status-code",
+		code: "grpc-answered-by-http", severity: Fault, page: troubleshooting + "unexpected-http-status-code-received-from-server",
 		title: "gRPC calls are answered by an HTTP server: {detail}.",
 		cause: "The call reaches a server, or a proxy, that does not know gRPC: no route for content-type application/grpc, no route for the path, or a proxy that speaks HTTP/1 to the gRPC server.",
 		says: []Saying{
@@ -587,7 +609,7 @@ var rules = []rule{
 		},
 	},
 	{
-		code: "no-grpc", severity: Fault, page: troubleshooting + "the-server-speaks-http1-only",
+		code: "no-grpc", severity: Fault, page: troubleshooting + "the-frame-header-looked-like-an-http11-header",
 		title: "gRPC does not work here: the port speaks HTTP/1 only.",
 		cause: "The answer to HTTP/2 is {detail}. The server, or a proxy in front of it, does not speak HTTP/2 in the clear.",
 		says:  http1Says,
@@ -601,7 +623,7 @@ var rules = []rule{
 		},
 	},
 	{
-		code: "stream-reset", severity: Fault, page: troubleshooting + "rst_stream",
+		code: "stream-reset", severity: Fault, page: troubleshooting + "rst_stream-with-internal_error",
 		title: "Requests are reset: {detail}.",
 		cause: "The server ends the stream with RST_STREAM instead of an answer. INTERNAL_ERROR: it has failed, often a handler that panics or a proxy whose backend broke off. REFUSED_STREAM: it is too busy, try again. HTTP_1_1_REQUIRED: what it says. ENHANCE_YOUR_CALM: too many requests.",
 		says: []Saying{
@@ -620,7 +642,7 @@ var rules = []rule{
 		},
 	},
 	{
-		code: "goaway", severity: Fault, page: troubleshooting + "goaway",
+		code: "goaway", severity: Fault, page: troubleshooting + "goaway-and-the-connection-is-draining",
 		title: "HTTP/2 connections are ended: {detail}.",
 		cause: "The server sends GOAWAY before it answers. Its code, and the text beside it if there is one, say why.",
 		says: []Saying{
@@ -639,7 +661,7 @@ var rules = []rule{
 		},
 	},
 	{
-		code: "clear-to-tls", severity: Fault, page: troubleshooting + "http-to-a-port-for-tls",
+		code: "clear-to-tls", severity: Fault, page: troubleshooting + "client-sent-an-http-request-to-an-https-server",
 		title: "http fails: the port takes TLS only.",
 		cause: "The server speaks TLS, and nothing in the clear.",
 		says:  clearToTLSSays,
@@ -652,7 +674,7 @@ var rules = []rule{
 		},
 	},
 	{
-		code: "tls-to-clear", severity: Fault, page: troubleshooting + "tls-to-a-port-in-the-clear",
+		code: "tls-to-clear", severity: Fault, page: troubleshooting + "first-record-does-not-look-like-a-tls-handshake",
 		title: "https fails: the port does not speak TLS.",
 		cause: "The answer to a ClientHello is no TLS: {detail}.",
 		says:  tlsToClearSays,
@@ -666,7 +688,7 @@ var rules = []rule{
 		},
 	},
 	{
-		code: "http-1.0", severity: Warning, page: troubleshooting + "health-checks-of-balancers-fail",
+		code: "http-1.0", severity: Warning, page: troubleshooting + "layer7-wrong-status",
 		title: "Simple health checks fail: HTTP/1.0 gets {detail}.",
 		cause: "A request in HTTP/1.0 without Host, as the health checks of balancers send by default, is not answered like one in HTTP/1.1.",
 		says:  []Saying{{"HAProxy", "Layer7 wrong status, code: 400"}, {"clients of the balancer", "503 Service Unavailable: no server is healthy"}},
@@ -697,7 +719,7 @@ var rules = []rule{
 		},
 	},
 	{
-		code: "broken-http1", severity: Fault, page: troubleshooting + "the-response-is-malformed",
+		code: "broken-http1", severity: Fault, page: troubleshooting + "transfer-closed-with-outstanding-read-data-remaining",
 		title: "Clients drop the response of HTTP/1: {detail}.",
 		cause: "What the server sends begins like a response and breaks the rules of HTTP/1 (RFC 9112).",
 		says: []Saying{
@@ -717,7 +739,7 @@ var rules = []rule{
 		},
 	},
 	{
-		code: "broken-tls", severity: Fault, page: troubleshooting + "the-tls-handshake-breaks",
+		code: "broken-tls", severity: Fault, page: troubleshooting + "remote-error-tls-handshake-failure",
 		title: "The TLS handshake breaks: {detail}.",
 		cause: "The server begins to speak TLS and breaks its rules, or something on the way does.",
 		says: []Saying{
@@ -737,7 +759,7 @@ var rules = []rule{
 		},
 	},
 	{
-		code: "stalled", severity: Fault, page: troubleshooting + "the-answer-never-ends",
+		code: "stalled", severity: Fault, page: troubleshooting + "transfer-closed-with-outstanding-read-data-remaining",
 		title: "Clients wait for the rest of an answer that does not come in time: {detail}.",
 		cause: "The server sends some bytes, and then nothing, or too little at a time.",
 		says: []Saying{
@@ -754,7 +776,7 @@ var rules = []rule{
 		},
 	},
 	{
-		code: "hangs", severity: Fault, page: troubleshooting + "a-client-hangs",
+		code: "hangs", severity: Fault, page: troubleshooting + "context-deadline-exceeded-while-waiting-for-connections-to-become-ready",
 		title: "Clients hang: {detail}.",
 		cause: "On these ways in the server sends nothing at all, while it answers on others.",
 		says:  []Saying{{"curl", "(28) Operation timed out"}, {"grpc-go", "context deadline exceeded while waiting for connections to become ready"}},
@@ -784,7 +806,7 @@ var rules = []rule{
 
 	// What works, but.
 	{
-		code: "gateway-error", severity: Warning, page: troubleshooting + "502-503-and-504",
+		code: "gateway-error", severity: Warning, page: troubleshooting + "unexpected-http-status-code-received-from-server",
 		title: "A proxy answers for a server that it does not reach: {detail}.",
 		cause: "The status is one that proxies send: 502 the server's answer was not understood (does the proxy speak HTTP/1 to a gRPC server?), 503 no healthy server, 504 no answer in time.",
 		says: []Saying{
@@ -803,7 +825,7 @@ var rules = []rule{
 		},
 	},
 	{
-		code: "grpc-status", severity: Warning, page: troubleshooting + "the-health-check-says-no",
+		code: "grpc-status", severity: Warning, page: troubleshooting + "service-unhealthy",
 		title: "The gRPC server answers, and says {detail}.",
 		cause: "That is the server's own answer to the health check. UNAUTHENTICATED and PERMISSION_DENIED come from an interceptor; NOT_SERVING is what the program has set.",
 		says:  []Saying{{"grpc_health_probe", "service unhealthy (responded with \"NOT_SERVING\")"}, {"Kubernetes", "Readiness probe failed"}},
@@ -817,7 +839,7 @@ var rules = []rule{
 		},
 	},
 	{
-		code: "idle", severity: Warning, page: troubleshooting + "keepalive-ends-idle-connections",
+		code: "idle", severity: Warning, page: troubleshooting + "keepalive-ping-failed-to-receive-ack-within-timeout",
 		title: "Keepalive will end idle connections: {detail}.",
 		cause: "gRPC clients connect ahead of their first call, and send PING to see whether the connection lives. Between the preface and the first request nobody answers here.",
 		says: []Saying{
@@ -837,7 +859,7 @@ var rules = []rule{
 
 	// What is good to know.
 	{
-		code: "tls-only", severity: Remark, page: troubleshooting + "http-to-a-port-for-tls",
+		code: "tls-only", severity: Remark, page: troubleshooting + "client-sent-an-http-request-to-an-https-server",
 		title: "This port takes TLS only.",
 		cause: "Clients in the clear are refused, which is as it should be.",
 		says:  clearToTLSSays,
@@ -850,7 +872,7 @@ var rules = []rule{
 		},
 	},
 	{
-		code: "http1-only", severity: Remark, page: troubleshooting + "the-server-speaks-http1-only",
+		code: "http1-only", severity: Remark, page: troubleshooting + "the-frame-header-looked-like-an-http11-header",
 		title: "HTTP/2 in the clear is not offered, and so no gRPC: the server speaks HTTP/1 only.",
 		cause: "That is no fault of a server that is meant to. Clients of HTTP/2 and gRPC get {detail}.",
 		says:  http1Says,
@@ -866,7 +888,7 @@ var rules = []rule{
 		},
 	},
 	{
-		code: "tls-http1-only", severity: Remark, page: troubleshooting + "tls-without-alpn",
+		code: "tls-http1-only", severity: Remark, page: troubleshooting + "missing-selected-alpn-property",
 		title: "HTTP/2 over TLS is not offered, and so no gRPC: ALPN has no h2.",
 		cause: "Clients that can do both speak HTTP/1.1 here. Those that insist on h2, as gRPC's do, are refused.",
 		says: []Saying{
@@ -899,7 +921,7 @@ var http1Says = []Saying{
 	{"grpc-go", "error reading server preface: http2: failed reading the frame payload: http2: frame too large, note that the frame header looked like an HTTP/1.1 header"},
 	{"grpc-java", "UNAVAILABLE: … First received frame was not SETTINGS. Hex dump for first 5 bytes: 485454502f"},
 	{"grpcio", "UNAVAILABLE: … Trying to connect an http1.x server"},
-	{"curl", "(52) Empty reply from server; (16) Error in the HTTP2 framing layer; (1) Received HTTP/0.9 when not allowed"},
+	{"curl", "(52) Empty reply from server; (55) Send failure: Broken pipe; (16) Error in the HTTP2 framing layer"},
 	{"nghttp", "Remote peer returned unexpected data while we expected SETTINGS frame"},
 }
 
@@ -909,15 +931,15 @@ var http1Cure = []string{
 }
 
 var clearToTLSSays = []Saying{
-	{"curl", "(52) Empty reply from server; (56) Recv failure: Connection reset by peer; 400 Client sent an HTTP request to an HTTPS server."},
+	{"curl", "(52) Empty reply from server; by HTTP/2 (18); 400 Client sent an HTTP request to an HTTPS server."},
 	{"grpc-go", `connection error: desc = "error reading server preface: EOF"`},
 	{"grpc-java", "UNAVAILABLE: Network closed for unknown reason"},
 	{"browsers", "ERR_EMPTY_RESPONSE; ERR_CONNECTION_RESET"},
 }
 
 var tlsToClearSays = []Saying{
-	{"Go, grpc-go", "tls: first record does not look like a TLS handshake"},
-	{"curl", "(35) … wrong version number"},
+	{"Go, grpc-go", "tls: first record does not look like a TLS handshake; EOF"},
+	{"curl", "(35) … wrong version number; (35) Recv failure: Connection reset by peer"},
 	{"grpc-java", "UNAVAILABLE: … NotSslRecordException: not an SSL/TLS record"},
 	{"browsers", "ERR_SSL_PROTOCOL_ERROR"},
 }

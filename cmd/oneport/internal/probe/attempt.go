@@ -100,7 +100,10 @@ func (a *attempt) sendHeader(c net.Conn) error {
 	return nil
 }
 
-// handshake connects and does a TLS handshake. The facts are there if it fails, too.
+// anyVersion stands for all versions of TLS, with those that are not to be used any more.
+const anyVersion = 1
+
+// handshake connects and does a TLS handshake, in the version that is given, or in one of those that clients speak. The facts are there if it fails, too.
 func (a *attempt) handshake(alpn []string, version uint16, withCert bool) (*wire.Conn, *TLSFacts, error) {
 	facts := &TLSFacts{Offered: alpn}
 	raw, err := a.dial()
@@ -123,6 +126,9 @@ func (a *attempt) handshake(alpn []string, version uint16, withCert bool) (*wire
 	}
 	if version != 0 {
 		config.MinVersion, config.MaxVersion = version, version
+		if version == anyVersion {
+			config.MinVersion, config.MaxVersion = tls.VersionTLS10, 0
+		}
 		for _, s := range append(tls.CipherSuites(), tls.InsecureCipherSuites()...) {
 			config.CipherSuites = append(config.CipherSuites, s.ID)
 		}

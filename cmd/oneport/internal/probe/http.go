@@ -33,6 +33,10 @@ func (a *attempt) http1(c *wire.Conn) {
 // http10 makes a request as the health checks of balancers do, without Host.
 func (a *attempt) http10(c *wire.Conn) {
 	a.http1Request(c, wire.Request{Method: "GET", Path: a.Path, Proto: "HTTP/1.0"})
+	usual, got := a.result("http1").HTTP, a.r.HTTP
+	if a.r.Verdict == Works && got.Status >= 400 && usual != nil && usual.Status < 400 {
+		a.say(Refused, Declined, "%d %s, where HTTP/1.1 gets %d", got.Status, got.Reason, usual.Status)
+	}
 }
 
 func (a *attempt) http1Request(c *wire.Conn, r wire.Request) {

@@ -120,11 +120,17 @@ func needsBoth(rest, grpc string) func(*prober) string {
 	}
 }
 
+// badVersion is the alert of servers that speak no version which the client does.
+const badVersion = "protocol version not supported"
+
 // certificate does the handshake that others depend on.
 func (a *attempt) certificate() {
 	c, facts, err := a.handshake([]string{"h2", "http/1.1"}, 0, true)
-	if facts.Alert == "no application protocol" {
+	switch facts.Alert {
+	case "no application protocol":
 		c, facts, err = a.handshake(nil, 0, true)
+	case badVersion:
+		c, facts, err = a.handshake([]string{"h2", "http/1.1"}, anyVersion, true)
 	}
 	a.r.TLS = facts
 	if err != nil {
@@ -141,11 +147,15 @@ func (a *attempt) certificate() {
 		text += ", asks for a client certificate"
 	}
 	a.say(Works, OK, "%s", text)
+	if facts.Version == "TLS 1.1" || facts.Version == "TLS 1.0" {
+		a.r.Verdict = Fails
+		a.r.Came += ", and no newer version"
+	}
 	for _, p := range facts.Problems {
 		switch {
 		case a.Insecure, a.Roots == nil && (p.Kind == SelfSigned || p.Kind == Untrusted):
 			if a.r.Verdict == Works {
-				a.r.Verdict = WorksBut
+				a.r.Verdict = WorksBut // for some clients
 			}
 		default:
 			a.r.Verdict = Fails

@@ -75,10 +75,10 @@ func (p *printer) header(r *probe.Report) {
 		text += r.Address + ", "
 	}
 	text += "connected in " + Millis(r.Connect)
-	if r.FromProxy != "" {
-		text += ", each connection with a PROXY header " + r.FromProxy
-	}
 	p.line("%s", text)
+	if r.FromProxy != "" {
+		p.line("Each connection begins with a PROXY header, %s.", r.FromProxy)
+	}
 	if len(r.Others) > 0 {
 		p.line("%s", p.paint(dim, "Other addresses of the name are not probed: "+strings.Join(r.Others, ", ")))
 	}

@@ -34,13 +34,12 @@ func Mux(t testing.TB, p *PKI) string {
 	return l.Addr().String()
 }
 
-// Server is a oneport.Server with grpc-go and net/http, in the clear and over TLS.
+// Server is a oneport.Server with grpc-go and net/http, in the clear, and over TLS if there is a PKI.
 func Server(t testing.TB, p *PKI) string {
 	l := Listen(t)
-	s := &oneport.Server{
-		GRPC:      newGRPC(),
-		Handler:   Hello,
-		TLSConfig: p.Config(p.Server),
+	s := &oneport.Server{GRPC: newGRPC(), Handler: Hello}
+	if p != nil {
+		s.TLSConfig = p.Config(p.Server)
 	}
 	run(t, func() error { return s.Serve(l) }, func() {
 		ctx, cancel := context.WithCancel(context.Background())

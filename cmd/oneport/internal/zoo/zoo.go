@@ -3,10 +3,10 @@
 package zoo
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
-	"errors"
 	"io"
 	"log"
 	"net"
@@ -150,11 +150,59 @@ func MutualTLS(t testing.TB, p *PKI) string {
 	return https(t, config)
 }
 
-// PickyTLS is the same where no client is new enough.
+// PickyTLS is the same with cipher suites for RSA only, and a certificate for ECDSA.
 func PickyTLS(t testing.TB, p *PKI) string {
+	config := p.Config(p.Server, "http/1.1")
+	config.MaxVersion, config.CipherSuites = tls.VersionTLS12, []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}
+	l := Listen(t)
+	serveHTTP(t, tls.NewListener(l, config), false)
+	return l.Addr().String()
+}
+
+// OldTLS is the same with nothing newer than TLS 1.1.
+func OldTLS(t testing.TB, p *PKI) string {
 	config := p.Config(p.Server)
-	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return nil, errors.New("no") }
+	config.MinVersion, config.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
 	return https(t, config)
+}
+
+// TLSFrom10 serves TLS 1.0 to 1.3.
+func TLSFrom10(t testing.TB, p *PKI) string {
+	config := p.Config(p.Server)
+	config.MinVersion = tls.VersionTLS10
+	return https(t, config)
+}
+
+// NotServing is grpc-go with a health service that says no.
+func NotServing(t testing.TB) string {
+	l := Listen(t)
+	s := grpc.NewServer()
+	h := health.NewServer()
+	h.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
+	healthpb.RegisterHealthServer(s, h)
+	run(t, func() error { return s.Serve(l) }, s.Stop)
+	return l.Addr().String()
+}
+
+// NoHealth is grpc-go without any service.
+func NoHealth(t testing.TB) string {
+	l := Listen(t)
+	s := grpc.NewServer()
+	run(t, func() error { return s.Serve(l) }, s.Stop)
+	return l.Addr().String()
+}
+
+// HostWanted is a server of HTTP/1.1 that answers nothing older.
+func HostWanted(t testing.TB) string {
+	return Each(t, func(c net.Conn) {
+		r, err := http.ReadRequest(bufio.NewReader(c))
+		if err != nil || r.Host == "" {
+			io.WriteString(c, "HTTP/1.1 426 Upgrade Required\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+			return
+		}
+		io.WriteString(c, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 6\r\n\r\nhello\n")
+		hangUp(c)
+	})
 }
 
 func https(t testing.TB, config *tls.Config) string {
@@ -220,7 +268,16 @@ func Resets(t testing.TB) string {
 
 // Closes closes every connection when the client has said something, in an orderly way.
 func Closes(t testing.TB) string {
-	return Each(t, func(c net.Conn) { c.Read(make([]byte, 4096)) })
+	return Each(t, func(c net.Conn) {
+		c.Read(make([]byte, 1))
+		hangUp(c)
+	})
+}
+
+// hangUp closes in an orderly way even if there is something left to read, for which the kernel would send RST.
+func hangUp(c net.Conn) {
+	c.(*net.TCPConn).CloseWrite()
+	io.Copy(io.Discard, c)
 }
 
 // SSH greets as servers of SSH do.
@@ -249,6 +306,7 @@ func ClosesAfterSettings(t testing.TB) string {
 		for {
 			f, err := fr.ReadFrame()
 			if _, ok := f.(*http2.HeadersFrame); ok || err != nil {
+				hangUp(c)
 				return
 			}
 		}
