@@ -143,11 +143,6 @@ func TestPrograms(t *testing.T) {
 			ways: map[string]string{"http1": "not offered", "h2-strict": "works", "grpc": "works"},
 		},
 		{
-			name: "nginx-proxy-pass-to-grpc", start: nginx(`listen unix:$SOCKET http2; location / { proxy_pass http://$BACKEND; }`).behind(zoo.GRPC).start,
-			exit: 1, findings: []string{"stream-reset"},
-			ways: map[string]string{"h2": "refused", "grpc": "refused"},
-		},
-		{
 			name: "nginx-proxy-protocol", start: nginx(`listen unix:$SOCKET proxy_protocol; return 200 "hello\n";`).start, args: short,
 			exit: 1, findings: []string{"proxy-required"},
 			ways: map[string]string{"proxy-v1": "works", "proxy-v2": "works"},

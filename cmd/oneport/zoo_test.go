@@ -77,6 +77,16 @@ var animals = []animal{
 		ways: map[string]string{"grpc": "refused"},
 	},
 	{
+		name: "http1-upgrade-wanted", start: plain(zoo.HTTP1), args: []string{"-only", "upgrade"},
+		exit: 1, findings: []string{"not-offered"},
+		ways: map[string]string{"http1": "works", "upgrade": "refused"},
+	},
+	{
+		name: "http1-proxy-wanted", start: plain(zoo.HTTP1), args: []string{"-only", "proxy-v1"},
+		exit: 1, findings: []string{"not-offered"},
+		ways: map[string]string{"proxy-v1": "refused"},
+	},
+	{
 		name: "oneport-without-http2", start: plain(zoo.HTTPOnly),
 		exit: 0, findings: []string{"http1-only"},
 		ways: map[string]string{"http1": "works", "h2": "not offered", "h2-strict": "not offered", "grpc": "not offered"},

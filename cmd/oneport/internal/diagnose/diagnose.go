@@ -122,6 +122,9 @@ func (v *view) judge() {
 	// A mux without a route for TLS may refuse it by an alert.
 	v.tlsSpoken = hs.TLS != nil && (hs.TLS.Version != "" || hs.TLS.Alert != "" && !v.clearWorks)
 	for _, r := range v.Results {
+		if r.Asked && r.Verdict == probe.NotOffered {
+			r.Verdict = probe.Refused
+		}
 		usual := v.Get("http1")
 		if r.Group == probe.Proxy && works(r) && works(usual) && r.HTTP != nil && r.HTTP.Status != usual.HTTP.Status {
 			r.Verdict = probe.NotOffered // the header was taken for a request

@@ -711,7 +711,7 @@ var rules = []rule{
 		},
 		cure: []string{"The settings in HTTP2-Settings and those in the SETTINGS frame are each to be applied once. Or do not upgrade: a server need not."},
 		match: func(v *view) ([]string, string) {
-			ids := v.open(func(r *probe.Result) bool { return strings.HasPrefix(r.ID, "upgrade") })
+			ids := v.open(func(r *probe.Result) bool { return strings.HasPrefix(r.ID, "upgrade") && r.HTTP2 != nil })
 			if len(ids) == 0 {
 				return nil, ""
 			}
@@ -787,6 +787,20 @@ var rules = []rule{
 				return nil, ""
 			}
 			return ids, v.Get(ids[0]).Title
+		},
+	},
+	{
+		code: "not-offered", severity: Fault, page: "docs/http2-connection-setup.md",
+		title: "What was asked for is not offered: {detail}.",
+		cause: "The port need not offer it. It was named, so it is a fault here.",
+		cure:  []string{"Leave out -only to see what the port does offer."},
+		match: func(v *view) ([]string, string) {
+			ids := v.open(func(r *probe.Result) bool { return r.Asked })
+			if len(ids) == 0 {
+				return nil, ""
+			}
+			r := v.Get(ids[0])
+			return ids, r.Title + ": " + r.Came
 		},
 	},
 	{

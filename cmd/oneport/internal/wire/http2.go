@@ -517,6 +517,8 @@ func (s *Session) message(st *Stream) {
 	default:
 		if status == "" {
 			s.violate(FaultNoStatus, "the response has no :status (RFC 9113, Section 8.3.2)")
+		} else if len(status) != 3 || status < "200" || status > "599" {
+			s.violate(FaultNoStatus, fmt.Sprintf("the response has a :status of %q (RFC 9110, Section 15)", status))
 		}
 		st.Fields = s.fields
 	}
