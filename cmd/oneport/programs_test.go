@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"net"
 	"os"
@@ -183,4 +184,43 @@ func TestPrograms(t *testing.T) {
 			checkAnimal(t, a, pki)
 		})
 	}
+}
+
+// TestQuickstart probes the example that users try first, as they do.
+func TestQuickstart(t *testing.T) {
+	t.Parallel()
+	program := filepath.Join(t.TempDir(), "quickstart")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "../../examples/quickstart")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %v\n%s", build, err, out)
+	}
+	checkAnimal(t, animal{
+		start: func(t testing.TB, _ *zoo.PKI) string {
+			cmd := exec.Command(program, "-addr", "127.0.0.1:0")
+			stdout, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				cmd.Process.Kill()
+				cmd.Wait()
+			})
+			line, err := bufio.NewReader(stdout).ReadString('\n')
+			_, addr, ok := strings.Cut(line, "http://")
+			addr, _, _ = strings.Cut(addr, "/")
+			if err != nil || !ok {
+				t.Fatalf("it says %q, %v", line, err)
+			}
+			return addr
+		},
+		exit: 0, findings: []string{"certificate-authority"},
+		ways: map[string]string{
+			"http1": "works", "http1.0": "works", "h2": "works", "h2-strict": "works", "idle": "works", "grpc": "works", "mixed": "works",
+			"upgrade": "works", "upgrade-options": "works", "handshake": "works, but", "tls-http1": "works", "tls-h2": "works",
+			"tls-h2-no-alpn": "works", "tls-grpc": "works", "tls-mixed": "works",
+		},
+	}, nil)
 }

@@ -198,9 +198,9 @@ func (p *prober) try(ctx context.Context, w way) {
 	case <-ctx.Done():
 	}
 	if ctx.Err() != nil {
-		r.Came = "no time left"
-		if errors.Is(ctx.Err(), context.Canceled) {
-			r.Came = "interrupted"
+		r.Came = "interrupted"
+		if !errors.Is(ctx.Err(), context.Canceled) {
+			r.Outcome, r.Came = Stopped, "no time left"
 		}
 		return
 	}
@@ -223,7 +223,12 @@ func (p *prober) try(ctx context.Context, w way) {
 	r.Log = a.log.Events()
 	r.Came = wire.Printable(r.Came)
 	if errors.Is(ctx.Err(), context.Canceled) && r.Verdict != Works {
-		r.Verdict, r.Outcome, r.Came = NotTried, Stopped, "interrupted"
+		what := "nothing"
+		if r.Answered {
+			what = "no complete answer"
+		}
+		r.Verdict, r.Outcome = NotTried, Stopped
+		r.Came = fmt.Sprintf("interrupted, %s in %.1f s", what, r.Took.Seconds())
 	}
 }
 

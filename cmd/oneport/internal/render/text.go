@@ -136,7 +136,7 @@ func rows(r *probe.Report, all bool) []*probe.Result {
 			n++
 		}
 		group := slices.DeleteFunc(slices.Clone(rest[:n]), func(x *probe.Result) bool {
-			return x.Verdict == probe.NotTried && x.Outcome == probe.Untried && x.Came != "no time left" && x.Came != "interrupted" && !x.Asked
+			return x.Verdict == probe.NotTried && x.Outcome == probe.Untried && !x.Asked
 		})
 		rest = rest[n:]
 		if slices.ContainsFunc(group, func(x *probe.Result) bool { return x.Verdict != probe.NotOffered }) || len(group) == 0 {
