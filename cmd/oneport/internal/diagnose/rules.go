@@ -105,15 +105,15 @@ func certSeverity(v *view) Severity {
 var rules = []rule{
 	{
 		code: "proxy-required", severity: Fault, page: troubleshooting + "empty-replies-from-a-port-for-a-balancer",
-		title: "Clients are turned away: the server wants a PROXY header first.",
-		cause: "Without a PROXY header nothing is answered, with one ({detail}) it is. The port is meant for a load balancer that sends it, and this connection came without.",
+		title: "Clients are turned away: the server expects a PROXY header first.",
+		cause: "Nothing is answered without a PROXY header; with one ({detail}) it is. The port is meant for a load balancer that sends the header.",
 		says: []Saying{
 			{"curl", "(52) Empty reply from server; by HTTP/2 (18); over TLS (35) Recv failure: Connection reset by peer"},
 			{"grpc-go", `connection error: desc = "error reading server preface: EOF"`},
 		},
 		cure: []string{
 			"Connect through the balancer, or to a port without the PROXY protocol.",
-			"If the balancer is what fails: switch on the PROXY protocol on its side (HAProxy: send-proxy-v2; nginx: proxy_protocol on).",
+			"If clients of the balancer fail: switch on the PROXY protocol there (HAProxy: send-proxy-v2; nginx: proxy_protocol on).",
 			"To look behind the header: oneport probe -from-proxy v2 {target}",
 		},
 		match: func(v *view) ([]string, string) {
@@ -135,7 +135,7 @@ var rules = []rule{
 	{
 		code: "proxy-forgotten", severity: Fault, page: troubleshooting + "400-bad-request-behind-a-balancer",
 		title: "Everything behind the balancer fails: the server does not expect the PROXY header.",
-		cause: "With a PROXY header nothing works, without one the port answers. The server takes the header for the start of a request.",
+		cause: "Nothing works with a PROXY header; without one the port answers. The server takes the header for the start of a request.",
 		says: []Saying{
 			{"clients of the balancer", "400 Bad Request; 502 Bad Gateway; an empty reply"},
 			{"net/http's log", "(nothing), and 400 for each connection"},
@@ -162,22 +162,22 @@ var rules = []rule{
 			{"browsers", "ERR_TIMED_OUT; they load for minutes"},
 		},
 		cure: []string{
-			"Look whether the program runs and accepts (ss -ltn: Recv-Q is the number of connections that it has not accepted).",
-			"Look at the balancer's list of healthy servers, and whether this is the right port.",
+			"Check that the program runs and accepts connections (ss -ltn: Recv-Q is the number that it has not accepted).",
+			"Check the balancer's list of healthy servers, and the port number.",
 		},
 		match: func(v *view) ([]string, string) { return v.everything(probe.Silent), "" },
 	},
 	{
 		code: "resets", severity: Fault, page: troubleshooting + "connection-reset-by-peer",
 		title: "Every connection is reset.",
-		cause: "The connection is made, and then torn down with RST before any answer: by a balancer without a server behind it, a firewall, a full accept queue, a mesh that wants mutual TLS, or a program that closes connections which it has not read.",
+		cause: "The connection is made, and then torn down with RST before any answer: by a balancer without a server behind it, a firewall, a full accept queue, a mesh that requires mutual TLS, or a program that closes connections without reading them.",
 		says: []Saying{
 			{"curl", "(56) Recv failure: Connection reset by peer; by HTTP/2 (55); over TLS (35)"},
 			{"grpc-go", `connection error: desc = "error reading server preface: connection reset by peer"`},
 			{"browsers", "ERR_CONNECTION_RESET"},
 		},
 		cure: []string{
-			"Try from another place, past firewall and balancer, to see who it is that resets.",
+			"Probe from behind the firewall and the balancer, to see which of them resets.",
 			"Look at the limits on connections and addresses of whoever accepts here.",
 		},
 		match: func(v *view) ([]string, string) {
@@ -191,13 +191,13 @@ var rules = []rule{
 	{
 		code: "closes", severity: Fault, page: troubleshooting + "error-reading-server-preface-eof",
 		title: "Every connection is closed without an answer.",
-		cause: "The connection is made and then closed in an orderly way, before any byte. Whoever accepts has nobody to hand it to, does not like the address it comes from, or wants something else first.",
+		cause: "The connection is made and then closed cleanly before any byte. What accepts it has no server to hand it to, rejects the address that it comes from, or expects something else first.",
 		says: []Saying{
 			{"curl", "(52) Empty reply from server; by HTTP/2 (18); over TLS (35) SSL_ERROR_SYSCALL"},
 			{"grpc-go", `connection error: desc = "error reading server preface: EOF"`},
 			{"browsers", "ERR_EMPTY_RESPONSE"},
 		},
-		cure: []string{"Look at the log of the program, or of the balancer: it has decided to close."},
+		cure: []string{"Look at the log of the program, or of the balancer: one of them decided to close."},
 		match: func(v *view) ([]string, string) {
 			return v.everything(probe.Closed), ""
 		},
@@ -205,7 +205,7 @@ var rules = []rule{
 	{
 		code: "not-http", severity: Fault, page: troubleshooting + "received-http09-when-not-allowed",
 		title: "This is not a port for HTTP: {detail} came.",
-		cause: "To all that the probe has sent, the answer is {detail}.",
+		cause: "Whatever the probe sends, the answer is {detail}.",
 		says: []Saying{
 			{"curl", "(1) Received HTTP/0.9 when not allowed"},
 			{"grpc-go", `error reading server preface: http2: frame too large`},
@@ -225,7 +225,7 @@ var rules = []rule{
 	{
 		code: "too-much", severity: Fault, page: troubleshooting + "transfer-closed-with-outstanding-read-data-remaining",
 		title: "The server sends without end: {detail}.",
-		cause: "It goes beyond what a client accepts, so the probe has given up reading. Clients have bounds of their own and end the connection, or fill their memory.",
+		cause: "It is more than a client accepts, so the probe stopped reading. Clients have limits of their own and end the connection, or run out of memory.",
 		says: []Saying{
 			{"net/http", "http2: response header list larger than advertised limit; PROTOCOL_ERROR"},
 			{"grpc-go", "RESOURCE_EXHAUSTED; INTERNAL: stream terminated by RST_STREAM"},
@@ -252,8 +252,8 @@ var rules = []rule{
 			{"grpcurl", "Failed to dial target host: context deadline exceeded"},
 		},
 		cure: []string{
-			"Have whoever accepts send SETTINGS as soon as it has seen the preface. oneport does: oneport.Server, or a Mux with oneport.GRPC().",
-			"cmux's own HTTP2MatchHeaderFieldSendSettings breaks net/http's HTTP/2 beside it; only with gRPC alone on the port it is enough.",
+			"What accepts the connection has to send SETTINGS as soon as the preface has arrived. oneport does: use oneport.Server, or a Mux with oneport.GRPC().",
+			"cmux's own HTTP2MatchHeaderFieldSendSettings breaks HTTP/2 of net/http on the same port; it is enough only where gRPC is alone.",
 		},
 		match: func(v *view) ([]string, string) {
 			hangs := func(r *probe.Result) bool { return r.Verdict == probe.Hangs && r.Outcome == probe.Silent }
@@ -269,8 +269,8 @@ var rules = []rule{
 	},
 	{
 		code: "settings-ack", severity: Fault, page: hangPage + "#cmuxs-workaround",
-		title: "HTTP/2 breaks after the first request: the server gets an acknowledgement of SETTINGS that it has not sent.",
-		cause: "Two SETTINGS frames came, from two parties that do not know of each other. The client has to acknowledge both; the server counts one too many and ends the connection with PROTOCOL_ERROR. Typically cmux with HTTP2MatchHeaderFieldSendSettings in front of net/http.",
+		title: "HTTP/2 breaks after the first request: the server receives an acknowledgement for SETTINGS that it did not send.",
+		cause: "Two SETTINGS frames came, from the server and from something in front of it. The client has to acknowledge both; the server receives one acknowledgement more than it expects, and ends the connection with PROTOCOL_ERROR. Typically this is cmux with HTTP2MatchHeaderFieldSendSettings in front of net/http.",
 		says: []Saying{
 			{"net/http", "http2: server sent GOAWAY and closed the connection; LastStreamID=1, ErrCode=PROTOCOL_ERROR"},
 			{"grpc-go", "UNAVAILABLE: … code: PROTOCOL_ERROR; the connection is draining"},
@@ -278,7 +278,7 @@ var rules = []rule{
 			{"browsers", "ERR_HTTP2_PROTOCOL_ERROR, now and then"},
 		},
 		cure: []string{
-			"Whoever sends SETTINGS in the server's place has to keep their acknowledgement from it. oneport does: replace cmux by oneport, or by its drop-in module without a change of code.",
+			"What sends SETTINGS in the server's place has to filter out their acknowledgement. oneport does: replace cmux with oneport, or, without a change of code, with its drop-in module.",
 		},
 		match: func(v *view) ([]string, string) {
 			return v.open(func(r *probe.Result) bool {
@@ -297,15 +297,15 @@ var rules = []rule{
 			{"curl", "(92) HTTP/2 stream 1 was not closed cleanly: PROTOCOL_ERROR (err 1)"},
 			{"nghttp", "[INVALID; error=Invalid HTTP header field was received]"},
 		},
-		cure: []string{"A response begins with :status, names are in lower case and without colons (RFC 9113, Sections 8.2 and 8.3.2). Better leave frames to net/http or grpc-go; where you cannot, see examples/rawframes."},
+		cure: []string{"A response begins with :status, names are in lower case and without colons (RFC 9113, Sections 8.2 and 8.3.2). Leave frames to net/http or grpc-go where you can; where you cannot, see examples/rawframes."},
 		match: func(v *view) ([]string, string) {
 			return v.violated(wire.FaultFieldName, wire.FaultNoStatus, wire.FaultCompression)
 		},
 	},
 	{
 		code: "wrong-stream", severity: Fault, page: troubleshooting + "invalid-pseudo-header",
-		title: "Clients wait for ever, or end the connection: {detail}.",
-		cause: "A response comes on the stream of its request (RFC 9113, Section 5.1). The server numbers streams by itself.",
+		title: "Clients wait forever, or end the connection: {detail}.",
+		cause: "A response belongs on the stream of its request (RFC 9113, Section 5.1). The server numbers streams itself.",
 		says: []Saying{
 			{"grpc-go", "DEADLINE_EXCEEDED: context deadline exceeded (it ignores such frames)"},
 			{"grpc-java", "UNAVAILABLE: http2 exception; Stream 2 does not exist"},
@@ -317,13 +317,13 @@ var rules = []rule{
 	{
 		code: "broken-frames", severity: Fault, page: troubleshooting + "invalid-pseudo-header",
 		title: "Clients end the connection: {detail}.",
-		cause: "What the server writes is against the rules of HTTP/2, which makes it a connection error.",
+		cause: "What the server writes violates HTTP/2, which makes it a connection error.",
 		says: []Saying{
 			{"grpc-go", "UNAVAILABLE: error reading server preface; connection error: PROTOCOL_ERROR"},
 			{"curl", "(16) Error in the HTTP2 framing layer"},
 			{"nghttp2, Chrome", "SETTINGS: SETTINGS_NO_RFC7540_PRIORITIES cannot be changed (where it is that)"},
 		},
-		cure: []string{"Look with -v at the frame in question. See examples/rawframes for a server that keeps to the rules."},
+		cure: []string{"Look with -v at the frame. See examples/rawframes for a server that follows the rules."},
 		match: func(v *view) ([]string, string) {
 			ids := v.open(outcome(probe.Violated))
 			if len(ids) == 0 {
@@ -335,7 +335,7 @@ var rules = []rule{
 	{
 		code: "settings-not-acked", severity: Warning, page: troubleshooting + "settings_timeout",
 		title: "Some clients end the connection after a while: their SETTINGS are not acknowledged.",
-		cause: "The server answers requests, and never acknowledges the client's SETTINGS, which it must do at once (RFC 9113, Section 6.5.3).",
+		cause: "The server answers requests, but never acknowledges the client's SETTINGS, which it must do as soon as possible (RFC 9113, Section 6.5.3).",
 		says: []Saying{
 			{"grpcio, C++", "UNAVAILABLE: … SETTINGS frame not acknowledged (settings_timeout)"},
 			{"nghttp", "[ERROR] … SETTINGS_TIMEOUT (0x04)"},
@@ -348,7 +348,7 @@ var rules = []rule{
 	{
 		code: "alpn-lie", severity: Fault, page: troubleshooting + "the-frame-header-looked-like-an-http11-header",
 		title: "HTTP/2 over TLS fails: ALPN chooses h2, and then the server does not speak HTTP/2.",
-		cause: "Whoever ends TLS offers h2, and hands the connection to a server that speaks HTTP/1 only. It answers in HTTP/1, or closes the connection. A tls.Listener with h2 in its NextProtos in front of http.Server.Serve does so, or a balancer with a backend for HTTP/1.",
+		cause: "What terminates TLS offers h2, and hands the connection to a server that speaks HTTP/1 only. That server answers in HTTP/1, or closes the connection. A tls.Listener with h2 in its NextProtos in front of http.Server.Serve does so, or a balancer with an HTTP/1 backend.",
 		says: []Saying{
 			{"grpc-go", "error reading server preface: http2: failed reading the frame payload: http2: frame too large, note that the frame header looked like an HTTP/1.1 header"},
 			{"net/http", "the same, without the first words"},
@@ -370,8 +370,8 @@ var rules = []rule{
 	},
 	{
 		code: "no-alpn", severity: Fault, page: troubleshooting + "missing-selected-alpn-property",
-		title: "gRPC over TLS is refused by new clients: the server does not choose h2 by ALPN.",
-		cause: "HTTP/2 works inside TLS, but the handshake does not say so. grpc-go from 1.67 on and browsers insist on h2 being chosen; browsers fall back to HTTP/1.1, gRPC clients give up.",
+		title: "Current gRPC clients refuse this server: it does not choose h2 by ALPN.",
+		cause: "HTTP/2 works inside TLS, but the handshake does not announce it. grpc-go since 1.67 requires h2 to be chosen and gives up otherwise; browsers fall back to HTTP/1.1.",
 		says: []Saying{
 			{"grpc-go", "credentials: cannot check peer: missing selected ALPN property"},
 			{"grpcio", "UNAVAILABLE: … Cannot check peer: missing selected ALPN property."},
@@ -380,7 +380,7 @@ var rules = []rule{
 		},
 		cure: []string{
 			`crypto/tls: NextProtos: []string{"h2"} in the server's config (credentials.NewTLS does it by itself).`,
-			"nginx: listen … ssl http2; HAProxy: alpn h2,http/1.1 on the bind line. oneport: Mux.TLS sets it by the routes.",
+			"nginx: listen … ssl http2; HAProxy: alpn h2,http/1.1 on the bind line. oneport: Mux.TLS derives it from the routes.",
 		},
 		match: func(v *view) ([]string, string) {
 			return v.open(func(r *probe.Result) bool {
@@ -390,8 +390,8 @@ var rules = []rule{
 	},
 	{
 		code: "client-cert", severity: Fault, page: troubleshooting + "remote-error-tls-certificate-required",
-		title: "Clients without an accepted certificate are refused: {detail}.",
-		cause: "The server does mutual TLS, and has not accepted what this client has shown.",
+		title: "Clients without a certificate that the server accepts are refused: {detail}.",
+		cause: "The server requires mutual TLS, and did not accept what this client presented.",
 		says: []Saying{
 			{"Go", "remote error: tls: certificate required; remote error: tls: bad certificate"},
 			{"grpc-go", `connection error: desc = "error reading server preface: remote error: tls: certificate required"`},
@@ -400,7 +400,7 @@ var rules = []rule{
 		},
 		cure: []string{
 			"Give the client a certificate that the server's ClientCAs have signed, with the extended key usage for clients; the probe takes it by -cert and -key.",
-			`"unknown certificate authority": the certificate is of another authority. "bad certificate": expired, or not for clients.`,
+			`Alert unknown certificate authority: another authority signed it. Alert bad certificate: it is missing, expired, or not for clients.`,
 		},
 		match: func(v *view) ([]string, string) {
 			ids := v.open(func(r *probe.Result) bool { return v.certWanted(r) })
@@ -413,14 +413,14 @@ var rules = []rule{
 	{
 		code: "certificate-expired", page: troubleshooting + "certificate-has-expired-or-is-not-yet-valid",
 		title: "Clients refuse the certificate: {detail}.",
-		cause: "It is the server's clock against the certificate's dates, as the probe sees them here.",
+		cause: "By the clock of this machine, the certificate is not valid now.",
 		says: []Saying{
 			{"Go, grpc-go", "tls: failed to verify certificate: x509: certificate has expired or is not yet valid"},
 			{"curl", "(60) SSL certificate problem: certificate has expired"},
 			{"grpc-java", "UNAVAILABLE: … CertificateExpiredException: NotAfter: …"},
 			{"browsers", "NET::ERR_CERT_DATE_INVALID"},
 		},
-		cure:   []string{"Renew it, and have the server load the new one (tls.Config.GetCertificate, or a restart). Check the clock of both sides."},
+		cure:   []string{"Renew it, and make the server load the new one (tls.Config.GetCertificate, or a restart). Check the clocks of both sides."},
 		match:  func(v *view) ([]string, string) { return v.problem(probe.Expired, probe.NotYetValid) },
 		severe: certSeverity,
 	},
@@ -435,8 +435,8 @@ var rules = []rule{
 			{"browsers", "NET::ERR_CERT_COMMON_NAME_INVALID"},
 		},
 		cure: []string{
-			"Connect by a name that is in it; the probe takes the name by -sni.",
-			"Or have it issued for this name. With several certificates: the server picks by server name, and may have picked its default.",
+			"Connect by a name that is in it; for the probe, -sni sets the name.",
+			"Or issue it for this name. A server with several certificates picks by server name, and may have picked its default.",
 		},
 		match:  func(v *view) ([]string, string) { return v.problem(probe.WrongName) },
 		severe: certSeverity,
@@ -453,8 +453,8 @@ var rules = []rule{
 			{"browsers", "NET::ERR_CERT_AUTHORITY_INVALID"},
 		},
 		cure: []string{
-			"If it is your own authority: give it to the clients (RootCAs; curl --cacert), and to the probe with -ca.",
-			"If it is a public one: have the server send the whole chain.",
+			"If it is your own authority: make clients trust it (RootCAs; curl --cacert; for the probe, -ca).",
+			"If it is a public one: make the server send the whole chain.",
 		},
 		match: func(v *view) ([]string, string) { return v.problem(probe.SelfSigned, probe.Untrusted) },
 		severe: func(v *view) Severity {
@@ -469,14 +469,14 @@ var rules = []rule{
 	},
 	{
 		code: "old-tls-only", severity: Fault, page: troubleshooting + "server-selected-unsupported-protocol-version",
-		title: "New clients cannot connect: there is nothing newer than TLS 1.1.",
-		cause: "TLS 1.0 and 1.1 are deprecated (RFC 8996), and clients do not speak them any more.",
+		title: "Current clients cannot connect: the server offers nothing newer than TLS 1.1.",
+		cause: "TLS 1.0 and 1.1 are deprecated (RFC 8996), and clients no longer speak them.",
 		says: []Saying{
 			{"Go, grpc-go", "remote error: tls: protocol version not supported; tls: server selected unsupported protocol version 302"},
 			{"curl", "(35) … unsupported protocol; alert protocol version"},
 			{"browsers", "ERR_SSL_VERSION_OR_CIPHER_MISMATCH"},
 		},
-		cure: []string{"Leave tls.Config.MinVersion and MaxVersion alone, or set what the server has for them to TLS 1.2 and 1.3."},
+		cure: []string{"Allow TLS 1.2 and 1.3; in Go, leave tls.Config.MinVersion and MaxVersion unset."},
 		match: func(v *view) ([]string, string) {
 			hs := v.Get("handshake")
 			if hs.TLS == nil || hs.TLS.Version != "TLS 1.0" && hs.TLS.Version != "TLS 1.1" {
@@ -490,7 +490,7 @@ var rules = []rule{
 	{
 		code: "old-tls", severity: Warning, page: troubleshooting + "server-selected-unsupported-protocol-version",
 		title: "Old versions of TLS are served: {detail}.",
-		cause: "TLS 1.0 and 1.1 are deprecated (RFC 8996). Nobody needs them, and auditors ask.",
+		cause: "TLS 1.0 and 1.1 are deprecated (RFC 8996).",
 		cure:  []string{"tls.Config.MinVersion = tls.VersionTLS12, which is the default in Go."},
 		match: func(v *view) ([]string, string) {
 			r := v.Get("versions")
@@ -503,15 +503,15 @@ var rules = []rule{
 	{
 		code: "tls-alert", severity: Fault, page: troubleshooting + "remote-error-tls-handshake-failure",
 		title: "TLS is refused: alert {detail}.",
-		cause: "The server speaks TLS and finds nothing that it can agree on with the client: a version, a cipher suite, a server name, an application protocol.",
+		cause: "The server speaks TLS, but cannot agree with the client on a version, a cipher suite, a server name or an application protocol.",
 		says: []Saying{
 			{"Go, grpc-go", "remote error: tls: handshake failure; … no application protocol; … unrecognized name; … internal error"},
 			{"curl", "(35) … alert handshake failure; tlsv1 unrecognized name"},
 			{"browsers", "ERR_SSL_VERSION_OR_CIPHER_MISMATCH; ERR_SSL_UNRECOGNIZED_NAME_ALERT"},
 		},
 		cure: []string{
-			"handshake failure: compare versions and cipher suites; a server with an RSA key only and clients with ECDSA suites only, say. It is also what a server says that wants a client certificate in TLS 1.2.",
-			"unrecognized name: the probe takes the right one by -sni. no application protocol: NextProtos, or the mux's routes.",
+			"handshake failure: compare versions and cipher suites (an ECDSA certificate and suites for RSA only, say). In TLS 1.2 a server that requires a client certificate may say so, too.",
+			"unrecognized name: ask for another name; for the probe, by -sni. no application protocol: NextProtos, or the routes of the mux.",
 		},
 		match: func(v *view) ([]string, string) {
 			ids := v.open(outcome(probe.Alert, probe.BadTLS))
@@ -524,7 +524,7 @@ var rules = []rule{
 	{
 		code: "closed-after-settings", severity: Fault, page: troubleshooting + "error-reading-from-server-eof",
 		title: "The server ends HTTP/2 connections before it answers.",
-		cause: "It sends SETTINGS and then closes the connection without GOAWAY. gRPC channels become READY by the SETTINGS, fail, and connect again in a tight loop.",
+		cause: "It sends SETTINGS and then closes the connection without GOAWAY. SETTINGS make gRPC channels READY; they fail, and reconnect in a tight loop.",
 		says: []Saying{
 			{"grpc-go", `UNAVAILABLE: error reading from server: EOF`},
 			{"grpc-java", "UNAVAILABLE: Network closed for unknown reason"},
@@ -534,8 +534,8 @@ var rules = []rule{
 			{"curl", "(18) HTTP/2 stream 1 was not closed cleanly before end of the underlying stream; (92); (52)"},
 		},
 		cure: []string{
-			"Look at the log of the server, or the proxy: a crash, a limit, a health check that fails.",
-			"A proxy that does not know what to do with a connection should close it before it sends SETTINGS, or send GOAWAY with a reason.",
+			"Look at the log of the server, or of the proxy: a crash, a limit, a failing health check.",
+			"A proxy that cannot serve a connection should close it before SETTINGS, or send GOAWAY with a reason.",
 		},
 		match: func(v *view) ([]string, string) {
 			return v.open(func(r *probe.Result) bool {
@@ -546,7 +546,7 @@ var rules = []rule{
 	{
 		code: "preface-eof", severity: Fault, page: troubleshooting + "error-reading-server-preface-eof",
 		title: "gRPC clients are turned away: the server closes the connection without SETTINGS.",
-		cause: "A client that waits for SETTINGS gets none: whoever accepts has nobody for HTTP/2, or for gRPC, or stops while the client waits.",
+		cause: "A client that waits for SETTINGS gets none: what accepts the connection has no server for HTTP/2 or gRPC, or shuts down.",
 		says: []Saying{
 			{"grpc-go", `connection error: desc = "error reading server preface: EOF"`},
 			{"grpc-java", "UNAVAILABLE: Network closed for unknown reason"},
@@ -555,7 +555,7 @@ var rules = []rule{
 		},
 		cure: []string{
 			"Is it TLS on one side only? A server for TLS closes connections in the clear.",
-			"With oneport: the log and Mux.Stats say why; it wants a route for HTTP/2.",
+			"With oneport: the log and Mux.Stats say why; a route for HTTP/2 may be missing.",
 		},
 		match: func(v *view) ([]string, string) {
 			return v.open(func(r *probe.Result) bool {
@@ -566,14 +566,14 @@ var rules = []rule{
 	{
 		code: "mixed", severity: Fault, page: "docs/streams.md",
 		title: "Behind a proxy that shares connections, requests reach the wrong server: {detail}.",
-		cause: "gRPC and REST work by themselves, and not on one HTTP/2 connection: the first request decides for all that follow. HAProxy, Apache, Caddy, Armeria, Vert.x and Reactor Netty send both over one connection; gRPC clients and browsers do not.",
+		cause: "gRPC and REST each work alone, but not on one HTTP/2 connection: its first request decides where all the others go. HAProxy, Apache, Caddy, Armeria, Vert.x and Reactor Netty send both over one connection; gRPC clients and browsers do not.",
 		says: []Saying{
 			{"clients of REST", "415 Unsupported Media Type; 405; invalid gRPC request content-type"},
 			{"grpc-go", "unexpected HTTP status code received from server: 404 (Not Found)"},
 			{"grpc-java", "UNIMPLEMENTED: HTTP status code 404"},
 		},
 		cure: []string{
-			"oneport.Server takes each request to its own server. cmux, and a Mux by itself, decide once for each connection.",
+			"oneport.Server dispatches each request to its own server. cmux, and the routes of a Mux, decide once per connection.",
 			"Or give the proxy two ports.",
 		},
 		match: func(v *view) ([]string, string) {
@@ -587,7 +587,7 @@ var rules = []rule{
 	{
 		code: "grpc-answered-by-http", severity: Fault, page: troubleshooting + "unexpected-http-status-code-received-from-server",
 		title: "gRPC calls are answered by an HTTP server: {detail}.",
-		cause: "The call reaches a server, or a proxy, that does not know gRPC: no route for content-type application/grpc, no route for the path, or a proxy that speaks HTTP/1 to the gRPC server.",
+		cause: "The call reaches a server or proxy that does not speak gRPC: it has no route for content-type application/grpc, no route for the path, or a proxy that speaks HTTP/1 to the gRPC server.",
 		says: []Saying{
 			{"grpc-go", "unexpected HTTP status code received from server: 404 (Not Found); transport: received unexpected content-type \"text/html\""},
 			{"grpc-java", "UNIMPLEMENTED: HTTP status code 404; invalid content-type: text/html"},
@@ -625,7 +625,7 @@ var rules = []rule{
 	{
 		code: "stream-reset", severity: Fault, page: troubleshooting + "rst_stream-with-internal_error",
 		title: "Requests are reset: {detail}.",
-		cause: "The server ends the stream with RST_STREAM instead of an answer. INTERNAL_ERROR: it has failed, often a handler that panics or a proxy whose backend broke off. REFUSED_STREAM: it is too busy, try again. HTTP_1_1_REQUIRED: what it says. ENHANCE_YOUR_CALM: too many requests.",
+		cause: "The server ends the stream with RST_STREAM instead of a response. INTERNAL_ERROR: a handler panicked, or a proxy lost its backend. REFUSED_STREAM: the server is too busy, and a retry is safe. HTTP_1_1_REQUIRED: use HTTP/1.1. ENHANCE_YOUR_CALM: too many requests.",
 		says: []Saying{
 			{"grpc-go", "INTERNAL: stream terminated by RST_STREAM with error code: INTERNAL_ERROR"},
 			{"grpc-java", "INTERNAL: RST_STREAM closed stream. HTTP/2 error code: INTERNAL_ERROR"},
@@ -665,7 +665,7 @@ var rules = []rule{
 		title: "http fails: the port takes TLS only.",
 		cause: "The server speaks TLS, and nothing in the clear.",
 		says:  clearToTLSSays,
-		cure:  []string{"https instead of http, credentials.NewTLS for gRPC; or a redirect: oneport has RedirectHTTP."},
+		cure:  []string{"Use https, or credentials.NewTLS for gRPC. oneport can redirect: RedirectHTTP."},
 		match: func(v *view) ([]string, string) {
 			if !v.tlsSpoken || v.clearWorks || v.Scheme != "http" {
 				return nil, ""
@@ -678,7 +678,7 @@ var rules = []rule{
 		title: "https fails: the port does not speak TLS.",
 		cause: "The answer to a ClientHello is no TLS: {detail}.",
 		says:  tlsToClearSays,
-		cure:  []string{"http instead of https, grpcurl -plaintext, insecure.NewCredentials(); or TLS on the port: oneport.Server.TLSConfig, Mux.TLS."},
+		cure:  []string{"Use http, grpcurl -plaintext or insecure.NewCredentials(); or add TLS to the port: oneport.Server.TLSConfig, Mux.TLS."},
 		match: func(v *view) ([]string, string) {
 			if v.tlsSpoken || !v.clearWorks {
 				return nil, ""
@@ -721,13 +721,13 @@ var rules = []rule{
 	{
 		code: "broken-http1", severity: Fault, page: troubleshooting + "transfer-closed-with-outstanding-read-data-remaining",
 		title: "Clients drop the response of HTTP/1: {detail}.",
-		cause: "What the server sends begins like a response and breaks the rules of HTTP/1 (RFC 9112).",
+		cause: "What the server sends begins like a response and then violates HTTP/1 (RFC 9112).",
 		says: []Saying{
 			{"net/http", `net/http: HTTP/1.x transport connection broken: malformed …`},
 			{"curl", "(8) Invalid status line; (56) Malformed encoding found in chunked-encoding; (18) transfer closed with outstanding read data remaining"},
 			{"proxies", "502 Bad Gateway"},
 		},
-		cure: []string{"Look with -v at what came. Two programs that write to one connection do this, too."},
+		cure: []string{"Look with -v at what came. Two goroutines that write to one connection can cause it."},
 		match: func(v *view) ([]string, string) {
 			ids := v.open(func(r *probe.Result) bool {
 				return strings.Contains(r.ID, "http1") && r.Language == wire.HTTP1 && r.Outcome != probe.Stalled
@@ -741,13 +741,13 @@ var rules = []rule{
 	{
 		code: "broken-tls", severity: Fault, page: troubleshooting + "remote-error-tls-handshake-failure",
 		title: "The TLS handshake breaks: {detail}.",
-		cause: "The server begins to speak TLS and breaks its rules, or something on the way does.",
+		cause: "The server, or something on the way, speaks TLS and violates it.",
 		says: []Saying{
 			{"Go, grpc-go", "tls: unexpected message; local error: tls: …"},
 			{"curl", "(35) error:0A0000F4:SSL routines::unexpected message"},
 			{"browsers", "ERR_SSL_PROTOCOL_ERROR"},
 		},
-		cure: []string{"Look whether a proxy or a filter on the way reads TLS, and what the server logs."},
+		cure: []string{"Check whether a proxy or a filter on the way intercepts TLS, and what the server logs."},
 		match: func(v *view) ([]string, string) {
 			r := v.Get("handshake")
 			if r.Outcome != probe.Broken {
@@ -766,7 +766,7 @@ var rules = []rule{
 			{"curl", "(28) Operation timed out; (18) transfer closed with outstanding read data remaining"},
 			{"grpc-go", "DEADLINE_EXCEEDED: context deadline exceeded"},
 		},
-		cure: []string{"Look at what the server waits for. A longer -timeout shows whether it is only slow."},
+		cure: []string{"Find out what the server waits for. A longer -timeout shows whether it is merely slow."},
 		match: func(v *view) ([]string, string) {
 			ids := v.open(outcome(probe.Stalled))
 			if len(ids) == 0 {
@@ -780,7 +780,7 @@ var rules = []rule{
 		title: "Clients hang: {detail}.",
 		cause: "On these ways in the server sends nothing at all, while it answers on others.",
 		says:  []Saying{{"curl", "(28) Operation timed out"}, {"grpc-go", "context deadline exceeded while waiting for connections to become ready"}},
-		cure:  []string{"Whoever accepts waits for something that this client does not send. Look at its routes, and with -v at what was sent."},
+		cure:  []string{"What accepts the connection waits for something that this client does not send. Look at its routes, and with -v at what was sent."},
 		match: func(v *view) ([]string, string) {
 			ids := v.open(outcome(probe.Silent))
 			if len(ids) == 0 {
@@ -792,8 +792,8 @@ var rules = []rule{
 	{
 		code: "not-offered", severity: Fault, page: "docs/http2-connection-setup.md",
 		title: "What was asked for is not offered: {detail}.",
-		cause: "The port need not offer it. It was named, so it is a fault here.",
-		cure:  []string{"Leave out -only to see what the port does offer."},
+		cause: "A port need not offer it. It counts as a fault because -only named it.",
+		cure:  []string{"Run without -only to see what the port offers."},
 		match: func(v *view) ([]string, string) {
 			ids := v.open(func(r *probe.Result) bool { return r.Asked })
 			if len(ids) == 0 {
@@ -805,9 +805,9 @@ var rules = []rule{
 	},
 	{
 		code: "unexplained", severity: Fault, page: troubleshooting + "reading-the-frames",
-		title: "Something fails that the probe has no explanation for: {detail}.",
+		title: "Something fails, and the probe cannot explain it: {detail}.",
 		cause: "See what came, and the frames with -v.",
-		cure:  []string{"If it is a matter of oneport, please report it with the output of -v."},
+		cure:  []string{"If oneport is involved, please report it with the output of -v."},
 		match: func(v *view) ([]string, string) {
 			ids := v.open(func(r *probe.Result) bool { return true })
 			if len(ids) == 0 {
@@ -821,13 +821,13 @@ var rules = []rule{
 	// What works, but.
 	{
 		code: "gateway-error", severity: Warning, page: troubleshooting + "unexpected-http-status-code-received-from-server",
-		title: "A proxy answers for a server that it does not reach: {detail}.",
+		title: "A proxy answers for a server that it cannot reach: {detail}.",
 		cause: "The status is one that proxies send: 502 the server's answer was not understood (does the proxy speak HTTP/1 to a gRPC server?), 503 no healthy server, 504 no answer in time.",
 		says: []Saying{
 			{"grpc-go", "UNAVAILABLE: unexpected HTTP status code received from server: 502 (Bad Gateway)"},
 			{"grpc-java", "UNAVAILABLE: HTTP status code 503"},
 		},
-		cure: []string{"Probe the server behind the proxy by itself."},
+		cure: []string{"Probe the server behind the proxy directly."},
 		match: func(v *view) ([]string, string) {
 			ids := v.where(func(r *probe.Result) bool {
 				return r.Verdict == probe.WorksBut && r.HTTP != nil && r.HTTP.Status >= 502 && r.HTTP.Status <= 504
@@ -855,13 +855,13 @@ var rules = []rule{
 	{
 		code: "idle", severity: Warning, page: troubleshooting + "keepalive-ping-failed-to-receive-ack-within-timeout",
 		title: "Keepalive will end idle connections: {detail}.",
-		cause: "gRPC clients connect ahead of their first call, and send PING to see whether the connection lives. Between the preface and the first request nobody answers here.",
+		cause: "gRPC clients connect ahead of their first call, and send PING to check the connection. Here nothing answers between the preface and the first request.",
 		says: []Saying{
 			{"grpc-go", "UNAVAILABLE: keepalive ping failed to receive ACK within timeout"},
 			{"grpc-java", "UNAVAILABLE: Keepalive failed. The connection is likely gone"},
 			{"grpcio", "UNAVAILABLE: keepalive watchdog timeout; ping timeout"},
 		},
-		cure: []string{"Whoever holds the connection until its first request has to acknowledge SETTINGS and answer PING, as oneport does."},
+		cure: []string{"What holds the connection until its first request has to acknowledge SETTINGS and answer PING, as oneport does."},
 		match: func(v *view) ([]string, string) {
 			r := v.Get("idle")
 			if r.Verdict != probe.WorksBut || r.HTTP2 == nil || r.HTTP2.Pong && r.HTTP2.ACKed {
@@ -875,9 +875,9 @@ var rules = []rule{
 	{
 		code: "tls-only", severity: Remark, page: troubleshooting + "client-sent-an-http-request-to-an-https-server",
 		title: "This port takes TLS only.",
-		cause: "Clients in the clear are refused, which is as it should be.",
+		cause: "Clients in the clear are refused, as they should be.",
 		says:  clearToTLSSays,
-		cure:  []string{"https, or credentials.NewTLS for gRPC."},
+		cure:  []string{"Use https, or credentials.NewTLS for gRPC."},
 		match: func(v *view) ([]string, string) {
 			if !v.tlsSpoken || v.clearWorks || v.Scheme == "http" {
 				return nil, ""
@@ -888,7 +888,7 @@ var rules = []rule{
 	{
 		code: "http1-only", severity: Remark, page: troubleshooting + "the-frame-header-looked-like-an-http11-header",
 		title: "HTTP/2 in the clear is not offered, and so no gRPC: the server speaks HTTP/1 only.",
-		cause: "That is no fault of a server that is meant to. Clients of HTTP/2 and gRPC get {detail}.",
+		cause: "If that is intended, nothing is wrong. Clients of HTTP/2 and gRPC get {detail}.",
 		says:  http1Says,
 		cure:  http1Cure,
 		match: func(v *view) ([]string, string) {
@@ -904,13 +904,13 @@ var rules = []rule{
 	{
 		code: "tls-http1-only", severity: Remark, page: troubleshooting + "missing-selected-alpn-property",
 		title: "HTTP/2 over TLS is not offered, and so no gRPC: ALPN has no h2.",
-		cause: "Clients that can do both speak HTTP/1.1 here. Those that insist on h2, as gRPC's do, are refused.",
+		cause: "Clients that speak both use HTTP/1.1 here. Those that require h2, as gRPC's do, are refused.",
 		says: []Saying{
 			{"grpc-go", "remote error: tls: no application protocol; credentials: cannot check peer: missing selected ALPN property"},
 			{"curl --http2", "(nothing: it speaks HTTP/1.1)"},
 			{"nghttp", "HTTP/2 protocol was not selected. (nghttp2 expects h2)"},
 		},
-		cure: []string{`If it should be: NextProtos: []string{"h2", "http/1.1"}, with a server that speaks HTTP/2 (http.Server.ServeTLS does both).`},
+		cure: []string{`If you want HTTP/2: NextProtos: []string{"h2", "http/1.1"}, with a server that speaks HTTP/2 (http.Server.ServeTLS does both).`},
 		match: func(v *view) ([]string, string) {
 			return v.where(func(r *probe.Result) bool {
 				return r.Verdict == probe.NotOffered && (r.ID == "tls-h2" || r.ID == "tls-grpc" && !works(v.Get("tls-h2")))
@@ -919,9 +919,9 @@ var rules = []rule{
 	},
 	{
 		code: "proxy-optional", severity: Remark, page: "docs/load-balancers.md",
-		title: "The port takes a PROXY header from this address, and does not insist on it.",
-		cause: "Whoever can connect from here can claim any client address.",
-		cure:  []string{"Require the header from the balancer's addresses, and ignore it, or refuse it, from all others."},
+		title: "The port accepts a PROXY header from this address, but does not require it.",
+		cause: "Anyone who can connect from here can claim any client address.",
+		cure:  []string{"Require the header from the balancer's addresses, and refuse it from all others."},
 		match: func(v *view) ([]string, string) {
 			if !v.clearWorks && !v.tlsSpoken {
 				return nil, ""

@@ -339,16 +339,16 @@ func (a *attempt) failed(c *wire.Conn, err error, so string) {
 			a.say(Hangs, Silent, "nothing in %s", a.seconds())
 			return
 		}
-		a.log.Note("nothing more until the time was up, %s after the start", a.seconds())
+		a.log.Note("nothing more before the timeout of %s", a.seconds())
 		a.say(Hangs, Stalled, "%snot complete after %s", after(so), a.seconds())
 	case wire.Closed, wire.Truncated:
-		a.log.Note("the server has closed the connection")
+		a.log.Note("the server closed the connection")
 		a.say(Fails, Closed, "%sclosed", after(so))
 		if !some && so == "" {
 			a.r.Came = "closed without a byte"
 		}
 	case wire.Reset:
-		a.log.Note("the server has reset the connection")
+		a.log.Note("the server reset the connection")
 		a.say(Fails, Reset, "%sreset", after(so))
 	case wire.TooMuch:
 		a.log.Note("%v", err)
