@@ -42,6 +42,9 @@ func TestPages(t *testing.T) {
 			if len(found) == 0 {
 				t.Fatal("there are no outputs")
 			}
+			if n := strings.Count(text, "```console\n"); n > len(found) {
+				t.Errorf("%d outputs, of which the test knows %d", n, len(found))
+			}
 			outputs := make([]string, len(found))
 			t.Run("outputs", func(t *testing.T) {
 				for i, at := range found {
@@ -133,6 +136,7 @@ func shown(t *testing.T, pki *zoo.PKI, name string, flags []string) string {
 	out = strings.ReplaceAll(out, addr, public)
 	// The timeout of the tests is shorter than the default.
 	out = strings.ReplaceAll(out, "600 ms", "5 s")
+	out = regexp.MustCompile(`(?m)date: .* GMT$`).ReplaceAllString(out, "date: Tue, 01 Jan 2030 00:00:00 GMT")
 	return strings.ReplaceAll(out, "idle for 200 ms", "idle for 2 s   ")
 }
 

@@ -47,6 +47,11 @@ var animals = []animal{
 		ways: map[string]string{"http1": "works", "h2": "works", "h2-strict": "hangs", "grpc": "hangs", "handshake": "not offered", "mixed": "not tried"},
 	},
 	{
+		name: "cmux-tls", start: zoo.CmuxTLS, args: short, files: trusted,
+		exit: 1, findings: []string{"settings-hang", "tls-only"},
+		ways: map[string]string{"tls-http1": "works", "tls-h2": "works", "tls-grpc": "hangs"},
+	},
+	{
 		name: "cmux-send-settings", start: func(t testing.TB, _ *zoo.PKI) string { return zoo.Cmux(t, true) },
 		exit: 1, findings: []string{"settings-ack"},
 		ways: map[string]string{"http1": "works", "h2-strict": "fails", "grpc": "works"},

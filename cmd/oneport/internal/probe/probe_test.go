@@ -55,6 +55,7 @@ func TestChoose(t *testing.T) {
 	all := names(allWays(Options{Cert: new(tls.Certificate)}))
 	for _, test := range []struct{ only, skip, want string }{
 		{only: "http1", want: "http1"},
+		{only: "grpc", want: "h2 grpc"},
 		{only: "mixed", want: "h2 grpc mixed"},
 		{only: "tls-mixed", want: "handshake tls-h2 tls-grpc tls-mixed"},
 		{only: "proxy", want: "proxy-v1 proxy-v2"},

@@ -259,7 +259,7 @@ func choose(ways []way, only, skip []string) ([]way, error) {
 			continue
 		}
 		wanted[w.id] = true
-		for _, id := range w.after {
+		for _, id := range slices.Concat(w.after, compared[w.id]) {
 			wanted[id] = true
 		}
 	}
@@ -267,6 +267,10 @@ func choose(ways []way, only, skip []string) ([]way, error) {
 		return !wanted[w.id] || slices.ContainsFunc(skip, w.named)
 	}), nil
 }
+
+// compared are the ways in that tell of others what is wrong: that a request which is sent at once is answered says why a
+// client hangs that waits.
+var compared = map[string][]string{"h2-strict": {"h2"}, "grpc": {"h2"}, "tls-grpc": {"tls-h2"}}
 
 // named reports whether name is that of the way in, or of its group.
 func (w way) named(name string) bool { return name == w.id || name == strings.ToLower(string(w.group)) }

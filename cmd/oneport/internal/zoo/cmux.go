@@ -2,6 +2,7 @@ package zoo
 
 import (
 	"bytes"
+	"crypto/tls"
 	"io"
 	"net"
 	"strings"
@@ -16,7 +17,15 @@ import (
 // grpc-go above net/http, or, with sendSettings, one by HTTP2MatchHeaderFieldSendSettings. It does what those do on the
 // wire; the original has its own tests, in a module that may depend on it (internal/thirdparty/cmux).
 func Cmux(t testing.TB, sendSettings bool) string {
-	l := Listen(t)
+	return cmux(t, Listen(t), sendSettings)
+}
+
+// CmuxTLS is Cmux inside TLS, which a listener terminates.
+func CmuxTLS(t testing.TB, p *PKI) string {
+	return cmux(t, tls.NewListener(Listen(t), p.Config(p.Server, "h2", "http/1.1")), false)
+}
+
+func cmux(t testing.TB, l net.Listener, sendSettings bool) string {
 	grpcL, httpL := newQueue(l.Addr()), newQueue(l.Addr())
 	serveGRPC(t, grpcL)
 	serveHTTP(t, httpL, true)
