@@ -274,6 +274,11 @@ var animals = []animal{
 		ways: map[string]string{"h2": "refused", "grpc": "refused"},
 	},
 	{
+		name: "refuses-once", start: plain(zoo.RefusesOnce),
+		exit: 0,
+		ways: map[string]string{"h2": "works", "h2-strict": "works", "idle": "works", "grpc": "not offered"},
+	},
+	{
 		name: "mux", start: func(t testing.TB, p *zoo.PKI) string { return zoo.Mux(t, nil) },
 		exit: 1, findings: []string{"mixed"},
 		ways: map[string]string{"http1": "works", "h2": "works", "h2-strict": "works", "idle": "works", "grpc": "works", "mixed": "fails"},

@@ -186,12 +186,10 @@ func (a *attempt) grpc(c *wire.Conn) {
 	if a.Service != "" {
 		calls[2].path = "/" + a.Service + "/NoSuchMethod"
 	}
-	id := uint32(1)
 	for _, call := range calls {
 		began := time.Now()
-		st := s.Request(id, call.body, a.call(call.path)...)
-		id += 2
-		if !a.answer(c, s, st) {
+		st, ok := a.ask(c, s, call.body, a.call(call.path))
+		if !ok {
 			return
 		}
 		facts := grpcFacts(call.path, st)
@@ -210,7 +208,7 @@ func (a *attempt) grpc(c *wire.Conn) {
 			}
 		}
 		a.r.GRPC, a.r.HTTP = facts, streamFacts(st)
-		if call.path == healthMethod && a.timeFor(began) && !a.services(c, s, id) {
+		if call.path == healthMethod && a.timeFor(began) && !a.services(c, s) {
 			return
 		}
 		break
@@ -223,10 +221,10 @@ func (a *attempt) grpc(c *wire.Conn) {
 }
 
 // services asks by reflection, which is also a second call on the connection, what services there are.
-func (a *attempt) services(c *wire.Conn, s *wire.Session, id uint32) bool {
+func (a *attempt) services(c *wire.Conn, s *wire.Session) bool {
 	a.r.HTTP2.First = true
-	st := s.Request(id, listServices, a.call(reflectionMethod)...)
-	if !a.answer(c, s, st) {
+	st, ok := a.ask(c, s, listServices, a.call(reflectionMethod))
+	if !ok {
 		return false
 	}
 	a.r.HTTP2.Second = true
@@ -317,11 +315,10 @@ func (a *attempt) mixed(c *wire.Conn) {
 	if !a.await(c, s) {
 		return
 	}
-	for i := range uint32(4) {
-		id := 2*i + 1
+	for i := range 4 {
 		if i%2 == 0 {
-			st := s.Request(id, healthRequest(""), a.call(healthMethod)...)
-			if !a.answer(c, s, st) {
+			st, ok := a.ask(c, s, healthRequest(""), a.call(healthMethod))
+			if !ok {
 				return
 			}
 			if g := grpcFacts(healthMethod, st); g == nil {
@@ -332,8 +329,8 @@ func (a *attempt) mixed(c *wire.Conn) {
 			a.r.HTTP2.First = true
 			continue
 		}
-		st := s.Request(id, nil, a.get(a.Path)...)
-		if !a.answer(c, s, st) {
+		st, ok := a.ask(c, s, nil, a.get(a.Path))
+		if !ok {
 			return
 		}
 		if h := streamFacts(st); h.FromGRPC() {

@@ -166,8 +166,8 @@ func (a *attempt) http2(c *wire.Conn, how opening) {
 		}
 	}
 	asked := time.Now()
-	st := s.Request(1, nil, a.get(a.Path)...)
-	if !a.answer(c, s, st) {
+	st, ok := a.ask(c, s, nil, a.get(a.Path))
+	if !ok {
 		return
 	}
 	a.r.HTTP2.First = true
@@ -176,7 +176,7 @@ func (a *attempt) http2(c *wire.Conn, how opening) {
 	var err error
 	answered := true
 	if a.timeFor(asked) {
-		again := s.Request(3, nil, a.get(a.Path)...)
+		again := s.Request(nil, a.get(a.Path)...)
 		err = s.Until(func() bool { return again.Done() || s.GoAway != nil })
 		answered = again.Done()
 		a.r.HTTP2.Second = answered
@@ -249,6 +249,20 @@ func (a *attempt) rest(c *wire.Conn, s *wire.Session) (missing string, ok bool) 
 		return "PING was not acknowledged before", true
 	}
 	return "", true
+}
+
+// ask makes a request and waits for the answer. A request that the server has refused without looking at it is made once
+// more, as clients do (RFC 9113, Section 8.7): proxies refuse so when a connection to their backend has just ended.
+func (a *attempt) ask(c *wire.Conn, s *wire.Session, body []byte, fields []hpack.HeaderField) (*wire.Stream, bool) {
+	st := s.Request(body, fields...)
+	ok := a.answer(c, s, st)
+	if !ok && st.Reset && st.Code == http2.ErrCodeRefusedStream && s.GoAway == nil {
+		a.log.Note("REFUSED_STREAM says that the request was not processed: once more")
+		a.r.HTTP2.Reset = http2.ErrCodeNo
+		st = s.Request(body, fields...)
+		ok = a.answer(c, s, st)
+	}
+	return st, ok
 }
 
 // answer waits for the answer to a request.
@@ -368,15 +382,15 @@ func (a *attempt) upgrade(c *wire.Conn, method string) {
 	a.r.HTTP2 = new(HTTP2)
 	defer a.keep(c, s)
 	s.Preface()
-	st := s.Open(1)
+	st := s.Open()
 	if !a.answer(c, s, st) {
 		a.r.Came = "101, then " + a.r.Came
 		return
 	}
 	a.r.HTTP2.First = true
 	a.r.HTTP = streamFacts(st)
-	again := s.Request(3, nil, a.get(a.Path)...)
-	if !a.answer(c, s, again) {
+	again, ok := a.ask(c, s, nil, a.get(a.Path))
+	if !ok {
 		a.r.Came = "101, an answer, then " + a.r.Came
 		return
 	}

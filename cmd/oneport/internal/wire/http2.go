@@ -123,6 +123,7 @@ type Session struct {
 	enc     *hpack.Encoder
 	dec     *hpack.Decoder
 	streams map[uint32]*Stream
+	next    uint32 // the ID of the next stream
 
 	began      time.Time
 	deadline   time.Time // of everything
@@ -141,7 +142,7 @@ type Session struct {
 func NewSession(c *Conn, br *bufio.Reader, deadline time.Time) *Session {
 	s := &Session{
 		c: c, log: c.log, br: br, began: time.Now(), deadline: deadline,
-		streams: make(map[uint32]*Stream), window: maxWindowBytes,
+		streams: make(map[uint32]*Stream), next: 1, window: maxWindowBytes,
 	}
 	s.fr = http2.NewFramer(&s.out, br)
 	s.fr.SetMaxReadFrameSize(maxFrameSize)
@@ -160,15 +161,18 @@ func (s *Session) Preface() {
 	s.log.Add(Sent, "SETTINGS", "ENABLE_PUSH = 0")
 }
 
-// Open adds the stream of a request that was sent in another way, by Upgrade.
-func (s *Session) Open(id uint32) *Stream {
-	st := &Stream{ID: id}
-	s.streams[id] = st
+// Open opens the next stream. The first one is that of a request which was sent by Upgrade.
+func (s *Session) Open() *Stream {
+	st := &Stream{ID: s.next}
+	s.streams[st.ID] = st
+	s.next += 2
 	return st
 }
 
 // Request queues a request.
-func (s *Session) Request(id uint32, body []byte, fields ...hpack.HeaderField) *Stream {
+func (s *Session) Request(body []byte, fields ...hpack.HeaderField) *Stream {
+	st := s.Open()
+	id := st.ID
 	s.block.Reset()
 	var details []string
 	for _, f := range fields {
@@ -187,7 +191,7 @@ func (s *Session) Request(id uint32, body []byte, fields ...hpack.HeaderField) *
 		s.fr.WriteData(id, true, body)
 		s.log.Add(Sent, fmt.Sprintf("DATA, stream %d, END_STREAM", id), fmt.Sprintf("%d bytes", len(body)))
 	}
-	return s.Open(id)
+	return st
 }
 
 // Ping queues a PING.

@@ -105,7 +105,7 @@ func play(server []byte) (*Session, *Stream, error) {
 	c := NewConn(&script{r: bytes.NewReader(server)}, NewLog())
 	s := NewSession(c, bufio.NewReader(c), time.Now().Add(time.Hour))
 	s.Preface()
-	st := s.Request(1, nil, hpack.HeaderField{Name: ":method", Value: "GET"})
+	st := s.Request(nil, hpack.HeaderField{Name: ":method", Value: "GET"})
 	err := s.Until(st.Done)
 	return s, st, err
 }

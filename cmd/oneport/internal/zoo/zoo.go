@@ -369,23 +369,32 @@ func StreamReset(t testing.TB, code http2.ErrCode) string {
 	})
 }
 
-// Balancer sends what comes on to another address, with what is given ahead of it.
-func Balancer(t testing.TB, backend string, ahead func(net.Conn) []byte) string {
-	return each(t, Listen(t), func(ctx context.Context, c net.Conn) {
-		b, err := new(net.Dialer).DialContext(ctx, "tcp", backend)
-		if err != nil {
+// RefusesOnce refuses the first request of each connection with REFUSED_STREAM, and answers the others.
+func RefusesOnce(t testing.TB) string {
+	return Each(t, func(c net.Conn) {
+		if !readPreface(c) {
 			return
 		}
-		defer b.Close()
-		b.Write(ahead(c))
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			io.Copy(b, c)
-			b.(*net.TCPConn).CloseWrite()
-		}()
-		io.Copy(c, b)
-		c.Close()
-		<-done
+		fr := http2.NewFramer(c, c)
+		fr.WriteSettings()
+		fr.WriteSettingsAck()
+		for {
+			f, err := fr.ReadFrame()
+			switch p, _ := f.(*http2.PingFrame); {
+			case err != nil:
+				return
+			case p != nil:
+				fr.WritePing(true, p.Data)
+			}
+			h, ok := f.(*http2.HeadersFrame)
+			switch {
+			case !ok:
+			case h.StreamID == 1:
+				fr.WriteRSTStream(1, http2.ErrCodeRefusedStream)
+			default:
+				// 0x88 is ":status: 200" (RFC 7541, Appendix A).
+				fr.WriteHeaders(http2.HeadersFrameParam{StreamID: h.StreamID, BlockFragment: []byte{0x88}, EndHeaders: true, EndStream: true})
+			}
+		}
 	})
 }
