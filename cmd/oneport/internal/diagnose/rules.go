@@ -778,7 +778,7 @@ var rules = []rule{
 	{
 		code: "hangs", severity: Fault, page: troubleshooting + "context-deadline-exceeded-while-waiting-for-connections-to-become-ready",
 		title: "Clients hang: {detail}.",
-		cause: "On these ways in the server sends nothing at all, while it answers on others.",
+		cause: "The server sends nothing at all to such a client.",
 		says:  []Saying{{"curl", "(28) Operation timed out"}, {"grpc-go", "context deadline exceeded while waiting for connections to become ready"}},
 		cure:  []string{"What accepts the connection waits for something that this client does not send. Look at its routes, and with -v at what was sent."},
 		match: func(v *view) ([]string, string) {
