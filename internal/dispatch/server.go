@@ -122,8 +122,8 @@ func (c *conn) appendGreeting(b []byte) []byte {
 	return h2.AppendSettings(append(b, h2.Preface...), list...)
 }
 
-// greet begins what a server reads that joins a connection later.
-func (v *Conn) greet() {
+// join begins what a server reads that joins a connection later.
+func (v *Conn) join() {
 	b := v.c.appendGreeting(v.in.b)
 	v.owes = append(v.owes, nil)
 	v.downloadServer.init(v.c, &b)

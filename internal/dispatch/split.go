@@ -113,7 +113,7 @@ func (c *conn) takeFrames(b []byte) (rest []byte, ok bool) {
 	defer c.mu.Unlock()
 	c.obeyTold()
 	for {
-		for c.choked() {
+		for c.stalled() {
 			c.unread.Wait()
 		}
 		if c.closing || c.dead {
@@ -148,9 +148,9 @@ func (c *conn) takeFrames(b []byte) (rest []byte, ok bool) {
 	}
 }
 
-// choked reports whether so much waits to be read by a server, or by the client, that nothing more is read from the
+// stalled reports whether so much waits to be read by a server, or by the client, that nothing more is read from the
 // client.
-func (c *conn) choked() bool {
+func (c *conn) stalled() bool {
 	if c.closing || c.dead {
 		return false
 	}
@@ -487,7 +487,7 @@ func (c *conn) newRequest(it item) *h2.ConnError {
 	v := c.servers[target]
 	if v == nil {
 		v = c.newServer(target)
-		v.greet()
+		v.join()
 		c.owner.Joined(target)
 		if !v.target.queue.Push(v, c.d.Limits.QueueLength) {
 			v.closed = true
