@@ -214,7 +214,7 @@ func TestWriteToFiltered(t *testing.T) {
 		io.WriteString(client, h2.Preface+data+ackFrame+data)
 		client.(interface{ CloseWrite() error }).CloseWrite()
 	}()
-	server := newConn(accept(t, l), changes{fromClient: &frameFilter{skip: len(h2.Preface), acks: 1}})
+	server := newConn(accept(t, l), changes{fromClient: newFrameFilter(1)})
 	var got bytes.Buffer
 	if n, err := io.Copy(&got, server); err != nil || got.String() != h2.Preface+data+data || n != int64(got.Len()) {
 		t.Errorf("copied %d bytes, %v, want %d", n, err, len(h2.Preface+data+data))
@@ -231,7 +231,7 @@ func TestFilteredConcurrentReads(t *testing.T) {
 		io.WriteString(client, stream)
 		client.(interface{ CloseWrite() error }).CloseWrite()
 	}()
-	server := newConn(accept(t, l), changes{fromClient: &frameFilter{skip: len(h2.Preface), acks: 1}})
+	server := newConn(accept(t, l), changes{fromClient: newFrameFilter(1)})
 	total := make(chan int)
 	for range 4 {
 		go func() {

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/oneport-go/oneport/internal/caller"
-	"github.com/oneport-go/oneport/internal/h2"
 	"github.com/oneport-go/oneport/internal/lobby"
 	"github.com/oneport-go/oneport/internal/queue"
 )
@@ -162,7 +161,7 @@ func (c *pending) serverConn(rt *route) net.Conn {
 	if c.acks > 0 {
 		ch.first, ch.fromClient, ch.toClient = standIn(c.settings, c.acks, c.pings)
 	} else if c.early && !rt.keepACK.Load() {
-		ch.fromClient = &frameFilter{skip: len(h2.Preface), acks: 1}
+		ch.fromClient = newFrameFilter(1)
 	}
 	if ch.none() {
 		return c.conn

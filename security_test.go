@@ -150,14 +150,15 @@ func TestHandshakesAreBounded(t *testing.T) {
 	route := m.TLS(config).Match(HTTP1())
 	serve(t, m)
 	var clients []net.Conn
-	for range 4 { // they do not answer the server's part of the handshake
+	for i := range 4 { // they do not answer the server's part of the handshake
 		client := dial(t, root)
 		write(t, client, capture(t, "openssl-tls13.1"))
 		<-begun
 		clients = append(clients, client)
-	}
-	for _, client := range clients[:2] {
-		r := <-refused
+		if i < m.MaxUndecided {
+			continue
+		}
+		r, client := <-refused, clients[i-m.MaxUndecided]
 		if r.Reason != ReasonTooMany || r.Conn.RemoteAddr().String() != client.LocalAddr().String() {
 			t.Errorf("%v was refused for %v, want the oldest, %v", r.Conn.RemoteAddr(), r.Reason, client.LocalAddr())
 		}

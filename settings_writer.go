@@ -34,16 +34,15 @@ func (s Setting) setting() http2.Setting {
 	return http2.Setting{ID: http2.SettingID(s.ID), Val: s.Value}
 }
 
-// frameHeaderLen is the size of a frame header (RFC 9113, Section 4.1).
-const frameHeaderLen = h2.FrameHeaderLen
-
 // standIn returns how the connection of a client whose SETTINGS were acknowledged in the server's place goes on with a
 // server: what the server reads first, instead of the client's preface and of the SETTINGS frames that were acknowledged,
 // and what is taken out of either stream. The SETTINGS frames become one, so that it is known what to take out of what the
 // server writes: a server may acknowledge several at once, as net/http does.
 func standIn(settings []http2.Setting, acks, pings int) (first []byte, fromClient, toClient *frameFilter) {
 	first = h2.AppendSettings([]byte(h2.Preface), settings...)
-	return first, &frameFilter{drop: len(h2.Preface), settings: acks, acks: 1, pings: pings}, &frameFilter{acks: 1}
+	fromClient = &frameFilter{settings: acks, acks: 1, pings: pings}
+	fromClient.walker.Drop(len(h2.Preface))
+	return first, fromClient, &frameFilter{acks: 1}
 }
 
 // A frameFilter takes frames out of a stream that the peer at its end must not see: from a client's, the acknowledgement
@@ -51,57 +50,48 @@ func standIn(settings []http2.Setting, acks, pings int) (first []byte, fromClien
 // acknowledgements that were sent for it. Acknowledgements come in the order of the SETTINGS frames (RFC 9113, Section 6.5.3), so
 // those that are one too many are the first.
 type frameFilter struct {
+	walker                h2.FrameWalker
 	settings, acks, pings int // how many are still to be taken out
-
-	skip, drop int // bytes to be passed and then taken out before the next frame header
-	part       [frameHeaderLen - 1]byte
-	n          int // bytes in part
 }
 
-// Done reports whether the rest of the stream is to pass as it is.
+// newFrameFilter returns a filter for a client's stream, whose preface passes.
+func newFrameFilter(acks int) *frameFilter {
+	f := &frameFilter{acks: acks}
+	f.walker.Pass(len(h2.Preface))
+	return f
+}
+
+// Filter goes over the next bytes of the stream behind those held, and takes the frames out in place. It returns how many
+// bytes to deliver.
+func (f *frameFilter) Filter(b []byte) int { return f.walker.Walk(b, f) }
+
+// Held returns the bytes that Filter has kept back.
+func (f *frameFilter) Held() []byte { return f.walker.Held() }
+
+// Done reports whether the rest of the stream passes as it is.
 func (f *frameFilter) Done() bool {
-	return f.settings == 0 && f.acks == 0 && f.pings == 0 && f.drop == 0
+	return f.settings == 0 && f.acks == 0 && f.pings == 0 && !f.walker.Dropping()
 }
 
-// Held returns the beginning of a frame header that Filter kept back, to be put in front of the bytes that follow.
-func (f *frameFilter) Held() []byte { return f.part[:f.n] }
+// Needs asks for no payload.
+func (f *frameFilter) Needs(http2.FrameHeader) int { return 0 }
 
-// Filter goes over b, the next bytes of the stream behind what is held, and takes the frames out in place. It returns how
-// many bytes of b to deliver. An incomplete frame header at the end of b is held back, which delays nothing: nobody can
-// act on part of one.
-func (f *frameFilter) Filter(b []byte) (n int) {
-	f.n = 0
-	for i := 0; i < len(b); {
-		rest := b[i:]
-		switch {
-		case f.skip > 0:
-			k := min(f.skip, len(rest))
-			n += copy(b[n:], rest[:k])
-			i, f.skip = i+k, f.skip-k
-		case f.drop > 0:
-			k := min(f.drop, len(rest))
-			i, f.drop = i+k, f.drop-k
-		case f.Done():
-			return n + copy(b[n:], rest)
-		case len(rest) < frameHeaderLen:
-			f.n = copy(f.part[:], rest)
-			return n
-		default:
-			h := h2.ParseFrameHeader(rest)
-			switch ack := h2.IsACK(h); {
-			case h.Type == http2.FrameSettings && !ack && f.settings > 0:
-				f.settings--
-				f.drop = h2.FrameLen(h)
-			case h.Type == http2.FrameSettings && ack && h.Length == 0 && f.acks > 0:
-				f.acks--
-				f.drop = h2.FrameLen(h)
-			case h.Type == http2.FramePing && !ack && f.pings > 0:
-				f.pings--
-				f.drop = h2.FrameLen(h)
-			default:
-				f.skip = h2.FrameLen(h)
-			}
-		}
+// Takes reports whether the frame is one that is still to be taken out.
+func (f *frameFilter) Takes(h http2.FrameHeader, _ []byte) bool {
+	var n *int
+	switch ack := h2.IsACK(h); {
+	case h.Type == http2.FrameSettings && !ack:
+		n = &f.settings
+	case h.Type == http2.FrameSettings && h.Length == 0:
+		n = &f.acks
+	case h.Type == http2.FramePing && !ack:
+		n = &f.pings
+	default:
+		return false
 	}
-	return n
+	if *n == 0 {
+		return false
+	}
+	*n--
+	return true
 }

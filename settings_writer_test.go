@@ -77,7 +77,7 @@ func TestACKDropped(t *testing.T) {
 				for i := range len(tt.in) + 1 {
 					for j := i; j <= len(tt.in); j++ {
 						var in rewind.Reader
-						in.Init(&chunks{[][]byte{[]byte(tt.in[i:j]), []byte(tt.in[j:])}, io.EOF}, nil, []byte(tt.in[:i]), &frameFilter{skip: len(h2.Preface), acks: 1})
+						in.Init(&chunks{[][]byte{[]byte(tt.in[i:j]), []byte(tt.in[j:])}, io.EOF}, nil, []byte(tt.in[:i]), newFrameFilter(1))
 						got, err := readAll(&in, size)
 						if err != nil || got != tt.want {
 							t.Fatalf("replayed %d, then read %d, by %d: got\n%q, %v, want\n%q", i, j-i, size, got, err, tt.want)
@@ -116,7 +116,7 @@ func TestACKAcrossTimeouts(t *testing.T) {
 	for split := range len(stream) + 1 {
 		var in rewind.Reader
 		src := &chunks{[][]byte{[]byte(stream[:split])}, os.ErrDeadlineExceeded}
-		in.Init(src, nil, nil, &frameFilter{skip: len(h2.Preface), acks: 1})
+		in.Init(src, nil, nil, newFrameFilter(1))
 		first, err := readAll(&in, 100)
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Fatalf("split %d: %v", split, err)
@@ -133,7 +133,7 @@ func TestACKAcrossTimeouts(t *testing.T) {
 func TestPassThrough(t *testing.T) {
 	var in rewind.Reader
 	src := &chunks{pieces: [][]byte{[]byte(h2.Preface + ackFrame), []byte("rest")}}
-	in.Init(src, nil, nil, &frameFilter{skip: len(h2.Preface), acks: 1})
+	in.Init(src, nil, nil, newFrameFilter(1))
 	buf := make([]byte, 100)
 	if n, err := in.Read(buf); n != len(h2.Preface) || err != nil {
 		t.Fatal(n, err)
@@ -158,7 +158,7 @@ func FuzzACKFilter(f *testing.F) {
 		}
 		want := withoutACK(stream)
 		var in rewind.Reader
-		in.Init(&chunks{[][]byte{bytes.Clone(stream[i:j]), bytes.Clone(stream[j:])}, io.EOF}, nil, bytes.Clone(stream[:i]), &frameFilter{skip: len(h2.Preface), acks: 1})
+		in.Init(&chunks{[][]byte{bytes.Clone(stream[i:j]), bytes.Clone(stream[j:])}, io.EOF}, nil, bytes.Clone(stream[:i]), newFrameFilter(1))
 		if got, err := readAll(&in, size); err != nil || got != string(want) {
 			t.Fatalf("got\n%q, %v, want\n%q", got, err, want)
 		}
