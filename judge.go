@@ -99,7 +99,8 @@ func (c *pending) failed(err error) outcome {
 	switch {
 	case c.interrupted() != lobby.None:
 		return outcome{refused: c.interruption()}
-	case c.timer != nil && time.Since(c.since) >= c.limit():
+	case !time.Now().Before(c.due()):
+		// The connection was closed then, or has its own word for a deadline that has passed.
 		return outcome{refused: c.timeout()}
 	}
 	return outcome{refused: c.clientClosed(err)}
@@ -125,9 +126,9 @@ func (c *pending) timedOut() outcome {
 	switch {
 	case c.opening.Declined && c.opening.Rested(now):
 		return outcome{refused: c.turnedAway()}
-	case elapsed < c.limit():
+	case now.Before(c.due()):
 		return outcome{}
-	case c.mux.TimeoutPolicy == TimeoutRematch && !c.opening.Ready() && c.requests == nil && c.phase == lobby.Opening:
+	case c.mux.TimeoutPolicy == TimeoutRematch && !c.opening.Idle() && c.requests == nil && c.phase == lobby.Opening:
 		return c.rematch()
 	}
 	return outcome{refused: c.timeout()}

@@ -9,20 +9,23 @@ import (
 	"github.com/oneport-go/oneport/internal/lobby"
 )
 
-// limit is the time that the connection has from since on.
-func (c *pending) limit() time.Duration {
+// due is when the connection has no more time. A client that was idle has as long for a request that it begins as it had
+// for the first bytes.
+func (c *pending) due() time.Time {
 	switch {
 	case c.phase == lobby.Handshaking:
-		return c.mux.limits.HandshakeTimeout
+		return c.since.Add(c.mux.limits.HandshakeTimeout)
+	case c.opening.Idle():
+		return c.since.Add(c.mux.limits.IdleTimeout)
 	case c.opening.Ready():
-		return c.mux.limits.IdleTimeout
+		return c.opening.RequestBegan().Add(c.mux.limits.DecideTimeout)
 	}
-	return c.mux.limits.DecideTimeout
+	return c.since.Add(c.mux.limits.DecideTimeout)
 }
 
 // arm sets the deadlines for waiting and for what is written meanwhile.
 func (c *pending) arm(now time.Time) *refusal {
-	limit := c.since.Add(c.limit())
+	limit := c.due()
 	wake := limit
 	if c.awaited = 0; c.seen == 0 && c.phase != lobby.Handshaking {
 		if c.awaited = c.search.nextSilence(now.Sub(c.since)); c.awaited > 0 {

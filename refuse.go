@@ -119,13 +119,13 @@ func (c *pending) refusal(reason RefuseReason, err error) *refusal {
 func (c *pending) timeout() *refusal {
 	switch {
 	case c.phase == lobby.Handshaking:
-		return c.refusal(ReasonTimeout, fmt.Errorf("the TLS handshake was not complete in %v (Limits.HandshakeTimeout)", c.limit()))
-	case c.opening.Ready():
-		return c.refusal(ReasonIdle, fmt.Errorf("the client made no request in %v (Limits.IdleTimeout)", c.limit()))
+		return c.refusal(ReasonTimeout, fmt.Errorf("the TLS handshake was not complete in %v (Limits.HandshakeTimeout)", c.mux.limits.HandshakeTimeout))
+	case c.opening.Idle():
+		return c.refusal(ReasonIdle, fmt.Errorf("the client made no request in %v (Limits.IdleTimeout)", c.mux.limits.IdleTimeout))
 	case c.seen == 0:
-		return c.refusal(ReasonTimeout, fmt.Errorf("the client sent nothing in %v (Limits.DecideTimeout)", c.limit()))
+		return c.refusal(ReasonTimeout, fmt.Errorf("the client sent nothing in %v (Limits.DecideTimeout)", c.mux.limits.DecideTimeout))
 	}
-	return c.refusal(ReasonTimeout, fmt.Errorf("the client sent %d bytes in %v, on which no route could decide (Limits.DecideTimeout)", c.seen, c.limit()))
+	return c.refusal(ReasonTimeout, fmt.Errorf("the client sent %d bytes in %v, on which no route could decide (Limits.DecideTimeout)", c.seen, c.mux.limits.DecideTimeout))
 }
 
 func (c *pending) tooLong() *refusal {

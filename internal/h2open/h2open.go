@@ -37,6 +37,7 @@ type Opening struct {
 	acks    int       // acknowledgements that were sent for the client's SETTINGS
 	pings   int       // answers that were sent to the client's PINGs
 	resting time.Time // when the client began to rest, or the zero time if it does not
+	began   time.Time // when its first request began to come, or the zero time
 }
 
 // Early reports whether the early SETTINGS frame was sent.
@@ -60,10 +61,19 @@ func (o *Opening) incomplete() bool { return o.Parser.State() == h2.Incomplete }
 // Ready reports whether the client has acknowledged the early SETTINGS: its connection stands, and it makes no request.
 func (o *Opening) Ready() bool { return o.early && o.Parser.Acknowledged() }
 
+// Idle reports whether the client is Ready, and has not begun to send a request.
+func (o *Opening) Idle() bool { return o.Ready() && !o.Parser.Requesting() }
+
+// RequestBegan returns when a request was first seen to have begun, or the zero time.
+func (o *Opening) RequestBegan() time.Time { return o.began }
+
 // Advance tells the time. It is to be called when the client has sent something, and when the time of Wake has come.
 func (o *Opening) Advance(now time.Time) {
 	if o.resting.IsZero() && (o.Declined || o.Ready()) {
 		o.resting = now
+	}
+	if o.began.IsZero() && o.Parser.Requesting() {
+		o.began = now
 	}
 }
 
