@@ -284,10 +284,10 @@ func (d *dispatched) Ended(err error) {
 	m := d.requests.mux
 	connErr, faulty := errors.AsType[*h2.ConnError](err)
 	if d.served {
-		m.lobby.Leave(&d.Entry)
 		if faulty && connErr.Code == http2.ErrCodeEnhanceYourCalm {
 			d.reportAbuse(err)
 		}
+		m.lobby.Leave(&d.Entry)
 		return
 	}
 	r := &refusal{language: ProtocolHTTP2, early: d.early, err: err, reason: ReasonClientClosed}

@@ -83,7 +83,8 @@ type Server struct {
 
 	mu      sync.Mutex
 	ports   map[*port]struct{}
-	ended   Stats // of ports that are no more
+	ending  []*port // those that are closed, and whose last connections may still be refused
+	ended   Stats   // of those that were
 	closing bool
 }
 
@@ -297,19 +298,33 @@ func (s *Server) untrack(p *port) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.ports, p)
-	last := p.mux.Stats()
-	last.Undecided, last.Queued, last.Refusing, last.Passing, last.Shared = 0, 0, 0, 0, 0
+	s.ending = append(s.ending, p)
+	s.foldEnded()
+}
+
+// foldEnded keeps nothing but the counts of ports that have no connection left. The caller holds mu.
+func (s *Server) foldEnded() {
 	s.ended.init()
-	s.ended.add(last)
+	s.ending = slices.DeleteFunc(s.ending, func(p *port) bool {
+		if !p.mux.lobby.IsEmpty() {
+			return false
+		}
+		s.ended.add(p.mux.Stats())
+		return true
+	})
 }
 
 // Stats returns the counts at this moment, of all listeners together. It may be called at any time.
 func (s *Server) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.foldEnded()
 	var sum Stats
 	sum.init()
 	sum.add(s.ended)
+	for _, p := range s.ending {
+		sum.add(p.mux.Stats())
+	}
 	for p := range s.ports {
 		sum.add(p.mux.Stats())
 	}

@@ -356,9 +356,21 @@ func (l *Lobby) wait(ctx context.Context, when *chan struct{}) error {
 	}
 }
 
+// IsEmpty reports whether every connection has left, and none can enter.
+func (l *Lobby) IsEmpty() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.settled() && l.served.n == 0
+}
+
+// settled reports whether every connection is in Dispatched or has left.
+func (l *Lobby) settled() bool {
+	return l.sources == 0 && l.undecided.n+l.queued.n+l.refusing.n == 0
+}
+
 // notify tells those who wait.
 func (l *Lobby) notify() {
-	if l.sources > 0 || l.undecided.n+l.queued.n+l.refusing.n > 0 {
+	if !l.settled() {
 		return
 	}
 	if l.idle != nil {
