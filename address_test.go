@@ -58,10 +58,10 @@ type announcedAddr string
 func (announcedAddr) Network() string  { return "announced" }
 func (a announcedAddr) String() string { return string(a) }
 
-type announcedListener struct{ *pipeListener }
+type announcedListener struct{ net.Listener }
 
 func (l announcedListener) Accept() (net.Conn, error) {
-	c, err := l.pipeListener.Accept()
+	c, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
