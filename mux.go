@@ -408,12 +408,18 @@ func (m *Mux) deliverNow(c *pending) bool {
 		return false
 	}
 	rt := c.decideNow()
-	if rt == nil || rt.requests == nil && !rt.hasRoom() {
+	if rt == nil || rt.requests == nil && !rt.queue.HasRoom(m.limits.QueueLength) {
 		c.requests = nil
 		return false
 	}
 	m.lobby.Enter(&c.Entry, c, lobby.Queued, c.accepted)
 	c.prepareHandoff()
+	if rt.requests == nil {
+		if !rt.push(c, m.limits.QueueLength) { // somebody else was faster
+			go m.deliverOrEnd(rt, c)
+		}
+		return true
+	}
 	if refused := m.deliver(rt, c); refused != nil {
 		go m.end(c, rt, refused)
 	}
@@ -445,6 +451,13 @@ func (m *Mux) deliver(rt *route, c *pending) *refusal {
 		return rt.requests.start(c)
 	}
 	return rt.deliver(c)
+}
+
+// deliverOrEnd delivers a connection that has a route, or refuses it.
+func (m *Mux) deliverOrEnd(rt *route, c *pending) {
+	if refused := m.deliver(rt, c); refused != nil {
+		m.end(c, rt, refused)
+	}
 }
 
 // end refuses a connection.

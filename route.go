@@ -221,48 +221,46 @@ func (rt *route) deliver(c *pending) *refusal {
 	if rt.push(c, max) {
 		return nil
 	}
-	if rt.mux.QueuePolicy == QueueRefuse && !rt.isClosed() {
+	switch {
+	case rt.isClosed():
+		return c.refusal(ReasonRouteClosed, errRouteClosed)
+	case rt.mux.QueuePolicy == QueueRefuse:
 		return c.refusal(ReasonQueueFull, errQueueFull)
 	}
 	timer := time.NewTimer(time.Until(c.since.Add(rt.mux.limits.DecideTimeout)))
 	defer timer.Stop()
 	interrupted := c.interruptible()
-	for !rt.isClosed() {
-		if rt.mux.lobby.Move(&c.Entry, lobby.Blocked) != lobby.None {
-			return c.interruption()
-		}
-		room := rt.queue.Room(max)
-		select {
-		case <-room:
-			if rt.mux.lobby.Move(&c.Entry, lobby.Queued) != lobby.None {
-				rt.queue.NoRoom(room)
-				return c.interruption()
-			}
-			if rt.push(c, max) {
-				return nil
-			}
-			rt.queue.NoRoom(room)
-		case <-interrupted:
-			rt.queue.NoRoom(room)
-			return c.interruption()
-		case <-timer.C:
-			rt.queue.NoRoom(room)
-			return c.refusal(ReasonQueueFull, errQueueFull)
-		}
+	if rt.mux.lobby.Move(&c.Entry, lobby.Blocked) != lobby.None {
+		return c.interruption()
 	}
-	return c.refusal(ReasonRouteClosed, errRouteClosed)
-}
-
-// hasRoom reports whether a connection can be delivered without waiting.
-func (rt *route) hasRoom() bool {
-	return !rt.isClosed() && rt.queue.Len() < rt.mux.limits.QueueLength
+	room := rt.queue.Wait(max)
+	defer rt.queue.Leave(room)
+	select {
+	case <-room.Ready:
+		if rt.mux.lobby.Move(&c.Entry, lobby.Queued) != lobby.None {
+			return c.interruption()
+		}
+		if rt.handOver(c, func() bool { return rt.queue.PushInto(room, c) }) {
+			return nil
+		}
+		return c.refusal(ReasonRouteClosed, errRouteClosed)
+	case <-interrupted:
+		return c.interruption()
+	case <-timer.C:
+		return c.refusal(ReasonQueueFull, errQueueFull)
+	}
 }
 
 // push puts a connection in the queue, if there is room. It must not be touched after that.
 func (rt *route) push(c *pending, max int) bool {
+	return rt.handOver(c, func() bool { return rt.queue.Push(c, max) })
+}
+
+// handOver does push, which puts a connection in the queue.
+func (rt *route) handOver(c *pending, push func() bool) bool {
 	d := c.decision
 	c.decision = nil // what it needs no more, it does not keep
-	if !rt.queue.Push(c, max) {
+	if !push() {
 		c.decision = d
 		return false
 	}

@@ -9,25 +9,49 @@ import (
 // A Queue holds values until they are taken out. It takes memory only for those that are in it. The zero value is ready to
 // use; it must not be copied. Its methods may be called by several goroutines at once.
 type Queue[T any] struct {
-	mu      sync.Mutex
-	arrived sync.Cond
-	items   []T
-	rooms   []chan struct{} // of those who wait for room, in order
-	closed  bool
+	mu       sync.Mutex
+	arrived  sync.Cond
+	items    []T
+	reserved int     // places in the queue that are promised to those whose Room is Ready
+	waiting  []*Room // in order
+	closed   bool
 }
 
-// Push puts a value in, unless there are max values in the queue or it is closed. It reports whether it has.
+// A Room is the place in the line of somebody who waits for room in a Queue.
+type Room struct {
+	// Ready gets a value when there is room, which is kept for this Room, or the queue is closed.
+	Ready chan struct{}
+
+	max      int
+	reserved bool
+}
+
+// Push puts a value in, unless there are max values in the queue, or would be with those for which room is kept, or it is
+// closed. It reports whether it has.
 func (q *Queue[T]) Push(v T, max int) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.closed || len(q.items) >= max {
+	if !q.hasRoom(max) {
 		return false
 	}
+	q.put(v)
+	return true
+}
+
+// HasRoom reports whether Push would put a value in.
+func (q *Queue[T]) HasRoom(max int) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.hasRoom(max)
+}
+
+func (q *Queue[T]) hasRoom(max int) bool { return !q.closed && len(q.items)+q.reserved < max }
+
+func (q *Queue[T]) put(v T) {
 	q.items = append(q.items, v)
 	if q.arrived.L != nil {
 		q.arrived.Signal()
 	}
-	return true
 }
 
 // Pop takes the oldest value out, and waits for one if there is none. It returns false once the queue is closed.
@@ -46,46 +70,65 @@ func (q *Queue[T]) Pop() (v T, ok bool) {
 	if q.items = q.items[1:]; len(q.items) == 0 {
 		q.items = nil
 	}
-	q.signalRoom()
+	q.grant()
 	return v, true
 }
 
-// Room returns a channel that gets a value when there may be room, or the queue is closed. Each must be given back to
-// NoRoom, whether it was received from or not.
-func (q *Queue[T]) Room(max int) chan struct{} {
+// Wait joins the line of those who wait for room, with max as for Push. Room is given to them in order, and to nobody else
+// before. Each Room must be given back by PushInto or Leave.
+func (q *Queue[T]) Wait(max int) *Room {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	room := make(chan struct{}, 1)
-	if q.closed || len(q.items) < max {
-		room <- struct{}{}
-	} else {
-		q.rooms = append(q.rooms, room)
-	}
-	return room
+	r := &Room{Ready: make(chan struct{}, 1), max: max}
+	q.waiting = append(q.waiting, r)
+	q.grant()
+	return r
 }
 
-// NoRoom ends the waiting for room. A value that the channel has got and that nobody has received goes to the next one.
-func (q *Queue[T]) NoRoom(room chan struct{}) {
+// grant gives room to those who wait, as far as there is any.
+func (q *Queue[T]) grant() {
+	n := 0
+	for ; n < len(q.waiting) && (q.closed || q.hasRoom(q.waiting[n].max)); n++ {
+		r := q.waiting[n]
+		if !q.closed {
+			r.reserved = true
+			q.reserved++
+		}
+		r.Ready <- struct{}{}
+	}
+	if q.waiting = slices.Delete(q.waiting, 0, n); len(q.waiting) == 0 {
+		q.waiting = nil
+	}
+}
+
+// PushInto puts a value into a room that is Ready, and gives it back. It reports whether it has, which it always does
+// unless the queue is closed.
+func (q *Queue[T]) PushInto(r *Room, v T) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if i := slices.Index(q.rooms, room); i >= 0 {
-		q.rooms = slices.Delete(q.rooms, i, i+1)
-		return
+	if !r.reserved || q.closed {
+		return false
 	}
-	select {
-	case <-room:
-		q.signalRoom()
-	default:
-	}
+	q.release(r)
+	q.put(v)
+	return true
 }
 
-func (q *Queue[T]) signalRoom() {
-	if len(q.rooms) == 0 {
-		return
+// Leave gives a room back that is not needed, whether it is Ready or not. The next in the line gets it.
+func (q *Queue[T]) Leave(r *Room) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if i := slices.Index(q.waiting, r); i >= 0 {
+		q.waiting = slices.Delete(q.waiting, i, i+1)
 	}
-	q.rooms[0] <- struct{}{}
-	if q.rooms = slices.Delete(q.rooms, 0, 1); len(q.rooms) == 0 {
-		q.rooms = nil
+	q.release(r)
+	q.grant()
+}
+
+func (q *Queue[T]) release(r *Room) {
+	if r.reserved {
+		r.reserved = false
+		q.reserved--
 	}
 }
 
@@ -98,9 +141,7 @@ func (q *Queue[T]) Close() []T {
 	if q.arrived.L != nil {
 		q.arrived.Broadcast()
 	}
-	for len(q.rooms) > 0 {
-		q.signalRoom()
-	}
+	q.grant()
 	return left
 }
 
