@@ -124,10 +124,11 @@ func (l *Lobby) Enter(e *Entry, c Conn, p Phase, since time.Time) {
 	*e = Entry{conn: c, since: since}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.put(e, p)
-	if l.stopping && p.Undecided() {
-		l.interrupt(e, Stopping)
+	if e.phase = p; l.stopping && p.Undecided() {
+		l.interrupt(e, Stopping) // and nobody has to make room for it
+		return
 	}
+	l.put(e, p)
 }
 
 // put adds e to the list of its phase, which may push another one out.
