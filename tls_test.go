@@ -335,7 +335,7 @@ func (c *corkedConn) Write(p []byte) (int, error) {
 }
 
 // TestTLSRecords has the frames of the first flight come together, each in a record of its own, or with a part of the next
-// record behind them. Only where the request is missing are early SETTINGS sent.
+// record behind them. Only where the request has not begun are early SETTINGS sent.
 func TestTLSRecords(t *testing.T) {
 	t.Parallel()
 	var block bytes.Buffer
@@ -359,7 +359,7 @@ func TestTLSRecords(t *testing.T) {
 		name    string
 		records []string
 		lacks   int    // how many bytes of the last record are missing at first
-		then    string // what follows early SETTINGS, if there have to be any
+		then    string // what follows, behind early SETTINGS if there have to be any
 		early   bool
 	}{
 		{name: "one", records: []string{start + request}},
@@ -367,7 +367,7 @@ func TestTLSRecords(t *testing.T) {
 		{name: "three", records: []string{start, update, request}},
 		{name: "many", records: slices.Concat([]string{start}, many, []string{request})},
 		{name: "without the request", records: []string{start, update}, then: request, early: true},
-		{name: "with a part of it", records: []string{start, update, request[:12]}, then: request[12:], early: true},
+		{name: "with a part of it", records: []string{start, update, request[:12]}, then: request[12:]},
 		{name: "with a part of its record", records: []string{start, update, request}, lacks: 1, early: true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -400,9 +400,9 @@ func TestTLSRecords(t *testing.T) {
 				if f, err := http2.NewFramer(nil, client).ReadFrame(); err != nil || f.Header().Type != http2.FrameSettings {
 					t.Fatalf("the mux sent %v, %v", f, err)
 				}
-				write(t, conn, conn.held.Bytes()[last:])
-				write(t, client, []byte(tt.then))
 			}
+			write(t, conn, conn.held.Bytes()[last:])
+			write(t, client, []byte(tt.then))
 			server := accept(t, route)
 			if i := <-matched; i.EarlySettings != tt.early {
 				t.Errorf("early SETTINGS were sent: %v", i.EarlySettings)

@@ -50,13 +50,13 @@ func (o *Opening) Acknowledged() int { return o.acks }
 func (o *Opening) Answered() int { return o.pings }
 
 // Due reports whether early SETTINGS are due: the client has sent the whole preface, so it speaks HTTP/2, and it has not
-// sent a complete header block. RFC 9113, Section 3.4 lets a client send its request without waiting for the server's
-// SETTINGS, and most do; a strict client waits for them, for ever if need be.
+// begun a request. RFC 9113, Section 3.4 lets a client send its request without waiting for the server's SETTINGS, and
+// most do; a strict client waits for them, for ever if need be. One whose request has begun waits for nothing, since flow
+// control does not apply to header blocks.
 func (o *Opening) Due() bool {
-	return !o.early && !o.Declined && o.incomplete() && o.Parser.PrefaceSeen()
+	p := o.Parser
+	return !o.early && !o.Declined && p.State() == h2.Incomplete && p.PrefaceSeen() && !p.Requesting()
 }
-
-func (o *Opening) incomplete() bool { return o.Parser.State() == h2.Incomplete }
 
 // Ready reports whether the client has acknowledged the early SETTINGS: its connection stands, and it makes no request.
 func (o *Opening) Ready() bool { return o.early && o.Parser.Acknowledged() }
@@ -101,7 +101,7 @@ func (o *Opening) Append(dst, early []byte, now time.Time) []byte {
 		dst = append(dst, early...)
 	}
 	if !o.early || o.Parser.Requesting() {
-		return dst // nothing is waited for, or the server will be there in a moment
+		return dst // the client waits for nothing, or the server will be there in a moment
 	}
 	// A client that pings, or sends SETTINGS again, has begun to use the connection.
 	p := o.Parser
