@@ -285,7 +285,7 @@ func (c *pending) enter(phase lobby.Phase) *refusal {
 
 // hold accounts for the memory that the connection takes while it waits.
 func (c *pending) hold() *refusal {
-	if c.mux.lobby.Hold(&c.Entry, max(0, cap(c.source.Taken())-peekSize)) != lobby.None {
+	if c.mux.lobby.Hold(&c.Entry, max(0, cap(c.source.Taken())+c.preview.h2.Held()-peekSize)) != lobby.None {
 		return c.interruption()
 	}
 	return nil

@@ -91,17 +91,16 @@ type Parser struct {
 	// granted is the sum of the increments to the connection window.
 	granted int64
 
-	streamID       uint32
+	streamID       uint32 // of the first header block, once it has begun
 	endStream      bool
 	acknowledged   bool
 	settingsFrames int
 	settingsEnd    int // where the first frame ends, if it is one of SETTINGS
 	settings       []http2.Setting
 	pings          [][8]byte
-	// fragments is where the header block is found so far. It has an element
-	// for the HEADERS frame and one for each CONTINUATION.
-	fragments []span
+	inBlock        bool // the HEADERS frame is complete
 
+	block    fieldBlock
 	decoder  *hpack.Decoder
 	fields   []hpack.HeaderField
 	listSize int
@@ -116,6 +115,9 @@ func (p *Parser) Reset() {
 	// One client with many fields is no reason to hold their memory forever.
 	const maxRetained = 128
 
+	if p.block.begun {
+		p.decoder = nil // it is in the middle of a block
+	}
 	clear(p.fields)
 	fields := p.fields[:0]
 	if cap(fields) > maxRetained {
@@ -125,7 +127,6 @@ func (p *Parser) Reset() {
 		MaxFrames:         p.MaxFrames,
 		MaxHeaderListSize: p.MaxHeaderListSize,
 		SettingsOptional:  p.SettingsOptional,
-		fragments:         p.fragments[:0],
 		settings:          p.settings[:0],
 		pings:             p.pings[:0],
 		decoder:           p.decoder,
@@ -153,22 +154,31 @@ func (p *Parser) State() State { return p.state }
 // PrefaceSeen reports whether the whole client connection preface is there.
 func (p *Parser) PrefaceSeen() bool { return p.offset >= len(Preface) }
 
-// Fields returns the header list of the first header block in its order, once
-// the state is Complete. It is valid until Reset.
+// Fields returns the header list of the first header block in its order, as
+// far as it has come: while the state is Incomplete, others may follow. It is
+// valid until Reset, and nil if the state is Error.
 func (p *Parser) Fields() []hpack.HeaderField {
-	if p.state != Complete {
+	if p.state == Error {
 		return nil
 	}
 	return p.fields
 }
 
-// StreamID returns the stream of the first header block, once the state is
-// Complete.
+// Held returns how many bytes of memory the fields and what belongs to them
+// take, by the accounting of RFC 9113, Section 6.5.2.
+func (p *Parser) Held() int { return p.listSize + cap(p.block.tail) }
+
+// StreamID returns the stream of the first header block, or 0 before that has
+// begun.
 func (p *Parser) StreamID() uint32 { return p.streamID }
 
 // EndStream reports whether the request has nothing after its first header
-// block, once the state is Complete.
+// block, once that has begun.
 func (p *Parser) EndStream() bool { return p.endStream }
+
+// TooLarge reports whether the state is Error because the header list is over
+// MaxHeaderListSize, and for no other reason.
+func (p *Parser) TooLarge() bool { return p.err == errListSize }
 
 // Acknowledged reports whether the client has acknowledged a SETTINGS frame
 // (RFC 9113, Section 6.5.3).
@@ -193,7 +203,7 @@ func (p *Parser) Pings() [][8]byte { return p.pings }
 
 // Requesting reports whether a HEADERS frame has begun.
 func (p *Parser) Requesting() bool {
-	return len(p.fragments) > 0 || p.inFrame && p.frame.Type == http2.FrameHeaders
+	return p.inBlock || p.inFrame && p.frame.Type == http2.FrameHeaders
 }
 
 // Err returns what the client did wrong, if the state is Error, or else nil.
@@ -222,6 +232,11 @@ func (p *Parser) parse(data []byte) (State, *ConnError) {
 			}
 		}
 		end := start + int(p.frame.Length)
+		if p.frame.Type == http2.FrameHeaders || p.frame.Type == http2.FrameContinuation {
+			if err := p.readFragment(data, span{start, end}); err != nil {
+				return Error, err
+			}
+		}
 		if len(data) < end {
 			return Incomplete, nil
 		}
@@ -232,9 +247,6 @@ func (p *Parser) parse(data []byte) (State, *ConnError) {
 		p.offset = end
 		p.inFrame = false
 		if ended {
-			if err := p.decode(data); err != nil {
-				return Error, err
-			}
 			return Complete, nil
 		}
 	}
@@ -252,7 +264,7 @@ func (p *Parser) checkFrameHeader() *ConnError {
 	case p.frames == 1 && !p.SettingsOptional && (h.Type != http2.FrameSettings || IsACK(h)):
 		// RFC 9113, Section 3.4.
 		return ProtocolError("client preface without SETTINGS")
-	case len(p.fragments) > 0:
+	case p.inBlock:
 		return CheckContinuation(h, p.streamID, DefaultMaxFrameSize)
 	}
 	if err := checkLength(h, DefaultMaxFrameSize); err != nil {
@@ -302,19 +314,12 @@ func (p *Parser) readPayload(data []byte, s span) (ended bool, err *ConnError) {
 		window, err := GrowWindow(DefaultWindow+p.granted, increment)
 		p.granted = window - DefaultWindow
 		return false, err
-	case http2.FrameHeaders:
-		start, end, err := Fragment(p.frame, payload)
-		if err != nil {
-			return false, err
+	case http2.FrameHeaders, http2.FrameContinuation:
+		p.inBlock = true
+		// END_HEADERS is the same bit in both frames (RFC 9113, Sections 6.2 and 6.10).
+		if p.frame.Flags.Has(http2.FlagHeadersEndHeaders) {
+			return true, p.endBlock()
 		}
-		s = span{s.start + start, s.start + end}
-		p.streamID = p.frame.StreamID
-		p.endStream = p.frame.Flags.Has(http2.FlagHeadersEndStream)
-	case http2.FrameContinuation:
-	default:
-		return false, nil
 	}
-	p.fragments = append(p.fragments, s)
-	// END_HEADERS is the same bit in both frames (RFC 9113, Sections 6.2 and 6.10).
-	return p.frame.Flags.Has(http2.FlagHeadersEndHeaders), nil
+	return false, nil
 }

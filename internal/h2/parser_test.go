@@ -193,7 +193,7 @@ func TestParserError(t *testing.T) {
 		{"HEADERS without Pad Length", opening, frame(http2.FrameHeaders, endHeaders|padded, 1), header, frameSize},
 		{"HEADERS without Weight", opening, frame(http2.FrameHeaders, endHeaders|priority, 1, make([]byte, 4)...), header, frameSize},
 		{"HEADERS without Weight after Pad Length", opening, frame(http2.FrameHeaders, endHeaders|padded|priority, 1, make([]byte, 5)...), header, frameSize},
-		{"padding of the length of the payload", opening, frame(http2.FrameHeaders, endHeaders|padded, 1, 3, 0, 0), whole, protocol},
+		{"padding of the length of the payload", opening, frame(http2.FrameHeaders, endHeaders|padded, 1, 3, 0, 0), header + 1, protocol},
 		{"padding of the empty payload", opening, frame(http2.FrameHeaders, padded, 1, 1), whole, protocol},
 		{"padding over the priority fields", opening, frame(http2.FrameHeaders, endHeaders|padded|priority, 1, 1, 0, 0, 0, 0, 0), whole, protocol},
 
@@ -213,7 +213,7 @@ func TestParserError(t *testing.T) {
 		{"index into the empty table", opening, frame(http2.FrameHeaders, endHeaders, 1, 0xbe), whole, compression},
 		{"truncated block", opening, frame(http2.FrameHeaders, endHeaders, 1, 0x82, 0x40), whole, compression},
 		{"truncated split block", join(opening, headers), frame(http2.FrameContinuation, endHeaders, 1, 0x40), whole, compression},
-		{"bad fragment before the last", join(opening, frame(http2.FrameHeaders, 0, 1, 0x80)), frame(http2.FrameContinuation, endHeaders, 1, getBlock...), whole, compression},
+		{"bad field before the last", join(opening, frame(http2.FrameHeaders, 0, 1)), frame(http2.FrameContinuation, endHeaders, 1, 0x82, 0x80, 0x82), header + 2, compression},
 		{"dynamic table of 4097 bytes", opening, frame(http2.FrameHeaders, endHeaders, 1, 0x3f, 0xe2, 0x1f), whole, compression},
 		{"Huffman padding of 8 bits", opening, frame(http2.FrameHeaders, endHeaders, 1, 0x00, 0x81, 0xff, 0x00), whole, compression},
 	}
@@ -588,7 +588,7 @@ func TestParserMaxHeaderListSizeFirst(t *testing.T) {
 	} {
 		p := Parser{MaxHeaderListSize: 100}
 		data := join(opening, frame(http2.FrameHeaders, endHeaders, 1, block...))
-		if at := settle(t, &p, data); at != len(data) || p.Err() == nil || p.Err().Code != http2.ErrCodeEnhanceYourCalm {
+		if at := settle(t, &p, data); p.Err() == nil || p.Err().Code != http2.ErrCodeEnhanceYourCalm || !p.TooLarge() {
 			t.Errorf("%s: %+v at %d of %d bytes", name, resultOf(&p), at, len(data))
 		}
 	}
@@ -603,7 +603,7 @@ func TestParserExpansion(t *testing.T) {
 	data := join(opening, headerFrames(block))
 
 	var p Parser
-	if at := settle(t, &p, data); at != len(data) || p.Err() == nil || p.Err().Code != http2.ErrCodeEnhanceYourCalm {
+	if at := settle(t, &p, data); at < 0 || !p.TooLarge() {
 		t.Fatalf("%v at %d of %d bytes: %v", p.state, at, len(data), p.Err())
 	}
 	if n, most := len(p.fields), DefaultMaxHeaderListSize/DefaultTableSize; n > most {
@@ -682,8 +682,8 @@ func TestParserReset(t *testing.T) {
 
 		p.Parse(join(opening, frame(http2.FrameHeaders, 0, 1, 0x82), frame(http2.FrameContinuation, endHeaders, 1)))
 		p.Reset()
-		if p.decoder != nil {
-			t.Error("Reset kept the decoder's buffer of a split block")
+		if p.block.tail != nil {
+			t.Error("Reset kept the buffer of a split block")
 		}
 
 		p.Parse(join(opening, get))
@@ -693,6 +693,68 @@ func TestParserReset(t *testing.T) {
 			t.Errorf("Reset kept %v", fields[0])
 		}
 	})
+}
+
+// TestParserFieldsEarly checks that each field is known with its last byte, and
+// that those before it are not forgotten, wherever frames and reads are cut.
+func TestParserFieldsEarly(t *testing.T) {
+	t.Parallel()
+	want := []hpack.HeaderField{
+		{Name: ":method", Value: "GET"},
+		{Name: ":path", Value: "/" + strings.Repeat("a", 200)},
+		{Name: "cookie", Value: strings.Repeat("c", 20_000)},
+		{Name: "x", Value: ""},
+		{Name: strings.Repeat("n", 20_000), Value: strings.Repeat("\x00", 20_000)},
+		{Name: "x", Value: "", Sensitive: true},
+	}
+	var block []byte
+	ends := []int{} // of the fields, in the block
+	for _, f := range want {
+		block = append(block, encode(f)...) // with an encoder of its own, so without the dynamic table
+		ends = append(ends, len(block))
+	}
+	block = append([]byte{0x3f, 0xe1, 0x1f}, block...) // RFC 7541, Section 6.3
+	for _, size := range []int{1000, 4096, DefaultMaxFrameSize - 8} {
+		var data []byte
+		at := make([]int, len(block)) // where each byte of the block is
+		for start := 0; start < len(block); start += size {
+			typ, flags, payload := http2.FrameContinuation, http2.Flags(0), block[start:min(start+size, len(block))]
+			if start == 0 {
+				typ, flags, payload = http2.FrameHeaders, padded, join([]byte{7}, payload, make([]byte, 7))
+			}
+			if start+size >= len(block) {
+				flags |= endHeaders
+			}
+			begin := len(opening) + len(data) + FrameHeaderLen
+			if start == 0 {
+				begin++
+			}
+			for i := range min(size, len(block)-start) {
+				at[start+i] = begin + i
+			}
+			data = append(data, frame(typ, flags, 1, payload...)...)
+		}
+		data = join(opening, data)
+		p := Parser{MaxHeaderListSize: 1 << 20}
+		for n := range len(data) + 1 {
+			p.Parse(data[:n:n])
+			known := 0
+			for _, end := range ends {
+				if at[end+3-1] < n {
+					known++
+				}
+			}
+			if got := p.Fields(); len(got) != known {
+				t.Fatalf("frames of %d: %d fields after %d bytes, want %d: %v", size, len(got), n, known, p.Err())
+			}
+		}
+		if diff := cmp.Diff(want, p.Fields()); p.State() != Complete || diff != "" {
+			t.Errorf("frames of %d: %v, %v (-want +got):\n%s", size, p.State(), p.Err(), diff)
+		}
+		if p.Held() < 60_000 {
+			t.Errorf("frames of %d: %d bytes held", size, p.Held())
+		}
+	}
 }
 
 // The caller may reuse the buffer between calls, and a Parser that waits for
