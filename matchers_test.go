@@ -35,6 +35,8 @@ func TestMatchers(t *testing.T) {
 		}
 		return i + len(part)
 	}
+	// How many bytes of curl's there are when a field is known.
+	const curlPath, curlAuthority, curlAgent = 81, 94, 104
 	curl, grpcGo, grpcJS := file("curl-h2c-prior.1"), file("grpc-go.1", "grpc-go.2"), file("grpc-js.1", "grpc-js.2")
 	for _, tt := range []struct {
 		m    Matcher
@@ -61,6 +63,11 @@ func TestMatchers(t *testing.T) {
 		{HTTP1(), "OPTIONS rtsp://a/b RTSP/1.0\r\n", No, at("OPTIONS rtsp://a/b RTSP/1.0", " R")},
 		{HTTP1(), curl, No, len("PRI")},
 		{HTTP1(), file("openssl-tls13.1"), No, 1},
+		{HTTP1(), "\r\nGET / HTTP/1.1\r\n", Yes, -1},
+		{HTTP1(), "\nGET / HTTP/1.1\r\n", Yes, -1},
+		{HTTP1(), "\r\n\r\nGET / HTTP/1.1\r\n", No, 3},
+		{HTTP1(), "\rGET / HTTP/1.1\r\n", No, 2},
+		{HTTP1("PUT"), "\r\nGET / HTTP/1.1\r\n", No, 3},
 		{HTTP1("GET", "PURGE"), get, Yes, at(get, "1.1\r\n")},
 		{HTTP1("GET", "PURGE"), "PURGE / HTTP/1.1\r\n", Yes, -1},
 		{HTTP1("GET", "PURGE"), "PUT / HTTP/1.1\r\n", No, 3},
@@ -71,8 +78,8 @@ func TestMatchers(t *testing.T) {
 		{HTTP2(), "PUT / HTTP/1.1\r\n", No, 2},
 		{HTTP2(), "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\x00", No, 24},
 
-		{GRPC(), grpcGo, Yes, len(grpcGo) - len("\x00\x00\x05\x00\x01\x00\x00\x00\x01\x00\x00\x00\x00\x00")},
-		{GRPC(), grpcJS, Yes, len(grpcJS) - len("\x00\x00\x05\x00\x01\x00\x00\x00\x01\x00\x00\x00\x00\x00")},
+		{GRPC(), grpcGo, Yes, 101},
+		{GRPC(), grpcJS, Yes, 180},
 		{GRPC(), curl, No, -1},
 		{GRPC(), get, No, 1},
 		{GRPC(), "POST / HTTP/1.1\r\nContent-Type: application/grpc\r\n\r\n", No, 2},
@@ -86,13 +93,15 @@ func TestMatchers(t *testing.T) {
 		{Header("x", ""), "GET / HTTP/1.1\r\nx: \r\n\r\n", Yes, 22},
 		{Header("x", "y"), "GET / HTTP/1.1\r\nx y\r\n", No, at("GET / HTTP/1.1\r\nx y", "x ")},
 		{Header("x", "y"), file("openssl-tls13.1"), No, 1},
-		{Header("User-Agent", "curl/7.88.1"), curl, Yes, -1},
-		{Header(":path", "/hello"), curl, Yes, -1},
-		{Header(":path", "/"), curl, No, -1},
-		{HeaderPrefix("user-agent", "curl/"), curl, Yes, -1},
+		{Header("User-Agent", "curl/7.88.1"), curl, Yes, curlAgent},
+		{Header(":path", "/hello"), curl, Yes, curlPath},
+		{Header(":Path", "/hello"), curl, Yes, curlPath},
+		{Header(":path", "/"), curl, No, curlPath},
+		{Header(":protocol", ""), curl, No, curlAgent},
+		{HeaderPrefix("user-agent", "curl/"), curl, Yes, curlAgent},
 		{HeaderPrefix("user-agent", "Curl/"), curl, No, -1},
 		{HeaderPrefix("host", "API."), get, Yes, at(get, "8080\r\nX")},
-		{HeaderFunc("user-agent", func(v string) bool { return v == "curl/7.88.1" }), curl, Yes, -1},
+		{HeaderFunc("user-agent", func(v string) bool { return v == "curl/7.88.1" }), curl, Yes, curlAgent},
 		{HeaderFunc("X-Tag", func(v string) bool { return v == "two" }), get, Yes, at(get, "two\r\nX")},
 
 		{Host("api.example.com"), get, Yes, at(get, "8080\r\nX")},
@@ -107,16 +116,16 @@ func TestMatchers(t *testing.T) {
 		{Host("[::1]"), "GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r", Yes, -1},
 		{Host("[::1]"), "GET / HTTP/1.1\r\nHost: [::1]\r\n\r", Yes, -1},
 		{Host("a"), "GET / HTTP/1.0\r\n\r\n", No, -1},
-		{Host("127.0.0.1"), curl, Yes, -1},
-		{Host("localhost"), curl, No, -1},
+		{Host("127.0.0.1"), curl, Yes, curlAuthority},
+		{Host("localhost"), curl, No, curlAuthority},
 
 		{Path("/a/"), get, Yes, at(get, "/d ")},
 		{Path("/b/", "/a/b"), get, Yes, at(get, "/d ")},
 		{Path("/a/b?"), get, No, at(get, "/d ")},
 		{Path("/x"), "GET http://b/x HTTP/1.1\r\n", Yes, at("GET http://b/x H", "/x ")},
-		{Path("/hello"), curl, Yes, -1},
-		{Path("/other"), curl, No, -1},
-		{Path("/grpc.health.v1.Health/"), grpcGo, Yes, len(grpcGo) - 14},
+		{Path("/hello"), curl, Yes, curlPath},
+		{Path("/other"), curl, No, curlPath},
+		{Path("/grpc.health.v1.Health/"), grpcGo, Yes, 76},
 		{Path("/"), "\x00", No, 1},
 
 		{TLS(), file("openssl-tls13.1"), Yes, 6},
@@ -132,7 +141,7 @@ func TestMatchers(t *testing.T) {
 
 		{Not(HTTP2()), get, Yes, 1},
 		{Not(HTTP2()), curl, No, 24},
-		{All(HTTP2(), Path("/hello")), curl, Yes, -1},
+		{All(HTTP2(), Path("/hello")), curl, Yes, curlPath},
 		{All(HTTP2(), Path("/hello")), get, No, 1},
 		{All(HTTP1(), Host("x")), get, No, at(get, "8080\r\nX")},
 		{AnyOf(GRPC(), HTTP1()), get, Yes, at(get, "1.1\r\n")},
@@ -290,7 +299,7 @@ func TestPreviewRequest(t *testing.T) {
 		want *Request
 	}{
 		{"POST http://a.example:81/p%20q?x=y HTTP/1.1\r\nHost: other\r\nx-a: 1\r\nX-A: 2\r\nX-B: c\r\n d\r\n\r\nbody", &Request{
-			Protocol: ProtocolHTTP1, Method: "POST", Target: "http://a.example:81/p%20q?x=y", Path: "/p%20q", Host: "a.example:81",
+			Protocol: ProtocolHTTP1, Method: "POST", Target: "http://a.example:81/p%20q?x=y", Path: "/p q", Host: "a.example:81",
 			Header: map[string][]string{"Host": {"other"}, "X-A": {"1", "2"}, "X-B": {"c d"}},
 		}},
 		{"OPTIONS * HTTP/1.0\r\n\r\n", &Request{

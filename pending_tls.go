@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -179,14 +180,11 @@ func httpsURL(p *Preview) string {
 	if verdict != Yes || req.Host == "" || strings.ContainsAny(req.Host, " \t\"<>\\^`{|}/?#@") {
 		return "" // no host by the grammar of RFC 3986, Section 3.2.2
 	}
-	to := "https://" + req.Host + "/"
-	if strings.HasPrefix(req.Path, "/") {
-		to = "https://" + req.Host + req.Path
+	to := "https://" + req.Host
+	if u, err := url.ParseRequestURI(req.Target); err == nil && strings.HasPrefix(u.RequestURI(), "/") {
+		return to + u.RequestURI()
 	}
-	if _, query, ok := strings.Cut(req.Target, "?"); ok {
-		to += "?" + query
-	}
-	return to
+	return to + "/"
 }
 
 // awaitsRedirect reports whether a client that no route takes has yet to send the head by which it can be redirected.

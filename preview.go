@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -85,6 +86,9 @@ type facts struct {
 	hostPort    string
 	hostName    string
 	hostVerdict Verdict
+
+	url    *target // of a request-target that has to be parsed
+	cookie *string // of HTTP/2, in one piece
 
 	request *Request
 	hello   *ClientHello
@@ -187,9 +191,9 @@ type Request struct {
 	Protocol Protocol // ProtocolHTTP1 or ProtocolHTTP2
 	Method   string
 	Target   string      // the request-target of HTTP/1 (RFC 9112, 3.2), :path of HTTP/2
-	Path     string      // the path of Target, without the query, with its percent-encoding
-	Host     string      // the authority of Target, :authority or Host, with the port if there is one
-	Header   http.Header // the fields, without pseudo-header fields; a folded value is unfolded
+	Path     string      // the path of Target, decoded, without the query; "" if net/http would reject Target
+	Host     string      // the authority of Target (HTTP/1), :authority (HTTP/2) or Host, with the port if there is one
+	Header   http.Header // the fields, without pseudo-header fields; a folded value is unfolded, the cookies of HTTP/2 are joined
 }
 
 // Request returns the head of the connection's first request. It is Undecided while the head is not complete, and
@@ -219,13 +223,13 @@ func (p *Preview) Request() (*Request, Verdict) {
 func (p *Preview) http1Request() *Request {
 	method, _ := p.http1.Method()
 	target, _ := p.http1.Target()
-	_, path := http1.SplitTarget(method.Of(p.data), target.Of(p.data))
 	host, _ := p.findHost()
+	path, _ := p.path()
 	r := &Request{
 		Protocol: ProtocolHTTP1,
 		Method:   string(method.Of(p.data)),
 		Target:   string(target.Of(p.data)),
-		Path:     string(path),
+		Path:     path.String(),
 		Host:     host.String(),
 		Header:   make(http.Header),
 	}
@@ -237,18 +241,21 @@ func (p *Preview) http1Request() *Request {
 
 func (p *Preview) http2Request() *Request {
 	host, _ := p.findHost()
-	r := &Request{Protocol: ProtocolHTTP2, Host: host.String(), Header: make(http.Header)}
+	path, _ := p.path()
+	r := &Request{Protocol: ProtocolHTTP2, Path: path.String(), Host: host.String(), Header: make(http.Header)}
 	for _, f := range p.h2Fields() {
 		switch f.Name {
 		case ":method":
 			r.Method = f.Value
 		case ":path":
 			r.Target = f.Value
-			r.Path, _, _ = strings.Cut(f.Value, "?")
 		}
 		if !f.IsPseudo() {
 			r.Header.Add(f.Name, f.Value)
 		}
+	}
+	if cookie, ok := p.joinCookies(); ok {
+		r.Header["Cookie"] = []string{cookie}
 	}
 	return r
 }
@@ -286,7 +293,7 @@ func (p *Preview) showHTTP2(n int) h2.State {
 	return p.h2State
 }
 
-// h2Fields returns the header list of the request, if it is one of HTTP/2 and complete.
+// h2Fields returns the header list of the request, if it is one of HTTP/2, as far as it has come.
 func (p *Preview) h2Fields() []hpack.HeaderField {
 	if p.stream != nil {
 		return p.stream
@@ -402,8 +409,12 @@ func (v fieldValue) String() string {
 	return v.str
 }
 
-// field matches if a field with the name (RFC 9110, 5.1: in any case) has a value that passes the test. It decides as
-// soon as such a field has come, or at the end of the head.
+// field matches if a field with the name (RFC 9110, Section 5.1: in any case) has a value that passes the test. It decides
+// as soon as such a field has come, or at the end of the head.
+//
+// That a field which comes later contradicts it is not possible: a matcher looks for one line of the field, whatever the
+// others are. Those are the exceptions: pseudo-header fields, for which see pseudo, and the cookies of HTTP/2, which may
+// come in crumbs that are one value (RFC 9113, Section 8.2.3), and so are known at the end of the head.
 func (p *Preview) field(name string, test func(fieldValue) bool) Verdict {
 	state := p.parseHTTP1()
 	for _, f := range p.http1.Fields() {
@@ -417,22 +428,83 @@ func (p *Preview) field(name string, test func(fieldValue) bool) Verdict {
 	case state == http1.Incomplete:
 		return p.undecided()
 	}
-	switch p.parseHTTP2() {
-	case h2.Complete:
+	complete := p.parseHTTP2() == h2.Complete
+	switch {
+	case strings.HasPrefix(name, ":"):
+		v, verdict := p.pseudo(strings.ToLower(name))
+		if verdict == Yes {
+			return matchIf(test(v))
+		}
+		return p.settled(verdict)
+	case !http1.EqualName(name, "cookie"):
 		for _, f := range p.h2Fields() {
-			if strings.EqualFold(f.Name, name) && test(fieldValue{str: f.Value}) {
+			if http1.EqualName(f.Name, name) && test(fieldValue{str: f.Value}) {
 				return Yes
 			}
 		}
-	case h2.Incomplete:
-		return p.undecided()
+	case complete:
+		cookie, ok := p.joinCookies()
+		return matchIf(ok && test(fieldValue{str: cookie}))
 	}
-	return No
+	if complete || p.h2State != h2.Incomplete {
+		return No
+	}
+	return p.undecided()
 }
 
-// host finds what the request is for, in lower case: in HTTP/1 the authority of the request-target, which goes before
-// Host (RFC 9112, 3.2.2), in HTTP/2 :authority, which goes before host (RFC 9113, 8.3.1). It is found once for all
-// matchers. name is the host without the port.
+// pseudo returns a pseudo-header field of an HTTP/2 request, as soon as it has come. It is No at the end of those that
+// there are, and Undecided before.
+//
+// One of the same name that comes later, or one behind a field that is none, would contradict it. But such a request is
+// malformed (RFC 9113, Section 8.3), and no server answers it with anything but an error: so what is decided by the first
+// cannot be a way around a rule.
+func (p *Preview) pseudo(name string) (fieldValue, Verdict) {
+	state := p.parseHTTP2()
+	if p.stream != nil {
+		state = h2.Complete
+	}
+	for _, f := range p.h2Fields() {
+		switch {
+		case f.Name == name:
+			return fieldValue{str: f.Value}, Yes
+		case !f.IsPseudo():
+			return fieldValue{}, No
+		}
+	}
+	if state == h2.Incomplete {
+		return fieldValue{}, Undecided
+	}
+	return fieldValue{}, No
+}
+
+// joinCookies returns the cookies of a complete HTTP/2 request, if there are any (RFC 9113, Section 8.2.3).
+func (p *Preview) joinCookies() (cookie string, ok bool) {
+	if p.cookie != nil {
+		return *p.cookie, true
+	}
+	var crumbs []string
+	for _, f := range p.h2Fields() {
+		if http1.EqualName(f.Name, "cookie") {
+			crumbs = append(crumbs, f.Value)
+		}
+	}
+	if crumbs == nil {
+		return "", false
+	}
+	cookie = strings.Join(crumbs, "; ")
+	p.cookie = &cookie
+	return cookie, true
+}
+
+// settled is the verdict, which is No where nothing can follow that would make it another.
+func (p *Preview) settled(v Verdict) Verdict {
+	if v == Undecided {
+		return p.undecided()
+	}
+	return v
+}
+
+// host finds what the request is for, in lower case. It is found once for all matchers. name is the host without the port.
 func (p *Preview) host() (host, name string, verdict Verdict) {
 	if p.hostVerdict == Undecided {
 		var v fieldValue
@@ -455,13 +527,13 @@ func hasPort(host string) bool {
 	return strings.LastIndexByte(host, ':') > strings.LastIndexByte(host, ']')
 }
 
+// findHost finds what net/http has as Request.Host: in HTTP/1 the authority of the request-target, which goes before Host
+// (RFC 9112, Section 3.2.2), in HTTP/2 :authority, which goes before host (RFC 9113, Section 8.3.1) unless it is empty. The
+// second Host of a request makes it malformed in HTTP/1 (RFC 9112, Section 3.2), and is ignored in HTTP/2.
 func (p *Preview) findHost() (fieldValue, Verdict) {
 	state := p.parseHTTP1()
-	if target, ok := p.http1.Target(); ok {
-		method, _ := p.http1.Method()
-		if authority, _ := http1.SplitTarget(method.Of(p.data), target.Of(p.data)); len(authority) > 0 {
-			return fieldValue{raw: authority}, Yes
-		}
+	if t := p.http1URL(); t != nil && (t.err || t.host != "") {
+		return fieldValue{str: t.host}, matchIf(!t.err)
 	}
 	for _, f := range p.http1.Fields() {
 		if http1.EqualName(f.Name.Of(p.data), "host") {
@@ -474,47 +546,105 @@ func (p *Preview) findHost() (fieldValue, Verdict) {
 	case http1.Incomplete:
 		return fieldValue{}, Undecided
 	}
-	switch p.parseHTTP2() {
-	case h2.Complete:
-		return pick(p.h2Fields(), ":authority", "host")
-	case h2.Incomplete:
+	authority, verdict := p.pseudo(":authority")
+	if verdict == Undecided || verdict == Yes && authority.str != "" {
+		return authority, verdict
+	}
+	for _, f := range p.h2Fields() {
+		if f.Name == "host" {
+			return fieldValue{str: f.Value}, Yes
+		}
+	}
+	if p.stream == nil && p.h2State == h2.Incomplete {
 		return fieldValue{}, Undecided
 	}
 	return fieldValue{}, No
 }
 
-// path finds the path of the request, without the query.
+// path finds what net/http has as the Path of Request.URL.
 func (p *Preview) path() (fieldValue, Verdict) {
 	state := p.parseHTTP1()
-	if target, ok := p.http1.Target(); ok && state != http1.Invalid {
-		method, _ := p.http1.Method()
-		_, path := http1.SplitTarget(method.Of(p.data), target.Of(p.data))
+	if span, ok := p.http1.Target(); ok && state != http1.Invalid {
+		if t := p.http1URL(); t != nil {
+			return fieldValue{str: t.path}, matchIf(!t.err)
+		}
+		path, _ := plainPath(span.Of(p.data))
 		return fieldValue{raw: path}, Yes
 	}
 	if state == http1.Incomplete {
 		return fieldValue{}, p.undecided()
 	}
-	switch p.parseHTTP2() {
-	case h2.Complete:
-		v, verdict := pick(p.h2Fields(), ":path")
-		v.str, _, _ = strings.Cut(v.str, "?")
-		return v, verdict
-	case h2.Incomplete:
-		return fieldValue{}, p.undecided()
+	v, verdict := p.pseudo(":path")
+	if verdict != Yes {
+		return fieldValue{}, p.settled(verdict)
 	}
-	return fieldValue{}, No
+	if path, ok := plainPath(v.str); ok {
+		return fieldValue{str: path}, Yes
+	}
+	if p.url == nil {
+		p.url = parseTarget(v.str)
+	}
+	return fieldValue{str: p.url.path}, matchIf(!p.url.err)
 }
 
-// pick returns the value of the first of the names that the header list has.
-func pick(list []hpack.HeaderField, names ...string) (fieldValue, Verdict) {
-	for _, name := range names {
-		for _, f := range list {
-			if f.Name == name {
-				return fieldValue{str: f.Value}, Yes
-			}
+// http1URL returns the request-target of HTTP/1, if it is known and has to be parsed.
+func (p *Preview) http1URL() *target {
+	span, ok := p.http1.Target()
+	if !ok {
+		return nil
+	}
+	if p.url != nil {
+		return p.url
+	}
+	raw := span.Of(p.data)
+	if _, ok := plainPath(raw); ok {
+		return nil
+	}
+	method, _ := p.http1.Method()
+	if string(method.Of(p.data)) == http.MethodConnect && raw[0] != '/' {
+		// RFC 9112, Section 3.2.3. net/http parses it in the same way.
+		p.url = parseTarget("http://" + string(raw))
+	} else {
+		p.url = parseTarget(string(raw))
+	}
+	return p.url
+}
+
+// A target is what net/url makes of a request-target, or of :path.
+type target struct {
+	host, path string
+	err        bool
+}
+
+func parseTarget(s string) *target {
+	u, err := url.ParseRequestURI(s)
+	if err != nil {
+		return &target{err: true}
+	}
+	t := &target{host: u.Host, path: u.Path}
+	if t.path == "" && t.host != "" {
+		t.path = "/" // RFC 9110, Section 4.2.3
+	}
+	return t
+}
+
+// plainPath returns the path of a request-target in origin-form, if net/url would take it as it is.
+func plainPath[T string | []byte](target T) (path T, ok bool) {
+	if len(target) == 0 || target[0] != '/' {
+		return path, false
+	}
+	path = target
+	for i := range len(target) {
+		switch c := target[i]; {
+		case c < ' ', c == 0x7f:
+			return path, false
+		case c == '%' && len(path) == len(target):
+			return path, false
+		case c == '?' && len(path) == len(target):
+			path = target[:i]
 		}
 	}
-	return fieldValue{}, No
+	return path, true
 }
 
 // language is the protocol in which to refuse the client: other than [Preview.Protocol] it guesses where the bytes are

@@ -29,7 +29,7 @@ func serveAs(t *testing.T, l net.Listener, name string) {
 }
 
 // TestRoutesAreNoAccessControl shows how a client gets to a server with a request for which there is another route: by the
-// second request on a connection, by another way to write the path, and by naming one host to TLS and another to HTTP.
+// second request on a connection, and by naming one host to TLS and another to HTTP; and what does not get it there.
 func TestRoutesAreNoAccessControl(t *testing.T) {
 	t.Parallel()
 	l := listen(t, "tcp")
@@ -51,7 +51,8 @@ func TestRoutesAreNoAccessControl(t *testing.T) {
 	}{
 		{"as it is meant", inClear, []string{"GET /admin HTTP/1.1\r\nHost: a\r\n\r\n"}, "admin has /admin of a"},
 		{"second request", inClear, []string{"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "GET /admin HTTP/1.1\r\nHost: a\r\n\r\n"}, "public has /admin of a"},
-		{"percent-encoding", inClear, []string{"GET /%61dmin HTTP/1.1\r\nHost: a\r\n\r\n"}, "public has /admin of a"},
+		{"percent-encoding", inClear, []string{"GET /%61dmin HTTP/1.1\r\nHost: a\r\n\r\n"}, "admin has /admin of a"},
+		{"dot segments", inClear, []string{"GET /x/../admin HTTP/1.1\r\nHost: a\r\n\r\n"}, "public has /x/../admin of a"},
 		{"another host than TLS's", inTLS, []string{"GET / HTTP/1.1\r\nHost: legacy.example.com\r\n\r\n"}, "example has / of legacy.example.com"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

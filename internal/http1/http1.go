@@ -84,11 +84,13 @@ var (
 type step uint8
 
 const (
-	stepMethod      step = iota
-	stepTargetStart      // the first byte of the request-target
-	stepAsterisk         // after the "*" of asterisk-form
-	stepScheme           // the scheme of absolute-form
-	stepTarget           // the rest of the request-target
+	stepStart   step = iota // the first byte
+	stepEmptyLF             // after a CR in front of the request line
+	stepMethod
+	stepTargetStart // the first byte of the request-target
+	stepAsterisk    // after the "*" of asterisk-form
+	stepScheme      // the scheme of absolute-form
+	stepTarget      // the rest of the request-target
 	stepVersion
 	stepVersionEnd
 	stepRequestLF // after a CR at the end of the request line
@@ -120,6 +122,7 @@ type Parser struct {
 	state  State
 	step   step
 	pos    int // the first byte not yet looked at
+	start  int // where the request line begins
 	method Span
 	target Span
 	minor  int
@@ -150,6 +153,10 @@ func (p *Parser) Parse(data []byte) State {
 	for p.state == Incomplete && p.pos < len(data) {
 		c := data[p.pos]
 		switch p.step {
+		case stepStart:
+			p.readStart(c)
+		case stepEmptyLF:
+			p.readEmptyLF(c)
 		case stepMethod:
 			p.readMethod(data)
 		case stepTargetStart:
@@ -231,21 +238,41 @@ func (p *Parser) fail(err *Error) {
 	p.err = err
 }
 
+// readStart ignores an empty line before the request line, RFC 9112, Section
+// 2.2. Some clients end the content of a request with one, and may do so on a
+// connection that was handed on to others.
+func (p *Parser) readStart(c byte) {
+	switch c {
+	case '\r':
+		p.next(stepEmptyLF)
+	case '\n':
+		p.next(stepMethod)
+		p.start = p.pos
+	default:
+		p.step = stepMethod
+	}
+}
+
+func (p *Parser) readEmptyLF(c byte) {
+	if c != '\n' {
+		p.fail(errMethod)
+		return
+	}
+	p.next(stepMethod)
+	p.start = p.pos
+}
+
 // readMethod reads method SP, RFC 9112, Section 3.
-//
-// Section 2.2 would have a server ignore an empty line before the request
-// line. That is for clients that end a request body with an extra CRLF, and no
-// body comes before the first request.
 func (p *Parser) readMethod(data []byte) {
 	p.pos += tokenLen(data[p.pos:])
 	if p.pos == len(data) {
 		return
 	}
-	if data[p.pos] != ' ' || p.pos == 0 {
+	if data[p.pos] != ' ' || p.pos == p.start {
 		p.fail(errMethod)
 		return
 	}
-	p.method = Span{0, p.pos}
+	p.method = Span{p.start, p.pos}
 	// RFC 9113, Section 3.4: the preface was chosen so that HTTP/1 servers
 	// do not attempt to process it, and PRI was registered for nothing else.
 	if string(p.method.Of(data)) == "PRI" {

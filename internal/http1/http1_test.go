@@ -140,6 +140,8 @@ func TestParse(t *testing.T) {
 	}{
 		{name: "no fields", in: line + "\r\n", want: head()},
 		{name: "body", in: line + "\r\n", rest: "\x00\r\n: ", want: head()},
+		{name: "empty line first", in: "\r\n" + line + "\r\n", want: head()},
+		{name: "LF first", in: "\n" + line + "\r\n", want: head()},
 		{name: "pipelined", in: line + "\r\n", rest: line + "\r\n", want: head()},
 		{name: "LF alone", in: "GET / HTTP/1.1\nA: b\nC: d\n\n",
 			want: head(field{"A", "b"}, field{"C", "d"})},
@@ -210,6 +212,19 @@ func TestParse(t *testing.T) {
 	}
 }
 
+// TestEmptyLine checks that one empty line in front of a request is ignored, RFC 9112, Section 2.2, and no second one.
+func TestEmptyLine(t *testing.T) {
+	t.Parallel()
+	for _, in := range []string{"\r\r", "\r\n\r", "\r\n\n", "\n\n", "\n\r", "\r\n ", "\rG"} {
+		if got := parse([]byte(in)); got.State != http1.Invalid || got.Err.Status != 0 {
+			t.Errorf("%q: state %d, error %+v", in, got.State, got.Err)
+		}
+		if got := parse([]byte(in[:len(in)-1])); got.State != http1.Incomplete {
+			t.Errorf("%q: state %d", in[:len(in)-1], got.State)
+		}
+	}
+}
+
 // TestInvalid has the shortest bytes that no request starts with, by each of
 // the rules. That they are the shortest shows in the completion, which makes a
 // request of them when it takes the place of the last byte.
@@ -236,8 +251,6 @@ func TestInvalid(t *testing.T) {
 		completion string
 	}{
 		{" ", 0, method, line + "\r\n"},
-		{"\r", 0, method, line + "\r\n"},
-		{"\n", 0, method, line + "\r\n"},
 		{"\x00", 0, method, line + "\r\n"},
 		{"\x16", 0, method, line + "\r\n"},
 		{"\x80", 0, method, line + "\r\n"},

@@ -49,9 +49,18 @@ var Methods = []string{
 }
 
 // MethodPrefix reports whether data, the first bytes of a connection, start
-// with one of the methods and the space after it, or may yet do so. Methods
-// are case-sensitive, RFC 9110, Section 9.1.
+// with one of the methods and the space after it, or may yet do so. An empty
+// line in front is ignored, RFC 9112, Section 2.2. Methods are case-sensitive,
+// RFC 9110, Section 9.1.
 func MethodPrefix(data []byte, methods []string) bool {
+	switch {
+	case len(data) > 0 && data[0] == '\n':
+		data = data[1:]
+	case len(data) > 1 && data[0] == '\r' && data[1] == '\n':
+		data = data[2:]
+	case len(data) == 1 && data[0] == '\r':
+		return len(methods) > 0
+	}
 	for _, m := range methods {
 		if len(data) <= len(m) {
 			if m[:len(data)] == string(data) {
@@ -66,12 +75,12 @@ func MethodPrefix(data []byte, methods []string) bool {
 
 // EqualName reports whether a field name is the one wanted. Field names are
 // case-insensitive, RFC 9110, Section 5.1.
-func EqualName(name []byte, want string) bool {
+func EqualName[T string | []byte](name T, want string) bool {
 	if len(name) != len(want) {
 		return false
 	}
-	for i, c := range name {
-		if toLower(c) != toLower(want[i]) {
+	for i := range len(name) {
+		if toLower(name[i]) != toLower(want[i]) {
 			return false
 		}
 	}
