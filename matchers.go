@@ -216,9 +216,10 @@ func GRPCWeb() Matcher {
 
 // Header matches a connection, HTTP/1 or HTTP/2, whose first request has a field of the name with exactly the value.
 // Where the field comes more than once, one of its lines has to have it. Names match in any case (RFC 9110, 5.1),
-// values as they are. In HTTP/2 the name may be that of a pseudo-header field, such as ":scheme".
+// values as they are. In HTTP/2 the name may be that of a pseudo-header field, such as ":scheme", and the cookies of a
+// request are one value (RFC 9113, Section 8.2.3).
 //
-// In HTTP/1 it matches as soon as the field has come; it answers No at the end of the head.
+// It matches as soon as the field has come; it answers No at the end of the head. HTTP/2 cookies are known only there.
 func Header(name, value string) Matcher {
 	test := func(v fieldValue) bool { return v.equal(value) }
 	return fieldMatcher("Header", []any{name, value}, name, test)
@@ -280,9 +281,9 @@ func Host(hosts ...string) Matcher {
 }
 
 // Path matches a connection, HTTP/1 or HTTP/2, whose first request is for a path that begins with one of the prefixes.
-// The path is taken as it was sent, without the query: percent-encoding and dot segments are left alone, as a client
-// can write one path in several ways, a route chosen by path is no place for access control. The gRPC methods of one
-// service have the prefix "/package.Service/".
+// The path is what a handler of net/http has in Request.URL.Path: decoded, without the query, also where the target is
+// absolute. Dot segments are left alone, and other servers may read a path in other ways, so a route chosen by path is no
+// place for access control. The gRPC methods of one service have the prefix "/package.Service/".
 func Path(prefixes ...string) Matcher {
 	prefixes = slices.Clone(prefixes)
 	return &builtin{name: "Path", args: anys(prefixes), takes: takes(speaksHTTP), f: func(p *Preview) Verdict {

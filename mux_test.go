@@ -255,7 +255,8 @@ func TestHandOver(t *testing.T) {
 				for name := range strings.FieldsSeq(tt.captures) {
 					flight = append(flight, capture(t, name)...)
 				}
-				if _, verdict := decidesAt(t, tt.matcher, flight); verdict != Yes {
+				needed, verdict := decidesAt(t, tt.matcher, flight)
+				if verdict != Yes {
 					t.Fatalf("%v says %v", tt.matcher, verdict)
 				}
 				begun := requestBegins(flight)
@@ -277,7 +278,8 @@ func TestHandOver(t *testing.T) {
 					if accepted := <-root.conns; server != accepted {
 						t.Fatalf("split %d: the server got %T %p, accepted was %T %p", split, server, server, accepted, accepted)
 					}
-					wantEarly := bytes.HasPrefix(flight, []byte(http2.ClientPreface)) && split >= len(http2.ClientPreface) && split < begun
+					wantEarly := bytes.HasPrefix(flight, []byte(http2.ClientPreface)) && split >= len(http2.ClientPreface) &&
+						split < min(needed, begun)
 					if info := <-matched; info.EarlySettings != wantEarly {
 						t.Fatalf("split %d: early SETTINGS sent: %v, want %v", split, info.EarlySettings, wantEarly)
 					}
