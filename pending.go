@@ -15,6 +15,7 @@ import (
 	"github.com/oneport-go/oneport/internal/h2upgrade"
 	"github.com/oneport-go/oneport/internal/lobby"
 	"github.com/oneport-go/oneport/internal/peek"
+	refusing "github.com/oneport-go/oneport/internal/refusal"
 )
 
 // A pending is a connection that no server has. Its phases are those of package lobby, in whose registry it is:
@@ -58,6 +59,7 @@ type handoff struct {
 	acks     int                     // acknowledgements that were sent in the server's place
 	pings    int                     // answers to PING that were
 	settings []http2.Setting         // of the client, if acks are not 0
+	request  refusing.Request        // to be answered if the server does not take the connection
 }
 
 // A decision is what it takes to find the route of a connection. It keeps the memory of its parsers from one connection to
@@ -323,6 +325,9 @@ func (c *pending) settle() *refusal {
 func (c *pending) prepareHandoff() {
 	c.replay = c.source.Taken()
 	c.acks, c.pings = c.opening.Acknowledged(), c.opening.Answered()
+	if !c.upgraded {
+		c.request = c.preview.answerable()
+	}
 	if c.acks > 0 {
 		c.settings = append([]http2.Setting(nil), c.preview.h2.Settings()...)
 	}

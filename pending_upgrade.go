@@ -10,6 +10,7 @@ import (
 	"github.com/oneport-go/oneport/internal/h2upgrade"
 	"github.com/oneport-go/oneport/internal/http1"
 	"github.com/oneport-go/oneport/internal/lobby"
+	refusing "github.com/oneport-go/oneport/internal/refusal"
 )
 
 // upgrade returns the request with which the client asks for the upgrade to HTTP/2 (RFC 7540, Section 3.2), if it is correct: all
@@ -84,6 +85,9 @@ func (c *pending) switchToHTTP2() *refusal {
 			}
 			c.protocol, c.language = ProtocolHTTP2, ProtocolHTTP2
 			c.upgraded = true
+			// The request is on stream 1 (RFC 7540, Section 3.2).
+			c.request = refusing.Request{Stream: 1, Ended: true, Window: h2.DefaultWindow}
+			c.request.GRPC, c.request.NoBody = kindOf(req.Fields())
 			return nil
 		}
 		if refused := c.arm(time.Now()); refused != nil {

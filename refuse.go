@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 
 	"github.com/oneport-go/oneport/internal/clienthello"
 	"github.com/oneport-go/oneport/internal/h2"
@@ -27,7 +28,8 @@ const (
 	ReasonTimeout
 	// ReasonIdle: the client, whose HTTP/2 connection was ready, made no request within [Limits.IdleTimeout].
 	ReasonIdle
-	// ReasonTooLong: [Limits.MaxPreviewBytes] of the client's bytes did not suffice for a decision.
+	// ReasonTooLong: [Limits.MaxPreviewBytes] of the client's bytes did not suffice for a decision, or the header list of
+	// its HTTP/2 request is over [Limits.MaxHeaderListBytes].
 	ReasonTooLong
 	// ReasonProtocolError: no matcher matched, because what the client sent breaks the rules or the bounds of its own
 	// protocol.
@@ -96,20 +98,23 @@ type refusal struct {
 	seen     int      // bytes of the client
 
 	// What the answer says where it is not what the reason says in general.
-	status int           // of HTTP/1
-	header string        // field lines that it has more
-	code   http2.ErrCode // of HTTP/2, if goAway is set
-	goAway bool
-	text   string // what the client is told, if not what goes for the reason
-	stream uint32 // the last stream that the server will not take again, of HTTP/2
-	alert  uint8  // of TLS
-	noBody bool   // the answer of HTTP/1 has no content, since the request was HEAD (RFC 9110, Section 9.3.2)
+	status  int           // of HTTP
+	header  string        // field lines that it has more, in HTTP/1
+	code    http2.ErrCode // of GOAWAY, if goAway is set
+	goAway  bool
+	text    string           // what the client is told, if not what goes for the reason
+	request refusing.Request // of HTTP/2, to be answered
+	alert   uint8            // of TLS
+	noBody  bool             // the answer of HTTP/1 has no content, since the request was HEAD (RFC 9110, Section 9.3.2)
 }
 
 func (c *pending) refusal(reason RefuseReason, err error) *refusal {
-	r := &refusal{reason: reason, err: err, language: c.language, early: c.early, seen: c.seen}
+	r := &refusal{reason: reason, err: err, language: c.language, early: c.early, seen: c.seen, request: c.request}
 	if c.decision == nil {
 		return r // it was in the queue of a route
+	}
+	if c.phase != lobby.Switching && !c.upgraded {
+		r.request = c.preview.answerable()
 	}
 	r.seen = max(r.seen, len(c.preview.data))
 	r.mute = r.seen == 0 && c.phase != lobby.Switching
@@ -126,6 +131,35 @@ func (c *pending) timeout() *refusal {
 		return c.refusal(ReasonTimeout, fmt.Errorf("the client sent nothing in %v (Limits.DecideTimeout)", c.mux.limits.DecideTimeout))
 	}
 	return c.refusal(ReasonTimeout, fmt.Errorf("the client sent %d bytes in %v, on which no route could decide (Limits.DecideTimeout)", c.seen, c.mux.limits.DecideTimeout))
+}
+
+// answerable returns what it takes to answer the HTTP/2 request whose field section has begun, if there is one and the
+// connection is not broken.
+func (p *Preview) answerable() refusing.Request {
+	if p.h2.State() == h2.Error && !p.h2.TooLarge() {
+		return refusing.Request{}
+	}
+	r := refusing.Request{Stream: p.h2.StreamID(), Ended: p.h2.EndStream(), Window: h2.DefaultWindow}
+	r.GRPC, r.NoBody = kindOf(p.h2.Fields())
+	for _, s := range p.h2.Settings() {
+		if s.ID == http2.SettingInitialWindowSize {
+			r.Window = int64(s.Val)
+		}
+	}
+	return r
+}
+
+// kindOf reports whether an HTTP/2 request is a gRPC call, and whether its response has no content.
+func kindOf(fields []hpack.HeaderField) (grpc, head bool) {
+	for _, f := range fields {
+		switch f.Name {
+		case "content-type":
+			grpc = grpc || isGRPC(fieldValue{str: f.Value})
+		case ":method":
+			head = f.Value == http.MethodHead
+		}
+	}
+	return grpc, head
 }
 
 func (c *pending) tooLong() *refusal {
@@ -191,13 +225,15 @@ func (c *pending) unmatched() *refusal {
 		if p.secured == nil && c.mux.tlsOnly(speaksHTTP2) {
 			r = c.plainHTTP()
 		}
-		switch p.parseHTTP2() {
-		case h2.Complete:
-			r.stream = p.h2.StreamID()
-		case h2.Error:
+		if p.parseHTTP2() == h2.Error {
 			r.reason, r.err = ReasonProtocolError, p.h2.Err()
 			r.goAway, r.code, r.text = true, p.h2.Err().Code, p.h2.Err().Reason
 		}
+		if p.h2.TooLarge() {
+			r.reason, r.goAway, r.text = ReasonTooLong, false, ""
+			r.err = errors.New("the header list of the first request is too large (Limits.MaxHeaderListBytes)")
+		}
+		r.request = p.answerable()
 	case ProtocolTLS:
 		if p.parseTLS() == clienthello.Invalid {
 			r.reason, r.alert = ReasonProtocolError, p.tls.Err().Alert
@@ -220,9 +256,16 @@ func (r *refusal) answer(now time.Time) []byte {
 	case r.answered:
 		return nil
 	case r.language == ProtocolHTTP1:
-		return refusing.HTTP1{Status: r.statusHTTP1(), Header: r.header, Sentence: r.sentence(), NoBody: r.noBody}.Append(nil, now)
+		return refusing.HTTP1{Status: r.statusHTTP(), Header: r.header, Sentence: r.sentence(), NoBody: r.noBody}.Append(nil, now)
 	case r.language == ProtocolHTTP2:
-		return refusing.HTTP2{Started: r.early, LastStream: r.stream, Code: r.codeHTTP2(), Sentence: r.sentence()}.Append(nil)
+		return refusing.HTTP2{
+			Started:  r.early,
+			Request:  r.request,
+			Status:   r.statusHTTP(),
+			GRPC:     r.codeGRPC(),
+			Code:     r.codeHTTP2(),
+			Sentence: r.sentence(),
+		}.Append(nil)
 	case r.language == ProtocolTLS:
 		return r.alertTLS()
 	}
@@ -255,8 +298,8 @@ func (r *refusal) sentence() string {
 	return "Internal error."
 }
 
-// statusHTTP1 is the status of a response.
-func (r *refusal) statusHTTP1() int {
+// statusHTTP is the status of a response.
+func (r *refusal) statusHTTP() int {
 	if r.status != 0 {
 		return r.status
 	}
@@ -275,10 +318,26 @@ func (r *refusal) statusHTTP1() int {
 	return http.StatusInternalServerError
 }
 
+// codeGRPC is the code of a response to a gRPC call.
+func (r *refusal) codeGRPC() uint32 {
+	switch r.reason {
+	case ReasonNoRoute:
+		return refusing.GRPCUnimplemented
+	case ReasonTooLong:
+		return refusing.GRPCResourceExhausted
+	case ReasonTimeout, ReasonTooMany, ReasonQueueFull, ReasonRouteClosed, ReasonShutdown:
+		return refusing.GRPCUnavailable
+	}
+	return refusing.GRPCInternal
+}
+
 // codeHTTP2 is the error code of GOAWAY.
 func (r *refusal) codeHTTP2() http2.ErrCode {
-	if r.goAway {
+	switch {
+	case r.goAway:
 		return r.code
+	case r.request.Stream != 0:
+		return http2.ErrCodeNo // the response says why
 	}
 	switch r.reason {
 	case ReasonNoRoute, ReasonTooMany, ReasonQueueFull:

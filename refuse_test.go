@@ -50,6 +50,10 @@ func frames(t *testing.T, c net.Conn) (settings int, goAway *http2.GoAwayFrame, 
 			}
 		case *http2.GoAwayFrame:
 			goAway, debug = f, string(f.DebugData())
+		case *http2.HeadersFrame, *http2.DataFrame, *http2.RSTStreamFrame: // see TestRefusedOnStream
+			if goAway != nil {
+				t.Errorf("%v comes after GOAWAY", f)
+			}
 		default:
 			t.Errorf("unexpected frame %v", f)
 		}
@@ -68,14 +72,14 @@ func TestRefusedHTTP2(t *testing.T) {
 		last  uint32
 		debug string
 	}{
-		{"no route", unrouted, http2.ErrCodeRefusedStream, 1, "No server on this port takes this request."},
+		{"no route", unrouted, http2.ErrCodeNo, 1, "No server on this port takes this request."},
 		{"first frame not SETTINGS", h2.Preface + "\x00\x00\x08\x06\x00\x00\x00\x00\x00", http2.ErrCodeProtocol, 0, "SETTINGS"},
 		{"DATA on an idle stream", start + "\x00\x00\x00\x00\x00\x00\x00\x00\x01", http2.ErrCodeProtocol, 0, "DATA frame before any HEADERS"},
 		{"PING of a bad length", start + "\x00\x00\x07\x06\x00\x00\x00\x00\x00", http2.ErrCodeFrameSize, 0, "PING"},
 		{"bad HPACK", start + "\x00\x00\x01\x01\x05\x00\x00\x00\x01\x80", http2.ErrCodeCompression, 0, ""},
 		{"frame between HEADERS and CONTINUATION", start + "\x00\x00\x01\x01\x00\x00\x00\x00\x01\x82\x00\x00\x08\x06\x00\x00\x00\x00\x00", http2.ErrCodeProtocol, 0, "PING frame in a header block"},
 		{"too many frames", start + strings.Repeat("\x00\x00\x08\x06\x00\x00\x00\x00\x00abcdefgh", 100), http2.ErrCodeEnhanceYourCalm, 0, "frames"},
-		{"header list too long", string(headerFlight("x", strings.Repeat("a", 3000))) + "", http2.ErrCodeEnhanceYourCalm, 0, ""},
+		{"header list too long", string(headerFlight("x", strings.Repeat("a", 3000))), http2.ErrCodeNo, 1, "The head of the request is too long."},
 	} {
 		for _, early := range []bool{false, true} {
 			t.Run(tt.name+map[bool]string{true: ", after early SETTINGS"}[early], func(t *testing.T) {
@@ -105,7 +109,14 @@ func TestRefusedHTTP2(t *testing.T) {
 					t.Errorf("got %d SETTINGS frames more, want %d", settings, wantSettings)
 				}
 				r := <-refused
-				if want := map[bool]RefuseReason{true: ReasonNoRoute, false: ReasonProtocolError}[tt.code == http2.ErrCodeRefusedStream]; r.Reason != want {
+				want := ReasonProtocolError
+				switch tt.name {
+				case "no route":
+					want = ReasonNoRoute
+				case "header list too long":
+					want = ReasonTooLong
+				}
+				if r.Reason != want {
 					t.Errorf("refused for %v, want %v", r.Reason, want)
 				}
 				if r.EarlySettings != early || r.Protocol != ProtocolHTTP2 {
@@ -116,6 +127,87 @@ func TestRefusedHTTP2(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestRefusedOnStream checks that an HTTP/2 request is answered on its stream, as a gRPC call if it is one, within the
+// client's window, before GOAWAY.
+func TestRefusedOnStream(t *testing.T) {
+	t.Parallel()
+	flight := func(ended bool, settings []http2.Setting, list ...string) string {
+		b := h2.AppendSettings([]byte(h2.Preface), settings...)
+		return string(h2.AppendHeaders(b, 5, ended, nil, hpackBlock(list...), h2.DefaultMaxFrameSize))
+	}
+	long := strings.Repeat("x", 2000)
+	noWindow := []http2.Setting{{ID: http2.SettingInitialWindowSize, Val: 0}}
+	const notFound = "No server on this port takes this request.\n"
+	for _, tt := range []struct {
+		name  string
+		sends string
+		want  string // the fields, the content, and the error code of RST_STREAM
+	}{
+		{"GET", flight(true, nil, ":method", "GET", ":path", "/"),
+			":status 404, content-type text/plain; charset=utf-8, content-length 43 | " + notFound},
+		{"HEAD", flight(true, nil, ":method", "HEAD", ":path", "/"),
+			":status 404, content-type text/plain; charset=utf-8, content-length 43 | "},
+		{"POST", flight(false, nil, ":method", "POST", ":path", "/"),
+			":status 404, content-type text/plain; charset=utf-8, content-length 43 | " + notFound + "NO_ERROR"},
+		{"without a window", flight(true, noWindow, ":method", "GET", ":path", "/"), ":status 404 | "},
+		{"gRPC", flight(false, noWindow, ":method", "POST", ":path", "/a/b", "content-type", "application/grpc+proto"),
+			":status 200, content-type application/grpc, grpc-status 12, grpc-message No server on this port takes this request. | NO_ERROR"},
+		{"header list", flight(true, nil, ":method", "GET", "a", long),
+			":status 431, content-type text/plain; charset=utf-8, content-length 37 | The head of the request is too long.\n"},
+		{"gRPC, header list", flight(true, nil, ":method", "POST", "content-type", "application/grpc", "a", long),
+			":status 200, content-type application/grpc, grpc-status 8, grpc-message The head of the request is too long. | "},
+		{"unfinished field section", flight(true, nil, ":method", "GET", "a", strings.Repeat("x", 900))[:700],
+			":status 408, content-type text/plain; charset=utf-8, content-length 34 | The request did not come in time.\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				root := newPipeListener()
+				m := newMux(root)
+				m.MaxHeaderListBytes = 1000
+				m.Match(Header("to", "me"))
+				serve(t, m)
+				client := dial(t, root)
+				go client.Write([]byte(tt.sends))
+				fr := http2.NewFramer(nil, client)
+				fr.ReadMetaHeaders = hpack.NewDecoder(h2.DefaultTableSize, nil)
+				var got strings.Builder
+				for {
+					f, err := fr.ReadFrame()
+					if err != nil {
+						t.Fatal(err)
+					}
+					if h := f.Header(); h.StreamID != 0 && h.StreamID != 5 {
+						t.Errorf("%v on another stream", h)
+					}
+					switch f := f.(type) {
+					case *http2.MetaHeadersFrame:
+						for i, field := range f.Fields {
+							if i > 0 {
+								got.WriteString(", ")
+							}
+							got.WriteString(field.Name + " " + field.Value)
+						}
+						got.WriteString(" | ")
+					case *http2.DataFrame:
+						got.Write(f.Data())
+					case *http2.RSTStreamFrame:
+						got.WriteString(f.ErrCode.String())
+					case *http2.GoAwayFrame:
+						if f.ErrCode != http2.ErrCodeNo || f.LastStreamID != 5 {
+							t.Errorf("%v, want NO_ERROR with stream 5", f)
+						}
+						if got.String() != tt.want {
+							t.Errorf("got  %s\nwant %s", got.String(), tt.want)
+						}
+						return
+					}
+				}
+			})
+		})
 	}
 }
 

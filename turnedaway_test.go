@@ -23,7 +23,7 @@ var noRoutes = []struct {
 	route func(*Mux)
 	code  http2.ErrCode
 }{
-	{"HTTP1", func(m *Mux) { m.Match(HTTP1()) }, http2.ErrCodeRefusedStream},
+	{"HTTP1", func(m *Mux) { m.Match(HTTP1()) }, http2.ErrCodeNo},
 	{"TLS", func(m *Mux) { m.TLS(serverTLS()).Match(HTTP2()) }, http2.ErrCodeInadequateSecurity},
 	{"HTTP1, and TLS", func(m *Mux) { m.Match(HTTP1()); m.TLS(serverTLS()).Match(HTTP2()) }, http2.ErrCodeInadequateSecurity},
 }

@@ -156,9 +156,10 @@ func (p *Parser) PrefaceSeen() bool { return p.offset >= len(Preface) }
 
 // Fields returns the header list of the first header block in its order, as
 // far as it has come: while the state is Incomplete, others may follow. It is
-// valid until Reset, and nil if the state is Error.
+// valid until Reset, and nil if the state is Error, but for a list that is
+// TooLarge.
 func (p *Parser) Fields() []hpack.HeaderField {
-	if p.state == Error {
+	if p.state == Error && !p.TooLarge() {
 		return nil
 	}
 	return p.fields

@@ -4,13 +4,16 @@ import (
 	"context"
 	"crypto/tls"
 	"io"
+	"net"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/net/http2"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/oneport-go/oneport"
 )
@@ -167,5 +170,52 @@ func TestRedirected(t *testing.T) {
 	got := output(t, "curl", "--no-progress-meter", "--fail", "--noproxy", "*", "--location", "--insecure", "http://"+addr+"/path?query")
 	if want := `net/http by HTTP/2.0 over TLS, ALPN "h2"`; got != want {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// TestRefusedGRPC checks that a client of gRPC is told in a status why it is refused, and shows it.
+func TestRefusedGRPC(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name  string
+		route func(*port) net.Listener
+		token int // bytes
+		want  string
+		why   oneport.RefuseReason
+	}{
+		{"no route", func(p *port) net.Listener { return p.Match(oneport.Path("/other/")) }, 0,
+			`code = Unimplemented desc = No server on this port takes this request.`, oneport.ReasonNoRoute},
+		{"too large", func(p *port) net.Listener { return p.Match(oneport.Header("other", "")) }, 2 << 20,
+			`code = ResourceExhausted desc = The head of the request is too long.`, oneport.ReasonTooLong},
+		{"server has stopped", func(p *port) net.Listener {
+			l := p.Match(oneport.GRPC())
+			l.Close()
+			return l
+		}, 0,
+			`code = Unavailable`, oneport.ReasonRouteClosed},
+		{"queue full", func(p *port) net.Listener {
+			p.Limits.QueueLength, p.QueuePolicy = 1, oneport.QueueRefuse
+			return p.Match(oneport.GRPC())
+		}, 0, `code = Unavailable desc = The server is overloaded. Try again later.`, oneport.ReasonQueueFull},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			var l net.Listener
+			p := refusing(t, func(p *port) { l = tt.route(p) })
+			defer l.Close()
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			if tt.why == oneport.ReasonQueueFull {
+				go tryHealth(ctx, dialGRPC(t, p.addr), "") // has the one place
+				for p.Stats().Queued == 0 && ctx.Err() == nil {
+					runtime.Gosched()
+				}
+			}
+			ctx = metadata.AppendToOutgoingContext(ctx, "token", strings.Repeat("t", tt.token))
+			if err := tryHealth(ctx, dialGRPC(t, p.addr), ""); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("the client said %v, want %q", err, tt.want)
+			}
+			p.wantRefused(t, tt.why)
+		})
 	}
 }

@@ -3,12 +3,16 @@
 package refusal
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"net/http"
+	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 
 	"github.com/oneport-go/oneport/internal/h2"
 	"github.com/oneport-go/oneport/internal/netconn"
@@ -34,21 +38,91 @@ func (r HTTP1) Append(b []byte, now time.Time) []byte {
 	return append(append(b, r.Sentence...), '\n')
 }
 
-// HTTP2 is SETTINGS, which must be a server's first frame (RFC 9113, Section 3.4), if none was sent, and GOAWAY (Section
-// 6.8). A client may send requests on streams above LastStream again, on another connection.
+// HTTP2 is SETTINGS, which must be a server's first frame (RFC 9113, Section 3.4), if none was sent, the response to a
+// request if there is one, and GOAWAY (Section 6.8). A client may send requests on streams above that of the request
+// again, on another connection.
 type HTTP2 struct {
-	Started    bool // a SETTINGS frame was sent
-	LastStream uint32
-	Code       http2.ErrCode
-	Sentence   string
+	Started  bool    // a SETTINGS frame was sent
+	Request  Request // to answer; none if its Stream is 0
+	Status   int     // of the response,
+	GRPC     uint32  // and to a gRPC client: a code other than 0
+	Code     http2.ErrCode
+	Sentence string
 }
+
+// Request is what it takes to answer a request of HTTP/2.
+type Request struct {
+	Stream uint32
+	Ended  bool  // the client has sent all of it
+	GRPC   bool  // it is a gRPC call
+	NoBody bool  // it is HEAD
+	Window int64 // SETTINGS_INITIAL_WINDOW_SIZE of the client
+}
+
+// The codes of gRPC.
+const (
+	GRPCResourceExhausted = 8
+	GRPCUnimplemented     = 12
+	GRPCInternal          = 13
+	GRPCUnavailable       = 14
+)
 
 // Append appends the frames.
 func (r HTTP2) Append(b []byte) []byte {
 	if !r.Started {
 		b = h2.AppendSettings(b)
 	}
-	return h2.AppendGoAway(b, r.LastStream, r.Code, r.Sentence)
+	if r.Request.Stream != 0 {
+		b = r.appendResponse(b)
+	}
+	return h2.AppendGoAway(b, r.Request.Stream, r.Code, r.Sentence)
+}
+
+func (r HTTP2) appendResponse(b []byte) []byte {
+	q := r.Request
+	content := r.Sentence + "\n"
+	fields := []string{":status", strconv.Itoa(r.Status), "content-type", "text/plain; charset=utf-8", "content-length", strconv.Itoa(len(content))}
+	if q.GRPC {
+		// Trailers-Only: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#responses
+		content = ""
+		fields = []string{
+			":status", "200", "content-type", "application/grpc",
+			"grpc-status", strconv.Itoa(int(r.GRPC)), "grpc-message", grpcMessage(r.Sentence),
+		}
+	}
+	if q.NoBody {
+		content = ""
+	}
+	if int64(len(content)) > q.Window {
+		content, fields = "", fields[:2]
+	}
+	var block bytes.Buffer
+	enc := hpack.NewEncoder(&block)
+	for i := 0; i < len(fields); i += 2 {
+		// What is never indexed depends on no table, whatever size the client has set.
+		enc.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1], Sensitive: true})
+	}
+	b = h2.AppendHeaders(b, q.Stream, content == "", nil, block.Bytes(), h2.DefaultMaxFrameSize)
+	if content != "" {
+		b = h2.AppendFrame(b, http2.FrameData, http2.FlagDataEndStream, q.Stream, []byte(content))
+	}
+	if !q.Ended {
+		b = h2.AppendRSTStream(b, q.Stream, http2.ErrCodeNo) // RFC 9113, Section 8.1
+	}
+	return b
+}
+
+// grpcMessage encodes a message as the field grpc-message has it.
+func grpcMessage(s string) string {
+	var b strings.Builder
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '%' {
+			fmt.Fprintf(&b, "%%%02X", c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
 }
 
 // The alerts of RFC 8446, Section 6.2.
