@@ -189,7 +189,7 @@ func TestSilenceAfterAddress(t *testing.T) {
 					io.WriteString(client, "mail client\n")
 				}()
 				if !tt.want {
-					if r := <-refused; r.Reason != ReasonClientClosed || !errors.Is(r.Err, errNotAnnounced) {
+					if r := <-refused; r.Reason != ReasonReadError || !errors.Is(r.Err, errNotAnnounced) {
 						t.Errorf("refused for %v, %v", r.Reason, r.Err)
 					}
 					time.Sleep(tt.after) // for the goroutine above

@@ -2,7 +2,12 @@ package oneport
 
 import (
 	"errors"
+	"fmt"
+	"io"
+	"net"
 	"os"
+	"slices"
+	"syscall"
 	"time"
 
 	"github.com/oneport-go/oneport/internal/h2"
@@ -103,7 +108,24 @@ func (c *pending) failed(err error) outcome {
 		// The connection was closed then, or has its own word for a deadline that has passed.
 		return outcome{refused: c.timeout()}
 	}
+	if !isEnd(err) {
+		return outcome{refused: c.refusal(ReasonReadError, fmt.Errorf("the connection could not be read: %w", err))}
+	}
 	return outcome{refused: c.clientClosed(err)}
+}
+
+// isEnd reports whether an error of a connection says that the client has ended it, or that the network has.
+func isEnd(err error) bool {
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "remote error" {
+		return true // an alert of TLS
+	}
+	if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
+		return true
+	}
+	return slices.ContainsFunc([]error{
+		io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, net.ErrClosed,
+		syscall.ECONNRESET, syscall.ECONNABORTED, syscall.EPIPE, syscall.ETIMEDOUT, syscall.EHOSTUNREACH, syscall.ENETUNREACH,
+	}, func(end error) bool { return errors.Is(err, end) })
 }
 
 // timedOut judges a connection whose deadline has passed: its silence is long enough for a route, or it has no more time,

@@ -66,6 +66,8 @@ type builtin struct {
 	name    string
 	args    []any
 	takes   taken
+	covers  languages       // of these it takes all
+	broken  bool            // a matcher in it is nil
 	foreign bool            // it calls code that is not of this package
 	hosts   []string        // if not nil, it matches these hosts, and nothing else
 	silence []time.Duration // it can match a client that has sent nothing for one of these
@@ -113,7 +115,7 @@ func anys[T any](list []T) []any {
 
 // Any matches every connection, without waiting for a byte: a route that has it takes what the routes above it leave.
 func Any() Matcher {
-	return &builtin{name: "Any", takes: takes(speaksAnything), f: func(*Preview) Verdict { return Yes }}
+	return &builtin{name: "Any", takes: takes(speaksAnything), covers: speaksAnything, f: func(*Preview) Verdict { return Yes }}
 }
 
 // Prefix matches a client whose first bytes are one of the given ones. An empty one matches at once.
@@ -143,7 +145,7 @@ func Prefix(prefixes ...string) Matcher {
 // and without methods of its own, with the protocol that ALPN has negotiated, if that is HTTP.
 func HTTP1(methods ...string) Matcher {
 	if len(methods) == 0 {
-		return &builtin{name: "HTTP1", takes: takes(speaksHTTP1), f: func(p *Preview) Verdict {
+		return &builtin{name: "HTTP1", takes: takes(speaksHTTP1), covers: speaksHTTP1, f: func(p *Preview) Verdict {
 			if !http1.MethodPrefix(p.data, http1.Methods) {
 				return No
 			}
@@ -163,7 +165,7 @@ func HTTP1(methods ...string) Matcher {
 // preface, inside TLS with the protocol that ALPN has negotiated if there is one. It takes every HTTP/2 connection, so routes
 // for some of them, such as [GRPC], go above it.
 func HTTP2() Matcher {
-	return &builtin{name: "HTTP2", takes: takes(speaksHTTP2), f: (*Preview).isHTTP2}
+	return &builtin{name: "HTTP2", takes: takes(speaksHTTP2), covers: speaksHTTP2, f: (*Preview).isHTTP2}
 }
 
 // GRPC matches an HTTP/2 connection whose first request is a gRPC call: its content-type is application/grpc, alone or
@@ -302,7 +304,7 @@ func Path(prefixes ...string) Matcher {
 // a grpc.Server with credentials.NewTLS, or an http.Server by ServeTLS. To have the mux do it, and route what is inside, see
 // [Mux.TLS].
 func TLS() Matcher {
-	return &builtin{name: "TLS", takes: takes(speaksTLS), f: (*Preview).isTLS}
+	return &builtin{name: "TLS", takes: takes(speaksTLS), covers: speaksTLS, f: (*Preview).isTLS}
 }
 
 // ServerName matches a TLS client that names one of the servers in its ClientHello (RFC 6066, 3). "*.example.com" stands for
@@ -404,7 +406,7 @@ func Silence(d time.Duration) Matcher {
 func All(matchers ...Matcher) Matcher {
 	matchers = slices.Clone(matchers)
 	foreign := slices.ContainsFunc(matchers, isForeign)
-	return &builtin{name: "All", args: anys(matchers), takes: takenByAll(matchers), foreign: foreign, silence: silences(matchers), f: func(p *Preview) Verdict {
+	return &builtin{name: "All", args: anys(matchers), takes: takenByAll(matchers), broken: slices.ContainsFunc(matchers, isBroken), foreign: foreign, silence: silences(matchers), f: func(p *Preview) Verdict {
 		verdict := Yes
 		for _, m := range matchers {
 			switch m.Match(p) {
@@ -422,7 +424,7 @@ func All(matchers ...Matcher) Matcher {
 func AnyOf(matchers ...Matcher) Matcher {
 	matchers = slices.Clone(matchers)
 	foreign := slices.ContainsFunc(matchers, isForeign)
-	return &builtin{name: "AnyOf", args: anys(matchers), takes: takenByAny(matchers), foreign: foreign, silence: silences(matchers), f: func(p *Preview) Verdict {
+	return &builtin{name: "AnyOf", args: anys(matchers), takes: takenByAny(matchers), covers: covered(matchers), broken: slices.ContainsFunc(matchers, isBroken), foreign: foreign, silence: silences(matchers), f: func(p *Preview) Verdict {
 		verdict := No
 		for _, m := range matchers {
 			switch m.Match(p) {
@@ -438,7 +440,7 @@ func AnyOf(matchers ...Matcher) Matcher {
 
 // Not matches what m does not match.
 func Not(m Matcher) Matcher {
-	return &builtin{name: "Not", args: []any{m}, takes: takes(speaksAnything), foreign: isForeign(m), silence: silences([]Matcher{m}), f: func(p *Preview) Verdict {
+	return &builtin{name: "Not", args: []any{m}, takes: takes(speaksAnything), broken: isBroken(m), foreign: isForeign(m), silence: silences([]Matcher{m}), f: func(p *Preview) Verdict {
 		switch m.Match(p) {
 		case Yes:
 			return No

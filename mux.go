@@ -84,6 +84,9 @@ const peekSize = 16 << 10
 
 // New makes a Mux that accepts from l.
 func New(l net.Listener) *Mux {
+	if l == nil {
+		l = noListener{} // Serve says so
+	}
 	m := &Mux{root: l, work: make(chan *pending), stop: make(chan struct{}), done: make(chan struct{})}
 	m.routes.Store(new([]*route))
 	m.limits = m.Limits.withDefaults()
@@ -203,17 +206,8 @@ func (m *Mux) begin() error {
 			return fmt.Errorf("oneport: EarlySettings: %v: %w", s, err)
 		}
 	}
-	for _, rt := range *m.routes.Load() {
-		if rt.tls != nil {
-			if err := rt.tls.check(); err != nil {
-				return err
-			}
-		}
-	}
-	for rt := range m.allRoutes {
-		if rt.requests != nil && len(*rt.requests.routes.Load()) == 0 {
-			return errors.New("oneport: there is no route for requests: call Match on what Requests returned")
-		}
+	if err := m.check(); err != nil {
+		return err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -239,6 +233,7 @@ func (m *Mux) begin() error {
 		}
 	}
 	m.quick.Store(quickToDecide(*m.routes.Load()))
+	m.warnOfRoutes()
 	m.serving = true
 	m.lobby.Open()
 	return nil

@@ -3,6 +3,7 @@ package oneport
 import (
 	"context"
 	"crypto/tls"
+	"log/slog"
 	"net"
 	"net/http"
 
@@ -21,6 +22,10 @@ func ConfigureHTTP(s *http.Server) {
 		s.Protocols.SetHTTP1(true)
 		s.Protocols.SetHTTP2(true)
 		s.Protocols.SetUnencryptedHTTP2(true)
+	}
+	if s.Protocols.HTTP2() && !s.Protocols.UnencryptedHTTP2() {
+		slog.Warn("oneport: the http.Server takes HTTP/2 and will get it from a Mux without TLS, or decrypted: " +
+			"call Protocols.SetUnencryptedHTTP2(true), or leave Protocols nil")
 	}
 	connContext := s.ConnContext
 	s.ConnContext = func(ctx context.Context, c net.Conn) context.Context {

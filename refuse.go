@@ -50,6 +50,9 @@ const (
 	// ReasonHandshake: the TLS handshake failed, for instance because the client and the server have no ALPN protocol in
 	// common, or the certificate of one of them did not satisfy the other.
 	ReasonHandshake
+	// ReasonReadError: the connection could not be read, and neither because the client or the network has ended it, nor
+	// for time. A listener that expects a PROXY header reports in this way that there is none, or a malformed one.
+	ReasonReadError
 
 	reasons // how many there are
 
@@ -83,6 +86,8 @@ func (r RefuseReason) String() string {
 		return "client closed"
 	case ReasonHandshake:
 		return "handshake"
+	case ReasonReadError:
+		return "read error"
 	}
 	return fmt.Sprintf("RefuseReason(%d)", uint8(r))
 }

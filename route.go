@@ -74,6 +74,9 @@ type route struct {
 	netHTTP atomic.Bool // the server is net/http's
 
 	matched atomic.Uint64
+
+	accepting atomic.Bool // Accept was called
+	awaited   sync.Once   // the first connection is in the queue
 }
 
 func newRoute(m *Mux, prefix string, r Route) *route {
@@ -141,6 +144,7 @@ func matchAny(matchers []Matcher, p *Preview) Verdict {
 // Accept returns the next connection of the route.
 func (rt *route) Accept() (net.Conn, error) {
 	rt.detect.Do(rt.detectServer)
+	rt.accepting.Store(true)
 	c, ok := rt.queue.Pop()
 	if !ok {
 		return nil, &net.OpError{Op: "accept", Net: rt.Addr().Network(), Addr: rt.Addr(), Err: net.ErrClosed}
@@ -265,6 +269,9 @@ func (rt *route) handOver(c *pending, push func() bool) bool {
 		return false
 	}
 	d.recycle()
+	if !rt.accepting.Load() {
+		rt.awaited.Do(rt.awaitServer)
+	}
 	return true
 }
 

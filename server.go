@@ -46,7 +46,7 @@ type Server struct {
 
 	// HTTP is the HTTP server, for other settings than those of the one that is made for Handler, which has a
 	// ReadHeaderTimeout of 10 seconds and an IdleTimeout of 2 minutes. It is prepared with [ConfigureHTTP] and must not be
-	// used otherwise. Its Addr and TLSConfig have no effect.
+	// used otherwise. Its Addr and TLSConfig have no effect, and it is an error to set them in place of the Server's.
 	HTTP *http.Server
 
 	// TLSConfig, if not nil, has TLS served on the port as well. See [Mux.TLS].
@@ -113,6 +113,9 @@ func (s *Server) listenAndServe(defaultAddr string, config *tls.Config, requireT
 		return err
 	}
 	addr := s.Addr
+	if addr == "" && s.HTTP != nil && s.HTTP.Addr != "" {
+		return fmt.Errorf("oneport: the Server's HTTP has the Addr %q and the Server has none: set Server.Addr", s.HTTP.Addr)
+	}
 	if addr == "" {
 		addr = defaultAddr
 	}
@@ -226,6 +229,8 @@ func (s *Server) checkHTTP() error {
 	switch {
 	case s.HTTP == nil:
 		return nil
+	case s.HTTP.TLSConfig != nil && s.TLSConfig == nil:
+		return errors.New("oneport: the Server's HTTP has a TLSConfig and the Server has none: set Server.TLSConfig")
 	case s.HTTP.Handler != nil && s.Handler != nil:
 		return errors.New("oneport: the Server has two handlers: set Handler or HTTP.Handler, not both")
 	case !speaksUnencryptedHTTP2(s.HTTP):

@@ -1,0 +1,134 @@
+package oneport
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"time"
+)
+
+// check reports what cannot work.
+func (m *Mux) check() error {
+	if m.root == (noListener{}) {
+		return errors.New("oneport: New was called without a listener: net.Listen or oneport.Listen makes one")
+	}
+	for rt := range m.allRoutes {
+		if err := checkMatchers(rt.name, rt.matchers); err != nil {
+			return err
+		}
+		switch {
+		case rt.tls != nil:
+			if err := rt.tls.check(); err != nil {
+				return err
+			}
+		case rt.requests != nil:
+			routes := *rt.requests.routes.Load()
+			if len(routes) == 0 {
+				return errors.New("oneport: there is no route for requests: call Match on what Requests returned")
+			}
+			for _, r := range routes {
+				if err := checkMatchers(r.name, r.matchers); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// checkMatchers reports what is wrong with the matchers of a route.
+func checkMatchers(name string, matchers []Matcher) error {
+	switch {
+	case len(matchers) == 0:
+		return fmt.Errorf("oneport: route %q has no matcher, and would take nothing: give it one, Any() to take all", name)
+	case slices.ContainsFunc(matchers, isBroken):
+		return fmt.Errorf("oneport: a matcher of route %q is nil", name)
+	}
+	return nil
+}
+
+// isBroken reports whether to ask m would panic.
+func isBroken(m Matcher) bool {
+	switch m := m.(type) {
+	case nil:
+		return true
+	case *builtin:
+		return m == nil || m.broken
+	case MatcherFunc:
+		return m == nil
+	case *readerMatcher:
+		return m == nil || m.f == nil
+	}
+	return false
+}
+
+// covered returns the languages of which one of the matchers takes all.
+func covered(matchers []Matcher) (l languages) {
+	for _, m := range matchers {
+		if b, ok := m.(*builtin); ok && b != nil {
+			l |= b.covers
+		}
+	}
+	return l
+}
+
+// warnOfRoutes logs which routes cannot be reached, since those above them take all that they could.
+func (m *Mux) warnOfRoutes() {
+	m.warnOf(*m.routes.Load(), false)
+	for rt := range m.allRoutes {
+		switch {
+		case rt.tls != nil:
+			m.warnOf(*rt.tls.routes.Load(), true)
+		case rt.requests != nil:
+			above := languages(0)
+			for _, r := range *rt.requests.routes.Load() {
+				m.warnUnreachable(r.name, above&speaksHTTP2 != 0)
+				above |= covered(r.matchers)
+			}
+		}
+	}
+}
+
+func (m *Mux) warnOf(routes []*route, inTLS bool) {
+	above := languages(0)
+	for _, rt := range routes {
+		t := takenByAny(rt.matchers)
+		l := t.bare
+		if inTLS {
+			l = t.inTLS
+		}
+		m.warnUnreachable(rt.name, l&^above == 0 && !(rt.upgrade && above&speaksHTTP1 == 0))
+		above |= covered(rt.matchers)
+	}
+}
+
+func (m *Mux) warnUnreachable(name string, unreachable bool) {
+	if unreachable {
+		m.log(slog.LevelWarn, "oneport: no connection can reach a route, since the routes above it take all that it could: "+
+			"add those that take less, such as GRPC() or Path(...), before those that take more, such as HTTP2() or Any()",
+			slog.String("route", name), slog.Any("local", m.Addr()))
+	}
+}
+
+// acceptPatience is how long the first connection for a route waits until it is logged that nobody accepts.
+const acceptPatience = 3 * time.Second
+
+// awaitServer looks later whether a server has begun to accept from the route.
+func (rt *route) awaitServer() {
+	time.AfterFunc(acceptPatience, func() {
+		if n := rt.queue.Len(); n > 0 && !rt.accepting.Load() && !rt.isClosed() {
+			rt.mux.log(slog.LevelWarn, "oneport: connections wait for a route from whose listener nobody accepts: "+
+				"call Serve of its server with what Match or Route returned",
+				slog.String("route", rt.name), slog.Int("connections", n), slog.Any("local", rt.Addr()))
+		}
+	})
+}
+
+// noListener stands for a listener where there is none.
+type noListener struct{}
+
+func (noListener) Accept() (net.Conn, error) { return nil, net.ErrClosed }
+func (noListener) Close() error              { return nil }
+func (noListener) Addr() net.Addr            { return &net.TCPAddr{} }

@@ -1,0 +1,245 @@
+package oneport
+
+import (
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A logBook keeps what is logged.
+type logBook struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *logBook) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(b)
+}
+
+func (l *logBook) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+// logTo has the mux log at level Warn and above to the result.
+func logTo(m *Mux) *logBook {
+	book := new(logBook)
+	m.Logger = slog.New(slog.NewTextHandler(book, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	return book
+}
+
+// TestMistakes checks that a mistake which makes it impossible to serve is an error of Serve with the cure, and closes the
+// listener, so that clients do not wait for ever.
+func TestMistakes(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name  string
+		build func(*Mux)
+		want  string
+	}{
+		{"no route", func(*Mux) {}, "there is no route"},
+		{"no matcher", func(m *Mux) { m.Match() }, "Any() to take all"},
+		{"no matcher inside TLS", func(m *Mux) { m.TLS(serverTLS()).Match() }, `route "tls/" has no matcher`},
+		{"no matcher for requests", func(m *Mux) { m.Requests().Match() }, `route "requests/" has no matcher`},
+		{"nil matcher", func(m *Mux) { m.Match(nil) }, "is nil"},
+		{"nil MatcherFunc", func(m *Mux) { m.Match(HTTP1(), MatcherFunc(nil)) }, "is nil"},
+		{"nil ReadMatcher", func(m *Mux) { m.Match(ReadMatcher(nil)) }, "is nil"},
+		{"nil in All", func(m *Mux) { m.Match(AnyOf(GRPC(), All(HTTP2(), nil))) }, "is nil"},
+		{"nil in Not", func(m *Mux) { m.Match(Not(nil)) }, "is nil"},
+		{"no TLS config", func(m *Mux) { m.TLS(nil).Match(Any()) }, "without a config"},
+		{"no certificate", func(m *Mux) { m.TLS(new(tls.Config)).Match(Any()) }, "has no certificate"},
+		{"no route inside TLS", func(m *Mux) { m.TLS(serverTLS()) }, "call Match"},
+		{"no route for requests", func(m *Mux) { m.Requests() }, "call Match"},
+		{"setting out of range", func(m *Mux) {
+			m.EarlySettings = []Setting{{ID: 4, Value: 1 << 31}}
+			m.Match(Any())
+		}, "EarlySettings"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			root := listen(t, "tcp")
+			m := newMux(root)
+			tt.build(m)
+			if err := m.Serve(); err == nil || errors.Is(err, ErrClosed) || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("Serve returned %v, want %q", err, tt.want)
+			}
+			if c, err := net.Dial("tcp", root.Addr().String()); err == nil {
+				c.Close()
+				t.Error("the listener is open")
+			}
+		})
+	}
+	m := New(nil)
+	m.Match(Any())
+	if err := m.Serve(); err == nil || !strings.Contains(err.Error(), "without a listener") {
+		t.Errorf("Serve of New(nil) returned %v", err)
+	}
+}
+
+// TestServerMistakes is TestMistakes for a Server.
+func TestServerMistakes(t *testing.T) {
+	t.Parallel()
+	handler := http.NotFoundHandler()
+	for _, tt := range []struct {
+		name string
+		s    *Server
+		want string
+	}{
+		{"address of HTTP", &Server{HTTP: &http.Server{Addr: "127.0.0.1:0", Handler: handler}}, "set Server.Addr"},
+		{"TLS config of HTTP", &Server{HTTP: &http.Server{TLSConfig: serverTLS(), Handler: handler}}, "set Server.TLSConfig"},
+	} {
+		if err := tt.s.ListenAndServe(); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: ListenAndServe returned %v, want %q", tt.name, err, tt.want)
+		}
+	}
+}
+
+// TestUnreachable checks which routes are reported to be out of reach.
+func TestUnreachable(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name  string
+		build func(*Mux)
+		want  []string // routes
+	}{
+		{"good order", func(m *Mux) {
+			m.Match(GRPC())
+			m.Match(HTTP1("PURGE"), SSH())
+			m.Match(Path("/x"))
+			m.Match(HTTP1(), HTTP2())
+			m.Match(ServerName("a"))
+			m.TLS(serverTLS()).Match(HTTP1(), HTTP2())
+			m.Match(Any())
+		}, nil},
+		{"Any first", func(m *Mux) {
+			m.Match(Any())
+			m.Match(GRPC())
+		}, []string{"GRPC()"}},
+		{"HTTP2 before GRPC", func(m *Mux) {
+			m.Match(HTTP2(), HTTP1())
+			m.Match(GRPC())
+			m.Match(Path("/x"))
+			m.Match(SSH())
+		}, []string{"GRPC()", "Path(\\\"/x\\\")"}},
+		{"HTTP2 before GRPC that takes upgrades", func(m *Mux) {
+			m.Match(HTTP2())
+			m.Route(Route{Matchers: []Matcher{GRPC()}, Upgrade: true})
+		}, nil},
+		{"inside TLS", func(m *Mux) {
+			inside := m.TLS(serverTLS())
+			inside.Match(HTTP2())
+			inside.Match(GRPC())
+			m.Match(TLS())
+		}, []string{"tls/GRPC()", "TLS()"}},
+		{"requests", func(m *Mux) {
+			q := m.Requests()
+			q.Match(Any())
+			q.Match(GRPC())
+			m.Match(GRPC())
+		}, []string{"requests/GRPC()", "GRPC()"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			m := newMux(newPipeListener())
+			book := logTo(m)
+			tt.build(m)
+			if err := m.begin(); err != nil {
+				t.Fatal(err)
+			}
+			got := book.String()
+			if n := strings.Count(got, "no connection can reach a route"); n != len(tt.want) {
+				t.Errorf("%d warnings, want %d:\n%s", n, len(tt.want), got)
+			}
+			for _, name := range tt.want {
+				if !strings.Contains(got, "route="+name+" ") && !strings.Contains(got, `route="`+name+`" `) {
+					t.Errorf("no warning for %s:\n%s", name, got)
+				}
+			}
+		})
+	}
+}
+
+// TestNobodyAccepts checks that connections for a route whose server was never started are reported, once.
+func TestNobodyAccepts(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		root := newPipeListener()
+		m := newMux(root)
+		book := logTo(m)
+		forgotten := m.Match(Prefix("x"))
+		serve(t, m)
+		for range 3 {
+			write(t, dial(t, root), []byte("x"))
+		}
+		time.Sleep(acceptPatience + time.Second)
+		synctest.Wait()
+		got := book.String()
+		if strings.Count(got, "nobody accepts") != 1 || !strings.Contains(got, "connections=3") {
+			t.Errorf("logged:\n%s", got)
+		}
+		forgotten.Close()
+	})
+}
+
+// TestReadErrors checks that an error of the connection which the client cannot have caused by going away is reported.
+func TestReadErrors(t *testing.T) {
+	t.Parallel()
+	malformed := errors.New("proxyproto: signature not present")
+	for _, tt := range []struct {
+		err  error
+		want RefuseReason
+	}{
+		{malformed, ReasonReadError},
+		{io.ErrUnexpectedEOF, ReasonClientClosed},
+		{&net.OpError{Op: "read", Err: net.ErrClosed}, ReasonClientClosed},
+		{&net.OpError{Op: "remote error", Err: tls.AlertError(42)}, ReasonClientClosed},
+	} {
+		root := newPipeListener()
+		m := newMux(brokenListener{root, tt.err})
+		book := logTo(m)
+		refused := make(chan Refused, 1)
+		m.OnRefuse = func(r Refused) { refused <- r }
+		m.Match(HTTP1())
+		serve(t, m)
+		dial(t, root)
+		if r := <-refused; r.Reason != tt.want || !errors.Is(r.Err, tt.err) {
+			t.Errorf("%v: refused for %v, %v", tt.err, r.Reason, r.Err)
+		}
+		if logged := strings.Contains(book.String(), "read error"); logged != (tt.want == ReasonReadError) {
+			t.Errorf("%v: logged %q", tt.err, book)
+		}
+	}
+}
+
+// A brokenListener is one whose connections cannot be read.
+type brokenListener struct {
+	*pipeListener
+	err error
+}
+
+func (l brokenListener) Accept() (net.Conn, error) {
+	c, err := l.pipeListener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return brokenConn{c, l.err}, nil
+}
+
+type brokenConn struct {
+	net.Conn
+	err error
+}
+
+func (c brokenConn) Read([]byte) (int, error) { return 0, c.err }
