@@ -35,6 +35,7 @@ func (c *pending) matched(rt *route) {
 	if c.upgraded {
 		c.protocol, c.language = ProtocolHTTP2, ProtocolHTTP2
 		m.counters.upgraded.Add(1)
+		m.warnOfUpgrade(rt, p)
 	}
 	if c.tls != nil && c.protocol == ProtocolHTTP2 && p.alpn() == "" {
 		m.counters.withoutALPN.Add(1)

@@ -249,18 +249,12 @@ func HeaderFunc(name string, f func(value string) bool) Matcher {
 // target, else by Host (RFC 9112, 3.2; RFC 9113, 8.3.1). Case does not matter. A host without a port matches any port.
 // "*.example.com" matches every name below example.com, but not example.com.
 func Host(hosts ...string) Matcher {
-	type pattern struct {
-		host        string
-		port, below bool // it names a port; it is for the names below host
-	}
-	patterns := make([]pattern, len(hosts))
+	patterns := hostPatterns(hosts)
 	exact := make([]string, len(hosts))
-	for i, h := range hosts {
-		host, below := strings.CutPrefix(strings.ToLower(h), "*")
-		patterns[i] = pattern{host, hasPort(host), below}
-		exact[i] = host
+	for i, p := range patterns {
+		exact[i] = p.host
 	}
-	if slices.ContainsFunc(patterns, func(p pattern) bool { return p.below }) {
+	if slices.ContainsFunc(patterns, func(p hostPattern) bool { return p.below }) {
 		exact = nil
 	}
 	return &builtin{name: "Host", args: anys(hosts), takes: takes(speaksHTTP), hosts: exact, f: func(p *Preview) Verdict {
@@ -268,18 +262,32 @@ func Host(hosts ...string) Matcher {
 		if verdict != Yes {
 			return verdict
 		}
-		for _, pattern := range patterns {
-			got := name
-			if pattern.port {
-				got = host
-			}
-			if got == pattern.host && !pattern.below ||
-				pattern.below && len(got) > len(pattern.host) && strings.HasSuffix(got, pattern.host) {
-				return Yes
-			}
-		}
-		return No
+		return matchIf(slices.ContainsFunc(patterns, func(p hostPattern) bool { return p.matches(host, name) }))
 	}}
+}
+
+// A hostPattern is an argument of Host.
+type hostPattern struct {
+	host        string
+	port, below bool // it names a port; it is for the names below host
+}
+
+func hostPatterns(hosts []string) []hostPattern {
+	patterns := make([]hostPattern, len(hosts))
+	for i, h := range hosts {
+		host, below := strings.CutPrefix(strings.ToLower(h), "*")
+		patterns[i] = hostPattern{host, hasPort(host), below}
+	}
+	return patterns
+}
+
+// matches reports whether the host, which is name without its port, is one of the pattern. Both are in lower case.
+func (p hostPattern) matches(host, name string) bool {
+	got := name
+	if p.port {
+		got = host
+	}
+	return got == p.host && !p.below || p.below && len(got) > len(p.host) && strings.HasSuffix(got, p.host)
 }
 
 // Path matches a connection, HTTP/1 or HTTP/2, whose first request is for a path that begins with one of the prefixes.

@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"slices"
 	"time"
+
+	"golang.org/x/net/http2/hpack"
 )
 
 // check reports what cannot work.
@@ -110,6 +113,31 @@ func (m *Mux) warnUnreachable(name string, unreachable bool) {
 			"add those that take less, such as GRPC() or Path(...), before those that take more, such as HTTP2() or Any()",
 			slog.String("route", name), slog.Any("local", m.Addr()))
 	}
+}
+
+// warnOfUpgrade logs once that a connection has gone by Upgrade to a route for whole connections, by a request which says
+// nothing about those that follow, where gRPC calls have a route of their own.
+func (m *Mux) warnOfUpgrade(rt *route, p *Preview) {
+	if rt.requests != nil {
+		return // each call goes where it belongs
+	}
+	isGRPC := func(m Matcher) bool {
+		b, ok := m.(*builtin)
+		return ok && b.name == "GRPC"
+	}
+	saysNothing := slices.ContainsFunc(p.upgradeRequest.Fields(), func(f hpack.HeaderField) bool {
+		return f.Name == ":method" && (f.Value == http.MethodHead || f.Value == http.MethodOptions)
+	})
+	if !saysNothing || !slices.ContainsFunc(*m.routes.Load(), func(other *route) bool {
+		return other != rt && slices.ContainsFunc(other.matchers, isGRPC)
+	}) {
+		return
+	}
+	m.upgrades.Do(func() {
+		m.log(slog.LevelWarn, "oneport: a connection was upgraded to h2c by a request that says nothing about those that follow, "+
+			"and gRPC calls on it go to the same server: have its requests dispatched with Mux.RequestsRoute, or use a Server",
+			slog.String("route", rt.name), slog.Any("local", m.Addr()))
+	})
 }
 
 // acceptPatience is how long the first connection for a route waits until it is logged that nobody accepts.

@@ -243,3 +243,31 @@ type brokenConn struct {
 }
 
 func (c brokenConn) Read([]byte) (int, error) { return 0, c.err }
+
+// TestUpgradeByOptions checks that it is logged, once, if connections were upgraded by requests that say nothing of the gRPC
+// calls to come.
+func TestUpgradeByOptions(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		method string
+		want   int
+	}{{"OPTIONS", 1}, {"HEAD", 1}, {"GET", 0}} {
+		synctest.Test(t, func(t *testing.T) {
+			root := newPipeListener()
+			m := newMux(root)
+			book := logTo(m)
+			m.Match(GRPC())
+			route := m.Route(Route{Matchers: []Matcher{HTTP2()}, Upgrade: true})
+			serve(t, m)
+			for range 2 {
+				client := dial(t, root)
+				go io.Copy(io.Discard, client)
+				go io.WriteString(client, tt.method+" / HTTP/1.1\r\n"+upgradeHead+"\r\n"+clientStart)
+				accept(t, route).Close()
+			}
+			if n := strings.Count(book.String(), "was upgraded to h2c"); n != tt.want {
+				t.Errorf("%s: %d records, want %d:\n%s", tt.method, n, tt.want, book)
+			}
+		})
+	}
+}

@@ -67,6 +67,7 @@ type Mux struct {
 	quick    atomic.Bool // see quickToDecide
 	counters counters
 	refusals logLimiter
+	upgrades sync.Once     // see warnOfUpgrade
 	work     chan *pending // for goroutines that are idle
 	idle     atomic.Int32  // how many these are
 

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
+	"strings"
 
 	"github.com/oneport-go/oneport/internal/netconn"
 )
@@ -51,3 +53,21 @@ func ConfigureHTTP(s *http.Server) {
 }
 
 type tlsStateKey struct{}
+
+// RequireHost returns a handler that answers requests for one of the hosts with h, and all others with 421 Misdirected
+// Request (RFC 9110, Section 15.5.20), upon which a browser asks again on another connection. The hosts are as for [Host].
+//
+// It belongs in front of a server whose route is for whole connections, by [Host] or [ServerName]: a client that has a
+// connection whose certificate is good for another host too sends the requests for that host on it as well (RFC 9113,
+// Section 9.1.1).
+func RequireHost(h http.Handler, hosts ...string) http.Handler {
+	patterns := hostPatterns(hosts)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := strings.ToLower(r.Host)
+		if !slices.ContainsFunc(patterns, func(p hostPattern) bool { return p.matches(host, withoutPort(host)) }) {
+			http.Error(w, "This connection is for another host.", http.StatusMisdirectedRequest)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}

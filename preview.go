@@ -510,10 +510,7 @@ func (p *Preview) host() (host, name string, verdict Verdict) {
 		var v fieldValue
 		if v, p.hostVerdict = p.findHost(); p.hostVerdict == Yes {
 			p.hostPort = strings.ToLower(v.String())
-			p.hostName = p.hostPort
-			if hasPort(p.hostPort) {
-				p.hostName = p.hostPort[:strings.LastIndexByte(p.hostPort, ':')]
-			}
+			p.hostName = withoutPort(p.hostPort)
 		}
 	}
 	if p.hostVerdict == Undecided {
@@ -525,6 +522,13 @@ func (p *Preview) host() (host, name string, verdict Verdict) {
 // hasPort tells the port's colon from those of an IPv6 address, which stands in brackets (RFC 3986, 3.2.2).
 func hasPort(host string) bool {
 	return strings.LastIndexByte(host, ':') > strings.LastIndexByte(host, ']')
+}
+
+func withoutPort(host string) string {
+	if hasPort(host) {
+		return host[:strings.LastIndexByte(host, ':')]
+	}
+	return host
 }
 
 // findHost finds what net/http has as Request.Host: in HTTP/1 the authority of the request-target, which goes before Host

@@ -29,6 +29,10 @@ type Route struct {
 	// have begun with prior knowledge. The content of such a request can have 65,535 bytes at most, and must have a
 	// Content-Length. All other requests, correct or not, stay requests of HTTP/1.
 	//
+	// Clients that upgrade often begin with a HEAD or OPTIONS request that says nothing about what follows. On a route for
+	// whole connections all that follows goes where that request went, gRPC calls too; this is logged once. Use it with
+	// [Mux.RequestsRoute], or a [Server], where they share a port with gRPC.
+	//
 	// It is off by default: where a proxy that does not know h2c forwards the fields, the client bypasses the proxy's rules
 	// from then on.
 	Upgrade bool

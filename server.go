@@ -61,6 +61,10 @@ type Server struct {
 	// Upgrade takes HTTP/1.1 requests with "Upgrade: h2c". See [Route.Upgrade] for the risks.
 	Upgrade bool
 
+	// HTTPServices are the full names of gRPC services, such as "package.Service", whose calls go to Handler or HTTP and not
+	// to GRPC: those of a handler that speaks the gRPC protocol itself, as connect-go's do.
+	HTTPServices []string
+
 	// PerConnection has each HTTP/2 connection go to one of the servers as a whole, by its first request. Otherwise each of
 	// its requests goes to the server it is for, as those of a proxy that sends all kinds over one connection have to. What
 	// that costs where a connection has requests of one kind only is in docs/streams.md.
@@ -188,15 +192,23 @@ func (p *port) route(s *Server, add func(Route) net.Listener, requests func(Rout
 	to := func(serve func(net.Listener) error, l net.Listener) {
 		p.behind = append(p.behind, func() error { return serve(l) })
 	}
+	grpc := GRPC()
+	if len(s.HTTPServices) > 0 {
+		prefixes := make([]string, len(s.HTTPServices))
+		for i, name := range s.HTTPServices {
+			prefixes[i] = "/" + name + "/"
+		}
+		grpc = All(grpc, Not(Path(prefixes...)))
+	}
 	if s.GRPC != nil && s.http != nil && !s.PerConnection {
 		q := requests(Route{Name: "http2", Matchers: []Matcher{HTTP2()}, Upgrade: upgrade})
-		to(s.GRPC.Serve, q.Route(Route{Name: "grpc", Matchers: []Matcher{GRPC()}}))
+		to(s.GRPC.Serve, q.Route(Route{Name: "grpc", Matchers: []Matcher{grpc}}))
 		to(s.http.Serve, q.Route(Route{Name: "http", Matchers: []Matcher{Any()}}))
 		to(s.http.Serve, add(Route{Name: "http", Matchers: []Matcher{HTTP1()}}))
 		return
 	}
 	if s.GRPC != nil {
-		to(s.GRPC.Serve, add(Route{Name: "grpc", Matchers: []Matcher{GRPC()}, Upgrade: upgrade}))
+		to(s.GRPC.Serve, add(Route{Name: "grpc", Matchers: []Matcher{grpc}, Upgrade: upgrade}))
 	}
 	if s.http != nil {
 		to(s.http.Serve, add(Route{Name: "http", Matchers: []Matcher{HTTP1(), HTTP2()}, Upgrade: upgrade}))
@@ -247,6 +259,8 @@ func (s *Server) check(config *tls.Config, requireTLS bool) error {
 		return errors.New("oneport: the Server has nothing to serve with: set GRPC, Handler or HTTP")
 	case requireTLS && config == nil:
 		return errors.New("oneport: the Server has RequireTLS and no TLSConfig")
+	case len(s.HTTPServices) > 0 && s.Handler == nil && s.HTTP == nil:
+		return errors.New("oneport: the Server has HTTPServices and nothing to answer them with: set Handler or HTTP")
 	case s.RedirectHTTP && !requireTLS:
 		return errors.New("oneport: the Server has RedirectHTTP without RequireTLS, and so nothing to redirect")
 	case s.Upgrade && requireTLS:

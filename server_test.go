@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -391,4 +392,22 @@ func TestServerTLSRecords(t *testing.T) {
 		t.Errorf("got %+v", d)
 	}
 	(<-g.conns).Close()
+}
+
+// TestRequireHost checks which requests are answered 421.
+func TestRequireHost(t *testing.T) {
+	t.Parallel()
+	h := RequireHost(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusNoContent) }),
+		"a.example", "*.b.example", "[::1]:80")
+	for host, want := range map[string]int{
+		"a.example": 204, "A.example:8443": 204, "x.b.example": 204, "[::1]:80": 204,
+		"b.example": 421, "xa.example": 421, "[::1]:81": 421, "": 421, "a.example.": 421,
+	} {
+		w := httptest.NewRecorder()
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r.Host = host
+		if h.ServeHTTP(w, r); w.Code != want {
+			t.Errorf("%q: %d, want %d", host, w.Code, want)
+		}
+	}
 }

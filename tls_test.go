@@ -910,3 +910,36 @@ func TestTLSClosed(t *testing.T) {
 		t.Errorf("Accept returned %v", err)
 	}
 }
+
+// TestTicketKeys checks that the keys of session tickets are those of the user's config, also when they are changed.
+func TestTicketKeys(t *testing.T) {
+	t.Parallel()
+	config := serverTLS()
+	config.SetSessionTicketKeys([][32]byte{{1}})
+	root := listen(t, "tcp")
+	m := newMux(root)
+	secure := m.TLS(config)
+	secure.HTTP1Only = []string{"other.example.com"}
+	serveAs(t, secure.Match(HTTP1()), "example")
+	serve(t, m)
+	client := clientTLS("http/1.1")
+	client.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+	resumed := func() bool {
+		conn := tls.Client(dial(t, root), client)
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(10 * time.Second))
+		write(t, conn, []byte("GET / HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n\r\n"))
+		if _, err := io.ReadAll(conn); err != nil { // the tickets come in front of the answer
+			t.Fatal(err)
+		}
+		return conn.ConnectionState().DidResume
+	}
+	for i, want := range []bool{false, true, false, true} {
+		if i == 2 {
+			config.SetSessionTicketKeys([][32]byte{{2}})
+		}
+		if got := resumed(); got != want {
+			t.Errorf("connection %d: resumed %t, want %t", i, got, want)
+		}
+	}
+}

@@ -53,7 +53,7 @@ type tlsConfigs struct {
 // the call.
 //
 // The config is that of the server's side: certificates by server name, client certificates, versions. It must not be
-// changed afterwards. If its NextProtos are empty, the protocols to offer by ALPN (RFC 7301) are those that the routes
+// changed afterwards, but for the keys of session tickets (SetSessionTicketKeys). If its NextProtos are empty, the protocols to offer by ALPN (RFC 7301) are those that the routes
 // inside can take: "h2" first, then "http/1.1", then what [ALPN] matchers name. This holds for what GetConfigForClient
 // returns as well. The handshake is bounded by [Limits.HandshakeTimeout].
 func (m *Mux) TLS(config *tls.Config, matchers ...Matcher) *TLSMux {
@@ -119,6 +119,10 @@ func (s *TLSMux) handshakeConfig() *tls.Config {
 	c.base = s.config.Clone()
 	if len(c.base.NextProtos) == 0 {
 		c.base.NextProtos = c.offered
+	}
+	if c.base.WrapSession == nil && c.base.UnwrapSession == nil {
+		// The keys of session tickets are those of the config that the user has, and may change.
+		c.base.WrapSession, c.base.UnwrapSession = s.config.EncryptTicket, s.config.DecryptTicket
 	}
 	c.http1Only = c.base.Clone()
 	c.http1Only.NextProtos = []string{alpnHTTP1}

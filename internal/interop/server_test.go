@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/oneport-go/oneport"
 	"github.com/oneport-go/oneport/grpccreds"
@@ -180,5 +181,39 @@ func httpRequests(t *testing.T, url, want string, protocol func(*http.Protocols,
 		defer resp.Body.Close()
 		b, err := io.ReadAll(resp.Body)
 		return wantAnswer(string(b), err, want)
+	}
+}
+
+// TestHTTPServices checks that calls of gRPC services which the handler answers reach it, beside grpc-go's, on one
+// connection and with each request by itself.
+func TestHTTPServices(t *testing.T) {
+	t.Parallel()
+	// The handler speaks the gRPC protocol, as those of connect-go do: one empty message, and the status in a trailer.
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		w.Header().Set("Content-Type", "application/grpc")
+		w.Header().Set("Trailer", "Grpc-Status")
+		w.Header().Set("Served-By", "handler of "+r.URL.Path)
+		w.Write(make([]byte, 5))
+		w.Header().Set("Grpc-Status", "0")
+	})
+	for _, perConnection := range []bool{false, true} {
+		addr := startServer(t, &oneport.Server{
+			GRPC: newGRPC(), Handler: handler, HTTPServices: []string{"connect.v1.Service"}, PerConnection: perConnection,
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		client := dialGRPC(t, addr)
+		var header metadata.MD
+		err := client.Invoke(ctx, "/connect.v1.Service/Do", new(healthpb.HealthCheckRequest), new(healthpb.HealthCheckResponse), grpc.Header(&header))
+		if got := header.Get("served-by"); err != nil || len(got) != 1 || got[0] != "handler of /connect.v1.Service/Do" {
+			t.Errorf("PerConnection %t: %v, served by %q", perConnection, err, got)
+		}
+		if perConnection {
+			client = dialGRPC(t, addr)
+		}
+		if err := tryHealth(ctx, client, ""); err != nil {
+			t.Errorf("PerConnection %t: grpc-go's service: %v", perConnection, err)
+		}
 	}
 }
