@@ -253,7 +253,7 @@ func (w waiting) wants(reason RefuseReason) string {
 	r := &refusal{reason: reason}
 	switch w.speaks {
 	case ProtocolHTTP1:
-		return fmt.Sprintf("%d %s", r.statusHTTP1(), http.StatusText(r.statusHTTP1()))
+		return fmt.Sprintf("%d %s", r.statusHTTP(), http.StatusText(r.statusHTTP()))
 	case ProtocolHTTP2:
 		return r.codeHTTP2().String()
 	}
