@@ -339,3 +339,151 @@ func ExampleMux_onRefuse() {
 	// 404 Not Found: No server on this port takes this request.
 	// HTTP/1 client: no route
 }
+
+// gRPC and REST behind a proxy that sends both over the same HTTP/2 connections, and HTTP/1 for those who ask directly.
+func ExampleMux_Requests() {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	mux := oneport.New(l)
+	requests := mux.Requests(oneport.HTTP2())
+	grpcL := requests.Match(oneport.GRPC())
+	restL := requests.Match(oneport.Any())
+	http1L := mux.Match(oneport.HTTP1())
+
+	grpcServer := grpc.NewServer(grpc.Creds(grpccreds.Credentials{}))
+	healthpb.RegisterHealthServer(grpcServer, health.NewServer())
+	go grpcServer.Serve(grpcL)
+
+	httpServer := &http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "hello over %s", r.Proto) }),
+	}
+	oneport.ConfigureHTTP(httpServer)
+	go httpServer.Serve(restL)
+	go httpServer.Serve(http1L)
+
+	go mux.Serve()
+
+	// A proxy has one connection for both.
+	proxy := &http.Transport{Protocols: new(http.Protocols), MaxConnsPerHost: 1}
+	proxy.Protocols.SetUnencryptedHTTP2(true)
+	defer proxy.CloseIdleConnections()
+	client := &http.Client{Transport: proxy}
+	call, _ := http.NewRequest("POST", "http://"+l.Addr().String()+"/grpc.health.v1.Health/Check", strings.NewReader("\x00\x00\x00\x00\x00"))
+	call.Header.Set("Content-Type", "application/grpc")
+	call.Header.Set("TE", "trailers")
+	resp, err := client.Do(call)
+	if err != nil {
+		log.Fatal(err)
+	}
+	io.ReadAll(resp.Body)
+	resp.Body.Close()
+	fmt.Println("gRPC status", resp.Trailer.Get("Grpc-Status"))
+
+	resp, err = client.Get("http://" + l.Addr().String())
+	if err != nil {
+		log.Fatal(err)
+	}
+	body, _ := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	fmt.Println(string(body))
+	fmt.Println("connections:", mux.Stats().Accepted)
+
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	proxy.CloseIdleConnections()
+	mux.Shutdown(ctx)
+	grpcServer.GracefulStop()
+	httpServer.Shutdown(ctx)
+
+	// Output:
+	// gRPC status 0
+	// hello over HTTP/2.0
+	// connections: 1
+}
+
+// A server with bounds of its own, that tells what becomes of connections.
+func ExampleServer_limits() {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	refused := make(chan string, 1)
+	server := &oneport.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") }),
+		Limits: oneport.Limits{
+			DecideTimeout:   5 * time.Second,
+			MaxUndecided:    50_000,
+			MaxPreviewBytes: 4096,
+		},
+		Hooks: oneport.Hooks{
+			OnRefuse: func(r oneport.Refused) { refused <- fmt.Sprintf("%v: %v", r.Protocol, r.Reason) },
+		},
+		Logger: slog.New(slog.DiscardHandler),
+	}
+	go server.Serve(l)
+
+	resp, err := http.Get("http://" + l.Addr().String() + "/" + strings.Repeat("x", 5000))
+	if err != nil {
+		log.Fatal(err)
+	}
+	resp.Body.Close()
+	fmt.Println(resp.Status)
+	fmt.Println(<-refused)
+
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	server.Shutdown(ctx)
+	fmt.Println("refused:", server.Stats().Refused[oneport.ReasonTooLong])
+
+	// Output:
+	// 431 Request Header Fields Too Large
+	// HTTP/1: too long
+	// refused: 1
+}
+
+// Inside TLS there are routes as there are in the clear. What clients are offered by ALPN follows from them.
+func ExampleTLSMux() {
+	certificate, authority := newCertificate() // tls.LoadX509KeyPair reads one
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	mux := oneport.New(l)
+	inside := mux.TLS(&tls.Config{Certificates: []tls.Certificate{certificate}})
+	inside.RedirectHTTP = true // a client that speaks HTTP/1 without TLS learns where to go
+	requests := inside.Requests()
+
+	httpServer := &http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprintf(w, "hello over %s and %s", r.Proto, tls.VersionName(r.TLS.Version))
+		}),
+	}
+	oneport.ConfigureHTTP(httpServer)
+	go httpServer.Serve(requests.Match(oneport.Any()))
+	go httpServer.Serve(inside.Match(oneport.HTTP1()))
+	go mux.Serve()
+
+	for _, http2 := range []bool{true, false} {
+		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: authority}, ForceAttemptHTTP2: http2}
+		client := &http.Client{Transport: transport}
+		resp, err := client.Get("https://" + l.Addr().String())
+		if err != nil {
+			log.Fatal(err)
+		}
+		body, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		fmt.Println(string(body))
+		transport.CloseIdleConnections()
+	}
+
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	mux.Shutdown(ctx)
+	httpServer.Shutdown(ctx)
+
+	// Output:
+	// hello over HTTP/2.0 and TLS 1.3
+	// hello over HTTP/1.1 and TLS 1.3
+}
