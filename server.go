@@ -87,7 +87,6 @@ type Server struct {
 
 	mu      sync.Mutex
 	ports   map[*port]struct{}
-	ending  []*port // those that are closed, and whose last connections may still be refused
 	ended   Stats   // of those that were
 	closing bool
 }
@@ -185,6 +184,7 @@ func (s *Server) serve(l net.Listener, config *tls.Config, requireTLS bool) erro
 type port struct {
 	mux    *Mux
 	behind []func() error // the calls of Serve
+	served bool           // Serve has returned; connections may be left, of which requests are being answered
 }
 
 // route adds the routes that lead to the servers.
@@ -316,34 +316,29 @@ func (s *Server) track(p *port) bool {
 func (s *Server) untrack(p *port) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.ports, p)
-	s.ending = append(s.ending, p)
-	s.foldEnded()
+	p.served = true
+	s.sumUp()
 }
 
-// foldEnded keeps nothing but the counts of ports that have no connection left. The caller holds mu.
-func (s *Server) foldEnded() {
+// sumUp adds the counts of ports that are no longer served to those that ended, once they do not change any more.
+func (s *Server) sumUp() {
 	s.ended.init()
-	s.ending = slices.DeleteFunc(s.ending, func(p *port) bool {
-		if !p.mux.lobby.IsEmpty() {
-			return false
+	for p := range s.ports {
+		if p.served && p.mux.lobby.IsEmpty() {
+			s.ended.add(p.mux.Stats())
+			delete(s.ports, p)
 		}
-		s.ended.add(p.mux.Stats())
-		return true
-	})
+	}
 }
 
 // Stats returns the counts at this moment, of all listeners together. It may be called at any time.
 func (s *Server) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.foldEnded()
+	s.sumUp()
 	var sum Stats
 	sum.init()
 	sum.add(s.ended)
-	for _, p := range s.ending {
-		sum.add(p.mux.Stats())
-	}
 	for p := range s.ports {
 		sum.add(p.mux.Stats())
 	}

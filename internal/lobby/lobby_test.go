@@ -435,6 +435,9 @@ func runScript(t *testing.T, seed uint64) {
 		if undecided > m.max || n[Refusing] > m.max {
 			fail("counts %v, over the bound %d", n, m.max)
 		}
+		if l.IsEmpty() != (n == [phases]int{}) {
+			fail("IsEmpty %v, counts %v", l.IsEmpty(), n)
+		}
 		if len(m.conns) == 0 && l.held != 0 {
 			fail("the lobby is empty, and %d bytes are held", l.held)
 		}
