@@ -72,8 +72,7 @@ func refuseOne(m *Mux, reason RefuseReason, silent bool) {
 	server, client := net.Pipe()
 	defer client.Close()
 	defer server.Close()
-	c := &pending{mux: m, raw: server, accepted: time.Now()}
-	m.reportRefused(c, nil, &refusal{reason: reason, err: errors.New("for a test"), mute: silent})
+	m.reportRefused(server, nil, time.Now(), "", &refusal{reason: reason, err: errors.New("for a test"), mute: silent})
 }
 
 // TestLogLimitReasons checks that what is logged for one reason and level takes no place from another.
@@ -213,7 +212,7 @@ func TestLogNothing(t *testing.T) {
 	r := &refusal{reason: ReasonNoRoute, err: errors.New("for a test")}
 	rt := &route{name: "x"}
 	if n := testing.AllocsPerRun(100, func() {
-		m.reportRefused(c, rt, r)
+		m.reportRefused(server, nil, c.accepted, rt.name, r)
 		c.matched(rt)
 	}); n != 0 {
 		t.Errorf("%v allocations", n)

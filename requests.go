@@ -46,6 +46,7 @@ type RequestMux struct {
 
 	mux    *Mux
 	route  *route // that leads here
+	none   string // stands for the requests that no server was sent, in Stats
 	routes atomic.Pointer[[]*requestRoute]
 	engine dispatch.Dispatcher
 }
@@ -85,6 +86,7 @@ func newRequestMux(m *Mux, prefix string, list *atomic.Pointer[[]*route], r Rout
 	q.routes.Store(new([]*requestRoute))
 	q.route = newRoute(m, prefix, r)
 	q.route.requests = q
+	q.none = m.uniqueName(q.route.name + "/none")
 	m.addTo(list, q.route)
 	return q
 }
@@ -170,7 +172,7 @@ func (q *RequestMux) stats() []RouteStats {
 		list = append(list, RouteStats{Name: rt.name, Matched: s.Accepted, Queued: s.Queued, Requests: s.Requests})
 	}
 	notFound, refused := q.engine.Unmatched()
-	return append(list, RouteStats{Name: q.route.name + "/none", Requests: notFound, Refused: refused})
+	return append(list, RouteStats{Name: q.none, Requests: notFound, Refused: refused})
 }
 
 // start begins to dispatch the requests of a connection, whose first request has come.
@@ -283,10 +285,16 @@ func (d *dispatched) Linger(c net.Conn) {
 func (d *dispatched) Ended(err error) {
 	m := d.requests.mux
 	connErr, faulty := errors.AsType[*h2.ConnError](err)
-	if d.served {
-		if faulty && connErr.Code == http2.ErrCodeEnhanceYourCalm {
+	abused := faulty && connErr.Code == http2.ErrCodeEnhanceYourCalm
+	switch {
+	case d.served && abused:
+		m.counters.abused.Add(1)
+		go func() {
 			d.reportAbuse(err)
-		}
+			m.lobby.Leave(&d.Entry)
+		}()
+		return
+	case d.served:
 		m.lobby.Leave(&d.Entry)
 		return
 	}
@@ -311,16 +319,14 @@ func (d *dispatched) Ended(err error) {
 	}()
 }
 
+// reportAbuse reports a connection that is ended for going over a limit.
 func (d *dispatched) reportAbuse(err error) {
 	m := d.requests.mux
-	m.counters.abused.Add(1)
 	abused := Abused{Conn: d.raw, TLS: d.tls, Route: d.requests.route.name, Err: err}
-	go func() {
-		if m.logger().Enabled(context.Background(), slog.LevelWarn) {
-			m.refusals.log(m, reasonAbuse, slog.LevelWarn, "oneport: connection ended for going over a limit", abused.LogValue().Group())
-		}
-		if m.OnAbuse != nil {
-			m.callHook("OnAbuse", d.raw, func() { m.OnAbuse(abused) })
-		}
-	}()
+	if m.logger().Enabled(context.Background(), slog.LevelWarn) {
+		m.refusals.log(m, reasonAbuse, slog.LevelWarn, "oneport: connection ended for going over a limit", abused.LogValue().Group())
+	}
+	if m.OnAbuse != nil {
+		m.callHook("OnAbuse", d.raw, func() { m.OnAbuse(abused) })
+	}
 }
