@@ -164,3 +164,118 @@ func TestReusePort(t *testing.T) {
 		t.Errorf("a listener without ReusePort: %v, %v", l, err)
 	}
 }
+
+// listenVia returns functions that make a listener with the options of lc: that of lc itself, and those for listeners
+// that are made elsewhere, where net is told to leave keep-alive alone.
+func listenVia(lc *ListenConfig) map[string]func(_ context.Context, network, address string) (net.Listener, error) {
+	elsewhere := func(control func(_, _ string, _ syscall.RawConn) error) *net.ListenConfig {
+		other := &net.ListenConfig{KeepAlive: -1, Control: control}
+		other.SetMultipathTCP(false)
+		return other
+	}
+	return map[string]func(_ context.Context, network, address string) (net.Listener, error){
+		"Listen": lc.Listen,
+		"ControlSocket": func(ctx context.Context, network, address string) (net.Listener, error) {
+			return elsewhere(lc.ControlSocket).Listen(ctx, network, address)
+		},
+		"ApplyTo": func(ctx context.Context, network, address string) (net.Listener, error) {
+			l, err := elsewhere(nil).Listen(ctx, network, address)
+			if err == nil {
+				err = lc.ApplyTo(l)
+			}
+			return l, err
+		},
+	}
+}
+
+// TestListenElsewhere holds the options that accepted connections inherit from a listener which was made elsewhere to
+// those that net gives them with the same settings.
+func TestListenElsewhere(t *testing.T) {
+	t.Parallel()
+	for name, lc := range map[string]net.ListenConfig{
+		"defaults":     {},
+		"another idle": {KeepAlive: 61500 * time.Millisecond},
+		"off":          {KeepAlive: -1},
+		"all set": {KeepAliveConfig: net.KeepAliveConfig{
+			Enable: true, Idle: 7 * time.Second, Interval: 1500 * time.Millisecond, Count: 4}},
+		"the system's": {KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: -1, Interval: -1, Count: -1}},
+	} {
+		lc.SetMultipathTCP(false)
+		want := acceptedOptions(t, lc.Listen, false)
+		for via, listen := range listenVia(&ListenConfig{ListenConfig: lc}) {
+			if diff := cmp.Diff(want, acceptedOptions(t, listen, false)); diff != "" {
+				t.Errorf("%s by %s: %s", name, via, diff)
+			}
+		}
+	}
+}
+
+// TestListenElsewhereOptions looks for the other options on the listening sockets.
+func TestListenElsewhereOptions(t *testing.T) {
+	t.Parallel()
+	called := 0
+	lc := &ListenConfig{DeferAccept: 3 * time.Second, ReusePort: true}
+	lc.Control = func(network, address string, c syscall.RawConn) error {
+		called++
+		return nil
+	}
+	for via, listen := range listenVia(lc) {
+		called = 0
+		l, err := listen(t.Context(), "tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		raw, err := l.(*net.TCPListener).SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var deferred, reuse int
+		var errs [2]error
+		if err := raw.Control(func(fd uintptr) {
+			deferred, errs[0] = syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_DEFER_ACCEPT)
+			reuse, errs[1] = syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, soReusePort())
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(errs[:]...); err != nil {
+			t.Fatal(err)
+		}
+		// ReusePort comes too late for a socket that is bound, and Control has to do with making one.
+		early := via != "ApplyTo"
+		if deferred < 3 || reuse == 1 != early || called == 1 != early {
+			t.Errorf("by %s: TCP_DEFER_ACCEPT %d, SO_REUSEPORT %d, Control called %d times", via, deferred, reuse, called)
+		}
+	}
+}
+
+// TestControlSocketErrors checks which errors reach the caller, and that sockets of other networks are left alone.
+func TestControlSocketErrors(t *testing.T) {
+	t.Parallel()
+	want := errors.New("control")
+	lc := &ListenConfig{DeferAccept: time.Second}
+	lc.Control = func(string, string, syscall.RawConn) error { return want }
+	other := net.ListenConfig{Control: lc.ControlSocket}
+	for _, network := range []string{"tcp", "unix"} {
+		address := "127.0.0.1:0"
+		if network == "unix" {
+			address = listen(t, network).Addr().String() + "2"
+		}
+		if l, err := other.Listen(t.Context(), network, address); !errors.Is(err, want) {
+			t.Errorf("%s: %v, %v", network, l, err)
+		}
+	}
+	lc.Control = nil
+	l := listen(t, "unix")
+	if err := lc.ApplyTo(l); err != nil {
+		t.Errorf("ApplyTo a Unix socket: %v", err)
+	}
+	closed := listen(t, "tcp")
+	closed.Close()
+	if err := lc.ApplyTo(closed); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("ApplyTo a closed listener: %v", err)
+	}
+	if err := lc.ApplyTo(newPipeListener()); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("ApplyTo a listener without a socket: %v", err)
+	}
+}
