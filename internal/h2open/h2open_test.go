@@ -297,11 +297,10 @@ func TestRested(t *testing.T) {
 
 // A client of the model is what a peer sees of an Opening, and what it may complain about.
 type client struct {
-	t        testing.TB
-	received []byte
-	early    int
-	acks     int
-	pings    [][8]byte
+	t     testing.TB
+	early int
+	acks  int
+	pings [][8]byte
 }
 
 // read takes in what was written to the client, which has sent what p has seen.

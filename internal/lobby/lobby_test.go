@@ -390,7 +390,7 @@ type waiter struct {
 // TestModel compares the lobby with the model, over random scripts.
 func TestModel(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(300) {
+	for seed := range uint64(150) {
 		synctest.Test(t, func(t *testing.T) { runScript(t, seed) })
 		if t.Failed() {
 			return

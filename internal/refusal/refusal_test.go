@@ -233,9 +233,9 @@ func TestSendBounds(t *testing.T) {
 				if _, err := c.Write([]byte("x")); err != nil {
 					return
 				}
-				time.Sleep(LingerTime / 10)
+				time.Sleep(LingerTime * 3 / 10) // so that none comes together with the end of the time
 			}
-		}, LingerTime, 10, 10, true},
+		}, LingerTime, 4, 4, true},
 		{"without deadlines", halfPipe{noDeadline: true}, func(net.Conn) {}, 0, 0, 0, false},
 		{"without half-close", halfPipe{noCloseWrite: true}, reads, 0, 0, 0, false},
 	} {
@@ -246,7 +246,8 @@ func TestSendBounds(t *testing.T) {
 				defer client.Close()
 				c := tt.server
 				c.Conn = server
-				go tt.client(client)
+				done := make(chan struct{})
+				go func() { tt.client(client); close(done) }()
 				start := time.Now()
 				Send(&c, []byte(answer), make([]byte, 512))
 				if took := time.Since(start); took != tt.takes {
@@ -261,6 +262,7 @@ func TestSendBounds(t *testing.T) {
 				if !c.noDeadline && c.deadline.Sub(start) != LingerTime {
 					t.Errorf("the deadline is after %v", c.deadline.Sub(start))
 				}
+				<-done
 			})
 		})
 	}
