@@ -298,7 +298,9 @@ func (m *Mux) settle(ctx context.Context) error {
 	if err == nil || ctx.Err() != nil {
 		return ctx.Err()
 	}
-	m.closeRoutes() // which refuses what is queued
+	for rt := range m.allRoutes {
+		rt.Close() // which refuses what is queued
+	}
 	return fmt.Errorf("oneport: connections were refused that their servers had not accepted within %v (Limits.DecideTimeout)",
 		m.limits.DecideTimeout)
 }

@@ -268,8 +268,12 @@ func (d *dispatched) Joined(target int) {
 // Accepted is called when a server has accepted the connection.
 func (d *dispatched) Accepted() {
 	d.served = true
-	d.requests.mux.counters.dispatched.Add(1)
-	d.requests.mux.lobby.Move(&d.Entry, lobby.Dispatched)
+	m := d.requests.mux
+	m.counters.dispatched.Add(1)
+	m.lobby.Move(&d.Entry, lobby.Dispatched)
+	if m.isStopping() {
+		go d.client.Drain() // Shutdown has drained those that were dispatched then
+	}
 }
 
 // Linger closes the connection so that the client can read what was written last.

@@ -82,15 +82,17 @@ type conn struct {
 
 // draining is what is known of the connection's end.
 type draining struct {
-	goAway   bool        // GOAWAY was sent to the client
-	lastID   uint32      // the last stream that it takes, no more than what GOAWAY has said
-	closing  bool        // no frame is taken from anybody any more; the socket is closed when out is written
-	dead     bool        // the socket is closed
-	ended    bool        // the client has ended its side
-	finish   bool        // the connection ends when it has no stream left
-	patience *time.Timer // ends the connection if the client does not take what a server has left behind
-	dropping bool        // pass is left to answer a fault; it reads nothing more
-	shutdown shutdown
+	goAway    bool        // GOAWAY was sent to the client
+	lastID    uint32      // the last stream that it takes, no more than what GOAWAY has said
+	closing   bool        // no frame is taken from anybody any more; the socket is closed when out is written
+	dead      bool        // the socket is closed
+	ended     bool        // the client has ended its side
+	finish    bool        // the connection ends when it has no stream left
+	patience  *time.Timer // ends the connection if the client does not take what a server has left behind
+	dropping  bool        // pass is left to answer a fault; it reads nothing more
+	shutdown  shutdown
+	pingTimer *time.Timer // ends the waiting for the answer to its PING
+	inFrame   bool        // pass has written a part of a frame
 }
 
 // told are the settings that the client has been sent.

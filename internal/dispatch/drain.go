@@ -2,7 +2,7 @@ package dispatch
 
 import (
 	"errors"
-	"math"
+	"time"
 
 	"golang.org/x/net/http2"
 
@@ -11,12 +11,16 @@ import (
 
 // A connection is drained as grpc-go and net/http do it (RFC 9113, Section 6.8). The client is sent GOAWAY with the highest
 // stream number, which asks it to open no stream, and PING. When the answer has come, it has read the GOAWAY, and whatever
-// it had opened before has come too. From then on the connection ends when it has no stream left.
+// it had opened before has come too. From then on the connection ends when it has no stream left. A client that does not
+// answer is taken to have done so after drainTime.
 //
 // While a connection passes through, both frames go out between two frames of the server's.
 
 // drainPing is the payload of the PING.
 var drainPing = [8]byte{'1', 'p', 'r', 't', 'g', 'o', 'n', 'e'}
+
+// drainTime is what grpc-go grants as well.
+const drainTime = 5 * time.Second
 
 // shutdown is how far draining has come.
 type shutdown uint8
@@ -42,20 +46,19 @@ func (c *conn) Close() {
 // answered.
 func (c *conn) Drain() {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.shutdown != notDraining || c.closing || c.dead {
-		c.mu.Unlock()
 		return
 	}
 	c.shutdown = drainDue
 	if c.mode == splitting {
-		defer c.mu.Unlock()
 		c.emit(c.appendDrain(c.out))
 		return
 	}
-	v := c.pass
-	c.mu.Unlock()
-	if v != nil {
-		v.drainBetweenFrames()
+	// A Write that is under way drains when it is done.
+	if v := c.pass; v != nil && v.wmu.TryLock() {
+		defer v.wmu.Unlock()
+		c.drainPassing(v)
 	}
 }
 
@@ -66,24 +69,25 @@ func (c *conn) appendDrain(b []byte) []byte {
 	}
 	c.shutdown = drainSent
 	c.goAway = true
-	b = h2.AppendGoAway(b, math.MaxInt32, http2.ErrCodeNo, "shutting down")
+	c.pingTimer = time.AfterFunc(drainTime, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.drainAnswered()
+	})
+	// A server's GOAWAY may have gone before, and the number must not grow (RFC 9113, Section 6.8).
+	b = h2.AppendGoAway(b, c.lastID, http2.ErrCodeNo, "shutting down")
 	return h2.AppendFrame(b, http2.FramePing, 0, 0, drainPing[:])
 }
 
-// drainBetweenFrames sends the frames while the connection passes through to v, if v is not in the middle of a frame. If it
-// is, its next Write sends them.
-func (v *Conn) drainBetweenFrames() {
-	v.wmu.Lock()
-	defer v.wmu.Unlock()
-	c := v.c
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// drainPassing sends the frames while the connection passes through to v, if they are due and v is not in the middle of a
+// frame. The caller holds wmu and mu, which is not held all the time.
+func (c *conn) drainPassing(v *Conn) {
 	switch {
-	case c.closing || c.dead:
-	case c.mode == splitting:
+	case c.shutdown != drainDue || c.closing || c.dead:
+	case c.mode == splitting: // since the Write began
 		c.emit(c.appendDrain(c.out))
-	case c.spoken && v.betweenFrames():
-		c.writeUnlocked(c.appendDrain(nil))
+	case c.spoken && !c.inFrame:
+		c.writeUnlocked(c.appendDrain(nil)) // if that fails, the server will see it
 	}
 }
 
@@ -102,6 +106,7 @@ func (c *conn) writeUnlocked(b []byte) error {
 	c.mu.Lock()
 	c.writing, c.writer = false, nil
 	c.wake.Broadcast()
+	c.endPassing()
 	return err
 }
 
@@ -110,6 +115,16 @@ func (c *conn) takeDrainACK(it item) bool {
 	if c.shutdown != drainSent || [8]byte(it.payload) != drainPing {
 		return false
 	}
+	c.drainAnswered()
+	return true
+}
+
+// drainAnswered goes on with draining when the client has read the GOAWAY. The caller holds mu.
+func (c *conn) drainAnswered() {
+	if c.shutdown != drainSent || c.closing || c.dead {
+		return
+	}
+	c.stopAnswer()
 	c.shutdown = drained
 	c.lastID = min(c.lastID, c.maxID)
 	c.finish = true
@@ -118,7 +133,13 @@ func (c *conn) takeDrainACK(it item) bool {
 	} else {
 		c.endPassing()
 	}
-	return true
+}
+
+func (c *conn) stopAnswer() {
+	if c.pingTimer != nil {
+		c.pingTimer.Stop()
+		c.pingTimer = nil
+	}
 }
 
 // lingerPassing closes a connection that was drained, so that the client can read the last response.
@@ -129,10 +150,10 @@ func (c *conn) lingerPassing() {
 	c.kill()
 }
 
-// endPassing ends a connection that passes through and was drained, if it has no stream left: the server is told that the
-// client has ended its side, upon which it closes its own.
+// endPassing ends a connection that passes through and was drained, if it has no stream left and the last response is
+// written: the server is told that the client has ended its side, upon which it closes its own.
 func (c *conn) endPassing() {
-	if c.shutdown != drained || len(c.streams) > 0 || c.ended {
+	if c.mode != passing || c.shutdown != drained || len(c.streams) > 0 || c.writing || c.inFrame || c.ended || c.dead {
 		return
 	}
 	c.ended = true

@@ -80,7 +80,7 @@ func nothingLeft(t *testing.T, c *conn, servers ...*Conn) {
 	if c.out != nil || c.spare != nil || c.raw != nil || c.rawFrom != nil || c.cur != nil || c.writing {
 		t.Errorf("%d and %d bytes to write, %d to spare, writing %t", cap(c.out), cap(c.raw), cap(c.spare), c.writing)
 	}
-	if c.alone != nil || c.patience != nil {
+	if c.alone != nil || c.patience != nil || c.pingTimer != nil {
 		t.Error("a timer of the connection is left")
 	}
 	if c.enc.enc != nil || c.dec.dec != nil || c.in.joined != nil {

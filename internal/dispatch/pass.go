@@ -22,7 +22,7 @@ func (v *Conn) readPassing(l lazily) (int, error) {
 			return v.deliver(l.buffer()), nil
 		}
 		c.mu.Lock()
-		if c.mode != passing || c.dead {
+		if c.mode != passing || c.closing || c.dead {
 			c.mu.Unlock()
 			return 0, nil
 		}
@@ -50,12 +50,13 @@ func (v *Conn) readPassing(l lazily) (int, error) {
 		n = copy(b[held:], c.skip.from(b[held:held+n]))
 		b = b[:held+n]
 		c.mu.Lock()
-		if c.mode != passing || c.dead { // ended from outside
+		if c.mode != passing || c.closing || c.dead { // ended from outside
 			c.mu.Unlock()
 			return 0, nil
 		}
 		c.obeyTold()
 		clear, n, split := c.scanClient(v, b)
+		c.endPassing()
 		c.mu.Unlock()
 		if held > 0 {
 			v.buf, v.clear = b[:n], clear

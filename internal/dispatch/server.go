@@ -212,10 +212,10 @@ func (v *Conn) readSplit(l lazily) (int, error) {
 // Write writes to the client.
 func (v *Conn) Write(p []byte) (int, error) {
 	v.wmu.Lock()
-	defer v.wmu.Unlock()
 	c := v.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	defer v.wmu.Unlock() // with mu held, for Drain
 	switch {
 	case v.closed:
 		return 0, v.opError("write", net.ErrClosed)
@@ -228,12 +228,11 @@ func (v *Conn) Write(p []byte) (int, error) {
 			c.kill()
 			return 0, v.opError("write", fmt.Errorf("the server has broken HTTP/2: %w", err))
 		}
-		if c.shutdown == drainDue && c.spoken && v.betweenFrames() {
-			b = c.appendDrain(slices.Clip(b))
-		}
+		c.inFrame = !v.betweenFrames()
 		if err := c.writeUnlocked(b); err != nil {
 			return 0, err
 		}
+		c.drainPassing(v)
 		return len(p), nil
 	}
 	if err := v.split(p); err != nil {
@@ -275,7 +274,8 @@ func (v *Conn) close() {
 	v.closed = true
 	c.part(v)
 	switch {
-	case c.mode == passing && c.shutdown == drained && !c.closing && !c.dead:
+	case c.mode == passing && c.ended && !c.closing && !c.dead: // it was drained
+		c.closing = true
 		go c.lingerPassing()
 	case c.mode == passing:
 		c.kill()
@@ -350,6 +350,7 @@ func (c *conn) kill() {
 func (c *conn) drop() {
 	c.attached()
 	c.stopPatience()
+	c.stopAnswer()
 	for _, s := range c.streams {
 		s.queue = nil
 		d := &s.server.downloadServer

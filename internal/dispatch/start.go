@@ -48,7 +48,7 @@ type Client interface {
 	// Dismiss ends the connection if no server has ever accepted it. The client is told the reason.
 	Dismiss(reason string)
 	// Drain tells the client to go elsewhere with new requests, and ends the connection when those that it has made were
-	// answered.
+	// answered. It returns when the client's connection has taken that.
 	Drain()
 	// Close ends the connection at once.
 	Close()
