@@ -144,10 +144,15 @@ func (l *Lobby) put(e *Entry, p Phase) {
 	case &l.undecided:
 		l.interrupt(list.oldest.entry, Crowded)
 	case &l.refusing:
-		oldest := list.oldest.entry // it has had its time to read the answer
-		oldest.conn.Close()
-		l.take(oldest)
+		l.closeRefused()
 	}
+}
+
+// closeRefused closes the connection that has been in Refusing for longest: it has had its time to read the answer.
+func (l *Lobby) closeRefused() {
+	oldest := l.refusing.oldest.entry
+	oldest.conn.Close()
+	l.take(oldest)
 }
 
 func (l *Lobby) take(e *Entry) {
@@ -265,10 +270,14 @@ func (l *Lobby) Interrupted(e *Entry) Cause {
 	return e.interrupted
 }
 
-// EvictOldest interrupts the connection that has been undecided for longest, if there is one.
+// EvictOldest frees a file, now or when it is called again: it closes the connection that has been in Refusing for longest,
+// and interrupts the one that has been undecided for longest.
 func (l *Lobby) EvictOldest() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.refusing.oldest != nil {
+		l.closeRefused()
+	}
 	if l.undecided.oldest != nil {
 		l.interrupt(l.undecided.oldest.entry, Crowded)
 	}
