@@ -258,6 +258,10 @@ func (c *pending) await() outcome {
 		return outcome{refused: refused}
 	}
 	c.opening.Advance(now)
+	if !now.Before(c.due()) {
+		// What is written with a deadline that has passed would break TLS, and the client would not be told why.
+		return c.timedOut()
+	}
 	early := c.opening.Early()
 	c.output = c.opening.Append(c.output[:0], c.mux.early, now)
 	if c.opening.Early() && !early {

@@ -12,13 +12,14 @@ import (
 // due is when the connection has no more time. A client that was idle has as long for a request that it begins as it had
 // for the first bytes.
 func (c *pending) due() time.Time {
+	began := c.opening.RequestBegan()
 	switch {
 	case c.phase == lobby.Handshaking:
 		return c.since.Add(c.mux.limits.HandshakeTimeout)
-	case c.opening.Idle():
+	case c.opening.Ready() && began.IsZero():
 		return c.since.Add(c.mux.limits.IdleTimeout)
 	case c.opening.Ready():
-		return c.opening.RequestBegan().Add(c.mux.limits.DecideTimeout)
+		return began.Add(c.mux.limits.DecideTimeout)
 	}
 	return c.since.Add(c.mux.limits.DecideTimeout)
 }
