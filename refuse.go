@@ -381,8 +381,9 @@ func (m *Mux) refuse(c *pending, rt *route, r *refusal) {
 		name = rt.name
 	}
 	m.reportRefused(c.raw, c.tls, c.accepted, name, r)
-	if c.decision != nil {
-		c.source.End() // what was read is not kept while the client reads its answer
+	if d := c.decision; d != nil { // what was read, and what was made of it, is not kept while the client reads its answer
+		c.decision = nil
+		d.recycle()
 	}
 	if r.mute {
 		c.conn.Close()
