@@ -239,10 +239,22 @@ func (w waiting) told(answer []byte) string {
 		return ""
 	case w.speaks == ProtocolHTTP1:
 		return strings.TrimPrefix(strings.SplitN(string(answer), "\r\n", 2)[0], "HTTP/1.1 ")
-	case w.mute && answer[0] == 22 && answer[len(answer)-7] != 21:
-		return "" // what the server has to say in the handshake, and no alert in the clear
+	case w.mute && !hasAlert(answer):
+		return "" // what the server has to say in the handshake
 	}
 	return fmt.Sprintf("%q", answer)
+}
+
+// hasAlert reports whether the records of TLS are not whole, or one of them is an alert in the clear.
+func hasAlert(records []byte) bool {
+	for len(records) >= 5 {
+		n := 5 + int(records[3])<<8 + int(records[4])
+		if records[0] == 21 || len(records) < n {
+			return true
+		}
+		records = records[n:]
+	}
+	return len(records) > 0
 }
 
 // wants is what a client is told for a reason.
