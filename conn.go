@@ -20,8 +20,9 @@ import (
 // Its methods may be called by several goroutines at once, as those of any [net.Conn].
 type Conn struct {
 	net.Conn
-	in  rewind.Reader
-	out rewind.Writer
+	in   rewind.Reader
+	out  rewind.Writer
+	held *hold
 }
 
 // Read reads the client's bytes, each once and in order. The first call returns as many of the replayed bytes as fit.
@@ -29,6 +30,12 @@ func (c *Conn) Read(p []byte) (int, error) { return c.in.Read(p) }
 
 // Write writes to the client. What the mux has said in the server's place is left out, once.
 func (c *Conn) Write(p []byte) (int, error) { return c.out.Write(p) }
+
+// Close closes the connection.
+func (c *Conn) Close() error {
+	c.held.release()
+	return c.Conn.Close()
+}
 
 // NetConn returns the underlying connection. Bytes read from it directly are missing from c.
 func (c *Conn) NetConn() net.Conn { return c.Conn }
@@ -65,7 +72,8 @@ func (c *TLSConn) ConnectionState() tls.ConnectionState { return c.state }
 // works on it: ReadFrom (sendfile, splice), vectored writes of [net.Buffers], CloseWrite, SyscallConn, keep-alive.
 type TCPConn struct {
 	*net.TCPConn
-	in rewind.Reader
+	in   rewind.Reader
+	held *hold
 }
 
 // Read reads the client's bytes, each once and in order. The first call returns as many of the replayed bytes as fit.
@@ -85,6 +93,12 @@ func (c *TCPConn) WriteTo(w io.Writer) (int64, error) {
 	return n + m, err
 }
 
+// Close closes the connection.
+func (c *TCPConn) Close() error {
+	c.held.release()
+	return c.TCPConn.Close()
+}
+
 // NetConn returns the accepted connection. Bytes read from it directly are missing from c.
 func (c *TCPConn) NetConn() net.Conn { return c.TCPConn }
 
@@ -93,18 +107,19 @@ type changes struct {
 	first, replay []byte        // to be read first, and then
 	fromClient    rewind.Filter // for replay and what follows it; nil for none
 	toClient      rewind.Filter // for what is written; nil for none
+	held          *hold         // to be released when it is closed
 	hideTLS       bool          // the connection must not show that it is encrypted
 }
 
 func (ch *changes) none() bool {
-	return len(ch.first) == 0 && len(ch.replay) == 0 && ch.fromClient == nil && ch.toClient == nil
+	return len(ch.first) == 0 && len(ch.replay) == 0 && ch.fromClient == nil && ch.toClient == nil && ch.held == nil
 }
 
 // newConn makes the connection that a server gets in place of c. It keeps the bytes in ch.
 func newConn(c net.Conn, ch changes) net.Conn {
 	// Nothing that is written to a TCPConn can be changed: net.Buffers and ReadFrom go past its Write.
 	if tc, ok := c.(*net.TCPConn); ok && ch.toClient == nil {
-		w := &TCPConn{TCPConn: tc}
+		w := &TCPConn{TCPConn: tc, held: ch.held}
 		w.in.Init(tc, ch.first, ch.replay, ch.fromClient)
 		return w
 	}
@@ -117,7 +132,7 @@ func newConn(c net.Conn, ch changes) net.Conn {
 		w = new(Conn)
 		shown = w
 	}
-	w.Conn = c
+	w.Conn, w.held = c, ch.held
 	w.in.Init(c, ch.first, ch.replay, ch.fromClient)
 	w.out.Init(c, ch.toClient)
 	return shown

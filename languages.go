@@ -86,6 +86,9 @@ func takenByPrefix(prefixes []string) taken {
 // tlsHandshakeRecord is the first byte of a TLS client (RFC 8446, 5.1).
 const tlsHandshakeRecord = 22
 
+// tlsMajorVersion is its second byte, whatever the version is.
+const tlsMajorVersion = 3
+
 // takenByALPN returns what a matcher for the protocols takes.
 func takenByALPN(protocols []string) taken {
 	t := taken{bare: speaksTLS}

@@ -9,7 +9,8 @@ import (
 )
 
 // Limits bound what clients can make a [Mux] or a [Server] hold, and for how long. The zero value of each field stands for
-// its default, which is safe on the open internet, and so does a negative value: no value means "no limit".
+// its default, which is safe on the open internet, and so does a negative value: no value means "no limit", but for
+// MaxConns.
 //
 // The first group holds for each connection that no server has yet, whichever way it goes: to a route of a [Mux], inside
 // TLS ([Mux.TLS]), or request by request ([Mux.Requests]). The second group holds where requests are dispatched one by
@@ -55,6 +56,12 @@ type Limits struct {
 	// bytes for each field beside its name and value. It holds for the first request of a connection, and for all of them,
 	// with their trailers, where requests are dispatched. The servers' own bounds apply as well. The default is 1 MiB.
 	MaxHeaderListBytes int
+
+	// MaxConns is how many connections the servers of a Mux may have at once. One more waits in its route's queue; where
+	// requests are dispatched, it is refused. Clients that no server has yet do not count, so silent ones keep nobody out.
+	// Over a bound, a server gets a [Conn] or a [TCPConn] in place of the accepted connection, whose Close makes room. The
+	// default is no bound of this kind. See [Route.MaxConns] for one route.
+	MaxConns int
 
 	// QueueLength is how many connections can wait in a route until its server accepts them. The default is 1024.
 	QueueLength int
@@ -111,6 +118,7 @@ func (l Limits) withDefaults() Limits {
 	l.MaxUndecidedBytes = orDefault(l.MaxUndecidedBytes, DefaultMaxUndecidedBytes)
 	l.MaxFramesBeforeHeaders = orDefault(l.MaxFramesBeforeHeaders, DefaultMaxFramesBeforeHeaders)
 	l.MaxHeaderListBytes = orDefault(l.MaxHeaderListBytes, DefaultMaxHeaderListBytes)
+	l.MaxConns = max(l.MaxConns, 0)
 	l.QueueLength = orDefault(l.QueueLength, DefaultQueueLength)
 	l.MaxStreams = orDefault(l.MaxStreams, d.MaxStreams)
 	l.MaxContinuations = orDefault(l.MaxContinuations, d.MaxContinuations)

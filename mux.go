@@ -63,6 +63,7 @@ type Mux struct {
 	routes   atomic.Pointer[[]*route]
 	lobby    lobby.Lobby
 	buffers  peek.Pool
+	slots    slots       // of all servers
 	early    []byte      // the early SETTINGS frame
 	quick    atomic.Bool // see quickToDecide
 	counters counters
@@ -222,6 +223,7 @@ func (m *Mux) begin() error {
 	}
 	m.limits = m.Limits.withDefaults()
 	m.lobby.Max, m.lobby.MaxHeld = m.limits.MaxUndecided, m.limits.MaxUndecidedBytes
+	m.slots = newSlots(m.limits.MaxConns)
 	m.early = h2.AppendSettings(nil, early...)
 	m.buffers.Size = min(m.limits.MaxPreviewBytes, peekSize)
 	indexHosts(*m.routes.Load())

@@ -663,10 +663,15 @@ func (p *Preview) language() Protocol {
 	if p.parseHTTP1() == http1.Incomplete || p.http1.Err() != nil && p.http1.Err().Status != 0 {
 		return ProtocolHTTP1
 	}
-	if p.parseTLS() == clienthello.Incomplete {
+	if p.parseTLS() == clienthello.Incomplete || p.malformedTLS() {
 		return ProtocolTLS
 	}
 	return ProtocolUnknown
+}
+
+// malformedTLS reports whether the bytes are a record of TLS, and no ClientHello.
+func (p *Preview) malformedTLS() bool {
+	return len(p.data) >= 2 && p.data[0] == tlsHandshakeRecord && p.data[1] == tlsMajorVersion && p.parseTLS() == clienthello.NotTLS
 }
 
 // incomplete reports whether the bytes are the beginning of something that can be recognised, and no more.

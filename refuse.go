@@ -243,6 +243,9 @@ func (c *pending) unmatched() *refusal {
 		if p.parseTLS() == clienthello.Invalid {
 			r.reason, r.alert = ReasonProtocolError, p.tls.Err().Alert
 			r.err = fmt.Errorf("malformed TLS ClientHello: %s", p.tls.Err().Reason)
+		} else if p.malformedTLS() {
+			r.reason, r.alert = ReasonProtocolError, refusing.AlertUnexpectedMessage // as crypto/tls says
+			r.err = fmt.Errorf("a TLS record that is no ClientHello: %.32q", p.data)
 		}
 	}
 	return r

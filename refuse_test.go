@@ -278,6 +278,30 @@ func TestRefusedTLS(t *testing.T) {
 	}
 }
 
+// TestMalformedTLS checks that what begins as TLS and is no ClientHello gets the alert that crypto/tls would send.
+func TestMalformedTLS(t *testing.T) {
+	t.Parallel()
+	for _, sends := range []string{"\x16\x03\x01\x00\x00\x01", "\x16\x03\x01\x00\x04\x02\x00\x00\x00", "\x16\x03\x03\x00\x05\x0e\x00\x00\x01\x00"} {
+		for _, routes := range []func(*Mux){
+			func(m *Mux) { m.Match(HTTP1(), GRPC()) },
+			func(m *Mux) { m.TLS(serverTLS()).Match(Any()) },
+			func(m *Mux) { m.Match(ServerName("a")) },
+		} {
+			root := listen(t, "tcp")
+			m := newMux(root)
+			routes(m)
+			serve(t, m)
+			client := dial(t, root)
+			write(t, client, []byte(sends))
+			client.SetReadDeadline(time.Now().Add(10 * time.Second))
+			want := string(refusing.AppendAlert(nil, refusing.AlertUnexpectedMessage))
+			if b, err := io.ReadAll(client); string(b) != want || err != nil {
+				t.Errorf("%q: the client read %q, %v, want %q", sends, b, err, want)
+			}
+		}
+	}
+}
+
 // TestRefusedUnknown checks that a client whose language is not known sees a plain end, not a reset.
 func TestRefusedUnknown(t *testing.T) {
 	t.Parallel()

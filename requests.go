@@ -177,13 +177,19 @@ func (q *RequestMux) stats() []RouteStats {
 
 // start begins to dispatch the requests of a connection, whose first request has come.
 func (q *RequestMux) start(c *pending) *refusal {
+	held, ok := acquire(full, q.route.slots, q.mux.slots)
+	if !ok {
+		return c.refusal(ReasonTooMany, errors.New("the servers have as many connections as they may have (MaxConns)"))
+	}
 	parser := &c.preview.h2
 	if c.opening.Acknowledged() == 0 && !c.speechless() {
 		// The server gets one SETTINGS frame for all that have come, and acknowledges one.
-		if err := c.write(c.opening.StandIn(nil)); err != nil {
-			return c.clientClosed(err)
+		err := c.write(c.opening.StandIn(nil))
+		if err == nil {
+			err = c.finishWrite()
 		}
-		if err := c.finishWrite(); err != nil {
+		if err != nil {
+			held.release()
 			return c.clientClosed(err)
 		}
 		c.prepareHandoff()
@@ -194,6 +200,7 @@ func (q *RequestMux) start(c *pending) *refusal {
 		defer q.mux.buffers.Put(buf)
 		n, err := c.conn.Read((*buf)[:c.source.Seen()]) // which does not wait: as many bytes are there
 		if err != nil {
+			held.release()
 			return c.clientClosed(err)
 		}
 		received = (*buf)[:n]
@@ -209,8 +216,9 @@ func (q *RequestMux) start(c *pending) *refusal {
 		Acknowledged: c.acks,
 		Answered:     c.pings,
 	}
-	owner := &dispatched{requests: q, raw: c.raw, tls: c.tls, accepted: c.accepted, early: c.early}
+	owner := &dispatched{requests: q, raw: c.raw, tls: c.tls, accepted: c.accepted, early: c.early, held: held}
 	if q.mux.lobby.Replace(&c.Entry, &owner.Entry, owner) != lobby.None {
+		held.release()
 		return c.interruption()
 	}
 	q.engine.Start(opened, owner)
@@ -228,6 +236,7 @@ type dispatched struct {
 	accepted time.Time
 	early    bool
 	served   bool // a server has accepted it
+	held     *hold
 	client   dispatch.Client
 }
 

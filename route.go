@@ -37,6 +37,10 @@ type Route struct {
 	// from then on.
 	Upgrade bool
 
+	// MaxConns is how many connections the route's server may have at once, as [Limits.MaxConns] is for all routes together.
+	// Zero means no bound.
+	MaxConns int
+
 	// SettingsACK says what becomes of a client's acknowledgement of an early SETTINGS frame. The zero value finds out
 	// what the server needs.
 	SettingsACK ACKPolicy
@@ -71,6 +75,9 @@ type route struct {
 	run      *hostRun    // that the route is in, or nil
 
 	queue queue.Queue[*pending]
+	slots slots         // of the route's server
+	done  chan struct{} // closed by Close
+	end   sync.Once
 
 	ack     ACKPolicy
 	detect  sync.Once   // of the server
@@ -92,6 +99,8 @@ func newRoute(m *Mux, prefix string, r Route) *route {
 		foreign:  slices.ContainsFunc(r.Matchers, isForeign),
 		upgrade:  r.Upgrade,
 		ack:      r.SettingsACK,
+		slots:    newSlots(r.MaxConns),
+		done:     make(chan struct{}),
 	}
 }
 
@@ -150,19 +159,25 @@ func (rt *route) Accept() (net.Conn, error) {
 	rt.detect.Do(rt.detectServer)
 	rt.accepting.Store(true)
 	c, ok := rt.queue.Pop()
+	var held *hold
+	if ok {
+		if held, ok = acquire(rt.done, rt.slots, rt.mux.slots); !ok {
+			go rt.mux.end(c, rt, c.refusal(ReasonRouteClosed, errRouteClosed))
+		}
+	}
 	if !ok {
 		return nil, &net.OpError{Op: "accept", Net: rt.Addr().Network(), Addr: rt.Addr(), Err: net.ErrClosed}
 	}
 	rt.matched.Add(1)
-	server := c.serverConn(rt)
+	server := c.serverConn(rt, held)
 	rt.mux.lobby.Leave(&c.Entry)
 	c.recycle()
 	return server, nil
 }
 
 // serverConn returns what the server gets: wherever the stream need not be changed, the connection that was accepted.
-func (c *pending) serverConn(rt *route) net.Conn {
-	ch := changes{first: c.first, replay: c.replay, hideTLS: c.protocol == ProtocolHTTP2 && rt.netHTTP.Load()}
+func (c *pending) serverConn(rt *route, held *hold) net.Conn {
+	ch := changes{held: held, first: c.first, replay: c.replay, hideTLS: c.protocol == ProtocolHTTP2 && rt.netHTTP.Load()}
 	if c.window != nil {
 		ch.toClient = c.window
 	}
@@ -191,6 +206,7 @@ func (rt *route) detectServer() {
 // Close ends the route. Connections that are waiting in it, and those that would take it later, are refused. It does
 // not wait for that, and leaves the mux and its other routes alone. It always returns nil.
 func (rt *route) Close() error {
+	rt.end.Do(func() { close(rt.done) })
 	if rt.requests != nil {
 		rt.requests.close()
 	}

@@ -127,8 +127,9 @@ func grpcMessage(s string) string {
 
 // The alerts of RFC 8446, Section 6.2.
 const (
-	AlertHandshakeFailure = 40
-	AlertInternalError    = 80
+	AlertUnexpectedMessage = 10
+	AlertHandshakeFailure  = 40
+	AlertInternalError     = 80
 )
 
 // AppendAlert appends a fatal alert of TLS in a plaintext record (RFC 8446, Sections 5.1 and 6).
