@@ -107,7 +107,7 @@ func startHAProxy(ctx context.Context, addr string) (proxy string, stop func(), 
 			return "", nil, errNoHAProxy
 		}
 	}
-	dir, err := os.MkdirTemp("", "oneport-streams")
+	dir, err := os.MkdirTemp("", "oneport-requests")
 	if err != nil {
 		return "", nil, err
 	}

@@ -1,4 +1,4 @@
-// Streams serves gRPC and REST behind a proxy that sends both over the same HTTP/2 connections, as HAProxy, Envoy and
+// Requests serves gRPC and REST behind a proxy that sends both over the same HTTP/2 connections, as HAProxy, Envoy and
 // others with connection pools do. Each request reaches the server it is for: grpc-go or net/http.
 //
 // With -demo it starts HAProxy in front of itself, with the configuration in haproxy.cfg, makes requests of both kinds
@@ -30,7 +30,7 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 // run is main with an exit status.
 func run(args []string, stdout, stderr io.Writer) int {
-	fs := flag.NewFlagSet("streams", flag.ContinueOnError)
+	fs := flag.NewFlagSet("requests", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	addr := fs.String("addr", "127.0.0.1:8080", "serve on this `address`")
 	proxied := fs.Bool("demo", false, "start HAProxy in front of a server, call both kinds through it, show what came of it, and end")
@@ -63,7 +63,7 @@ func serve(ctx context.Context, addr string, stdout io.Writer) error {
 	s := newServer(l)
 	fmt.Fprintf(stdout, `Serving gRPC and REST on %[1]v. To put HAProxy in front of it:
 
-    APP_ADDR=%[1]v PROXY_ADDR=127.0.0.1:8081 haproxy -f examples/streams/haproxy.cfg
+    APP_ADDR=%[1]v PROXY_ADDR=127.0.0.1:8081 haproxy -f examples/requests/haproxy.cfg
 
 and then, over the proxy's connection:
 
