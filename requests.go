@@ -296,6 +296,7 @@ func (d *dispatched) Linger(c net.Conn) {
 
 // Ended is called when the connection has ended.
 func (d *dispatched) Ended(err error) {
+	d.held.release()
 	m := d.requests.mux
 	connErr, faulty := errors.AsType[*h2.ConnError](err)
 	abused := faulty && connErr.Code == http2.ErrCodeEnhanceYourCalm
