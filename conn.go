@@ -11,13 +11,15 @@ import (
 	"github.com/oneport-go/oneport/internal/rewind"
 )
 
-// Conn is a connection whose stream differs from what its underlying connection would deliver: bytes that were read
-// while the route was looked for are replayed first, and the acknowledgement of an early SETTINGS frame is left out.
+// Conn is a connection whose stream differs from that of the underlying connection: it replays bytes that the mux has
+// read, and leaves out frames that the server must not see, such as the client's acknowledgement of an early SETTINGS
+// frame.
 //
-// A server gets a Conn only where that is unavoidable. From a listener of TCP or Unix sockets it gets what Accept
-// returned, and over TCP, where the stream has to be changed, a [TCPConn].
+// A server gets a Conn only where it is needed. From a TCP or Unix socket on Linux a server usually gets the accepted
+// connection itself. If the stream of a TCP connection has to be changed in one direction only, the server gets a
+// [TCPConn].
 //
-// Its methods may be called by several goroutines at once, as those of any [net.Conn].
+// The methods may be called by several goroutines at once, as those of any [net.Conn].
 type Conn struct {
 	net.Conn
 	in   rewind.Reader
@@ -28,7 +30,7 @@ type Conn struct {
 // Read reads the client's bytes, each once and in order. The first call returns as many of the replayed bytes as fit.
 func (c *Conn) Read(p []byte) (int, error) { return c.in.Read(p) }
 
-// Write writes to the client. What the mux has said in the server's place is left out, once.
+// Write writes to the client. It leaves out SETTINGS acknowledgements that the mux has sent in the server's place.
 func (c *Conn) Write(p []byte) (int, error) { return c.out.Write(p) }
 
 // Close closes the connection.
@@ -37,15 +39,16 @@ func (c *Conn) Close() error {
 	return c.Conn.Close()
 }
 
-// NetConn returns the underlying connection. Bytes read from it directly are missing from c.
+// NetConn returns the underlying connection. Bytes that are read from it directly are lost to c, and bytes that c
+// replays are missing from it.
 func (c *Conn) NetConn() net.Conn { return c.Conn }
 
-// CloseWrite shuts down the writing side, if the underlying connection can do that. Otherwise the error is
-// [errors.ErrUnsupported].
+// CloseWrite shuts down the writing side of the connection. The error is [errors.ErrUnsupported] if the underlying
+// connection has no such method.
 func (c *Conn) CloseWrite() error { return wrapErr(netconn.CloseWrite(c.Conn)) }
 
-// SyscallConn gives access to the socket below, also below TLS, for socket options and peer credentials, if there is one.
-// Otherwise the error is [errors.ErrUnsupported].
+// SyscallConn gives access to the socket below the connection, also below TLS, for socket options and peer credentials.
+// The error is [errors.ErrUnsupported] if there is no socket.
 func (c *Conn) SyscallConn() (syscall.RawConn, error) {
 	raw, err := netconn.SyscallConn(c.Conn)
 	return raw, wrapErr(err)
@@ -64,12 +67,12 @@ type TLSConn struct {
 	state tls.ConnectionState
 }
 
-// ConnectionState returns the state of the TLS at the end of the handshake, as [tls.Conn.ConnectionState] does. With it
-// net/http fills [http.Request.TLS], and package grpccreds the AuthInfo of gRPC's peers.
+// ConnectionState returns the state of TLS after the handshake, as [tls.Conn.ConnectionState] does. net/http uses it
+// for [http.Request.TLS], and package grpccreds for AuthInfo.
 func (c *TLSConn) ConnectionState() tls.ConnectionState { return c.state }
 
-// TCPConn is a [Conn] over TCP. It embeds the accepted connection, so that everything else that a [net.TCPConn] can do
-// works on it: ReadFrom (sendfile, splice), vectored writes of [net.Buffers], CloseWrite, SyscallConn, keep-alive.
+// TCPConn is a [Conn] over TCP. It embeds the accepted connection, so all other methods of [net.TCPConn] work as usual:
+// ReadFrom (sendfile, splice), vectored writes of [net.Buffers], CloseWrite, SyscallConn, keep-alive.
 type TCPConn struct {
 	*net.TCPConn
 	in   rewind.Reader
@@ -79,8 +82,8 @@ type TCPConn struct {
 // Read reads the client's bytes, each once and in order. The first call returns as many of the replayed bytes as fit.
 func (c *TCPConn) Read(p []byte) (int, error) { return c.in.Read(p) }
 
-// WriteTo copies the client's bytes to w until the end of the stream. Once the stream is no longer changed it leaves
-// the work to [net.TCPConn.WriteTo], which on Linux splices.
+// WriteTo copies the client's bytes to w until the end of the stream. When nothing is left to replay or leave out, it
+// calls [net.TCPConn.WriteTo], which uses splice on Linux.
 func (c *TCPConn) WriteTo(w io.Writer) (int64, error) {
 	n, err := c.in.CopyChanged(w)
 	if err != nil {
@@ -99,7 +102,7 @@ func (c *TCPConn) Close() error {
 	return c.TCPConn.Close()
 }
 
-// NetConn returns the accepted connection. Bytes read from it directly are missing from c.
+// NetConn returns the accepted connection. Bytes that are read from it directly are lost to c.
 func (c *TCPConn) NetConn() net.Conn { return c.TCPConn }
 
 // changes are how the stream that a server gets differs from what its connection delivers.

@@ -1,4 +1,4 @@
-// Package oneport serves gRPC, HTTP/2 in the clear, HTTP/1, TLS and anything else with a recognisable start on one port.
+// Package oneport serves gRPC, HTTP/2, HTTP/1, TLS and other protocols on one port.
 //
 //	                 +-----------+    GRPC()     +-------------+
 //	clients -------> |  oneport  | ------------> | grpc.Server |
@@ -7,13 +7,13 @@
 //	                 |           | ------------> | http.Server |
 //	                 +-----------+               +-------------+
 //
-// A [Server] is all that in a few lines, in the clear and over TLS:
+// A [Server] serves gRPC and HTTP on one port in a few lines, with and without TLS:
 //
 //	s := &oneport.Server{Addr: ":8080", GRPC: grpcServer, Handler: handler, TLSConfig: config}
 //	err := s.ListenAndServe()
 //
-// A [Mux] is for everything else. It wraps a [net.Listener], looks at the first bytes of each connection, and hands it to
-// the first route whose [Matcher] takes it. Each route is a [net.Listener] of its own:
+// A [Mux] serves any set of protocols. It wraps a [net.Listener], peeks at the first bytes of each connection, and hands
+// the connection to the first route whose [Matcher] takes it. Each route is a [net.Listener] for its server:
 //
 //	l, err := net.Listen("tcp", ":8080")
 //	...
@@ -25,49 +25,55 @@
 //	go httpServer.Serve(httpL)
 //	err = mux.Serve()
 //
-// # Where to find what
+// # Overview
 //
-//   - [Mux], [Route]: routes, limits, hooks, [Mux.Stats]; [Mux.Shutdown]
-//   - [GRPC], [HTTP1], [HTTP2], [Header], [Host], [Path], [TLS], [ServerName], [Prefix], [Silence] and others: matchers;
-//     [MatcherFunc], [ReadMatcher]: functions of your own, which see a [Preview]
-//   - [Mux.TLS], [TLSRoute], [Secure]: TLS that ends on the port
+//   - [Server]: gRPC and HTTP on one port
+//   - [Mux], [Route]: routes for whole connections
+//   - [Mux.Requests], [RequestMux]: routes for single HTTP/2 requests
+//   - [Mux.TLS], [TLSMux]: routes inside TLS that ends at the mux
+//   - [GRPC], [HTTP1], [HTTP2], [Header], [Host], [Path], [TLS], [ServerName], [ALPN], [Prefix], [Silence] and others:
+//     matchers
+//   - [MatcherFunc], [ReadMatcher], [Preview]: matchers of your own
+//   - [Limits], [Hooks], [Stats]: what clients may use, and what becomes of their connections
 //   - [Listen], [ListenConfig]: listeners for many new connections
-//   - package streams: requests of one HTTP/2 connection, each to the server it is for
-//   - package grpccreds: a gRPC server's view of the TLS below, and less memory for its idle connections
+//   - package grpccreds: TLS state for gRPC handlers, and less memory for idle gRPC connections
 //
-// # What the server gets
+// # What a server gets
 //
-// On TCP and Unix sockets the mux looks without taking anything out (recv(2) with MSG_PEEK), and the server gets the
-// connection that Accept returned, itself. Only where the stream has to be changed, or cannot be looked at in this way,
-// does it get a [TCPConn] or a [Conn], which replays what was read.
+// On TCP and Unix sockets on Linux the mux peeks at the first bytes with recv(2) and MSG_PEEK. Nothing is consumed, and
+// the server gets the connection that Accept returned. The server gets a [TCPConn] or a [Conn], which replays what was
+// read, if the stream has to be changed, if the connection is not a socket (inside TLS, behind the PROXY protocol), or
+// on other systems: always on Windows; on macOS and the BSDs if the first bytes do not arrive in one piece.
 //
 // # Early SETTINGS
 //
-// The HTTP/2 clients of gRPC send the preface and their SETTINGS frame and then wait for the server's before they send a
-// request. A route that depends on the request's header fields would wait for them for ever. So when the preface is there
-// and no header block, and a route still depends on it, the mux sends one SETTINGS frame at once, and takes the client's
-// acknowledgement of it out of what the server reads. See [DefaultEarlySettings] and [Route].
+// The HTTP/2 clients of gRPC send the connection preface and SETTINGS, and then wait for the server's SETTINGS before
+// they send a request. If a route depends on the request, the mux would wait for the client, and the client for the mux.
+// So when a client has sent the preface without a request, and a route depends on the request, the mux sends one SETTINGS
+// frame. It drops the client's acknowledgement of that frame unless the server ignores it. See [Mux.EarlySettings] and
+// [Route.SettingsACK].
 //
 // # TLS
 //
-// A route with [TLS], [ServerName], [ALPN] or [TLSVersion] passes a TLS connection on to a server that does its own TLS,
-// by what the ClientHello says. [Mux.TLS] terminates TLS instead, offers by ALPN what its routes can take, and decides
-// again inside, by ALPN alone where that is enough:
+// A route with [TLS], [ServerName], [ALPN] or [TLSVersion] passes a TLS connection through to a server that does its own
+// TLS. [Mux.TLS] terminates TLS instead, offers by ALPN what its routes can take, and routes what is inside:
 //
 //	secure := mux.TLS(config)
 //	grpcL := secure.Match(oneport.GRPC())
 //	httpL := secure.Match(oneport.HTTP1(), oneport.HTTP2())
 //
-// What the handshake has found out, with the client's certificate, is in [http.Request.TLS], in the AuthInfo of gRPC's
-// peers with package grpccreds, and in [Preview.TLS], [Matched] and [Refused].
+// The TLS state, with the client's certificate, is in [http.Request.TLS] if the server was prepared with [ConfigureHTTP],
+// in AuthInfo if a gRPC server was created with package grpccreds, and in [Preview.TLS], [Matched] and [Refused].
+//
+// # Connections and requests
+//
+// [Mux.Match] decides once for a connection, by its first request. All other requests on the connection go to the same
+// server, also those that another route would take. Clients and proxies that send requests of several kinds over one
+// HTTP/2 connection need [Mux.Requests], which routes each request. A [Server] does so by default.
 //
 // # Limits
 //
-// Everything that a client can make the mux hold is bounded, with defaults for the open internet: the fields of [Mux] say
-// how. A connection that finds no route is refused in its own language (a status line of HTTP/1; SETTINGS and GOAWAY of
-// HTTP/2, if it has asked for something; an alert of TLS), counted ([Mux.Stats]), reported ([Mux.OnRefuse]) and logged
-// ([Mux.Logger]).
-//
-// A decision of a Mux is for the whole of a connection. Where a proxy sends requests of several kinds over one HTTP/2
-// connection, all of them reach the server that the first one was for; [Server] and package streams dispatch each of them.
+// [Limits] bound what clients can make a Mux or a Server hold. A connection that no route takes is refused in the
+// client's own protocol: with an HTTP/1 response, with HTTP/2 GOAWAY if the client has made a request, or with a TLS
+// alert. It is counted ([Stats]), reported ([Hooks]) and logged ([Mux.Logger]).
 package oneport

@@ -9,41 +9,44 @@ import (
 	"time"
 )
 
-// Hooks tell a program what becomes of connections. A hook that is nil is not called. All may be called by several
-// goroutines at once, should return quickly, and may call only LocalAddr and RemoteAddr of the connections that they are
-// given. A hook that panics costs the connection that it was called for.
+// Hooks report what happens to connections. A nil hook is not called. Hooks may be called by several goroutines at
+// once. They should return quickly, and may call only LocalAddr and RemoteAddr of the connections that they get. A
+// panic in OnMatch refuses the connection with [ReasonPanic]; a panic in another hook is logged and has no other
+// effect.
 //
-// The values that hooks are given are [slog.LogValuer]: slog.Any("conn", matched) logs them field by field.
+// The values that hooks get implement [slog.LogValuer]: slog.Any("conn", matched) logs them field by field.
 type Hooks struct {
-	// OnMatch is called for each connection that has found its route, before its server gets it, or, where requests are
-	// dispatched, when its first request has come. OnRefuse can still follow, if the route is closed or its queue stays
-	// full.
+	// OnMatch is called for each connection that has found its route, before the server gets it. Where requests are
+	// dispatched, it is called when the first request has come. OnRefuse may still follow, if the route is closed or
+	// its queue stays full.
 	OnMatch func(Matched)
 
-	// OnRefuse is called for each connection that is closed without having reached a server, before it is answered.
+	// OnRefuse is called for each connection that is closed without having reached a server, before the client is
+	// answered.
 	OnRefuse func(Refused)
 
-	// OnDispatch is called for each HTTP/2 connection whose requests are dispatched ([Mux.Requests], [Server]) when its
-	// first request is on its way to a server, and again when the first request for another server is.
+	// OnDispatch is called for an HTTP/2 connection whose requests are dispatched ([Mux.Requests], [Server]) when the
+	// first request for a server is on its way to that server: once for each server that takes part.
 	OnDispatch func(Dispatched)
 
-	// OnAbuse is called for each HTTP/2 connection whose requests are dispatched that is ended because the client went over
-	// one of the [Limits], after a server had it.
+	// OnAbuse is called for an HTTP/2 connection whose requests are dispatched when it is ended because the client
+	// exceeded one of the [Limits] after a server had accepted the connection.
 	OnAbuse func(Abused)
 }
 
 // Matched describes a connection that has found its route.
 type Matched struct {
 	Conn          net.Conn             // as it was accepted
-	TLS           *tls.ConnectionState // of the TLS that the mux has terminated, with the protocol of ALPN; nil without
-	Route         string               // the route's name
+	TLS           *tls.ConnectionState // the state of TLS if the mux has terminated it, otherwise nil
+	Route         string               // the name of the route
 	Protocol      Protocol
-	Upgraded      bool          // by Upgrade: h2c
-	EarlySettings bool          // an early SETTINGS frame was sent: the request was not there when the mux looked
-	Waited        time.Duration // since the connection was accepted
+	Upgraded      bool          // upgraded to HTTP/2 by Upgrade: h2c
+	EarlySettings bool          // an early SETTINGS frame was sent
+	Waited        time.Duration // time since the connection was accepted
 }
 
-// LogValue returns the fields as a group.
+// LogValue returns the fields as a group: remote, local, route, protocol, tls (if there is any), upgraded,
+// early_settings and waited.
 func (m Matched) LogValue() slog.Value {
 	return slog.GroupValue(append(connAttrs(m.Conn, m.TLS, m.Route, m.Protocol),
 		slog.Bool("upgraded", m.Upgraded), slog.Bool("early_settings", m.EarlySettings), slog.Duration("waited", m.Waited))...)
@@ -52,17 +55,18 @@ func (m Matched) LogValue() slog.Value {
 // Refused describes a connection that is closed without having reached a server.
 type Refused struct {
 	Conn          net.Conn             // as it was accepted
-	TLS           *tls.ConnectionState // of the TLS that the mux has terminated; nil without
-	Route         string               // the name of the route that it had found, if any
+	TLS           *tls.ConnectionState // the state of TLS if the mux has terminated it, otherwise nil
+	Route         string               // the name of the route that had taken the connection, if any
 	Protocol      Protocol
 	EarlySettings bool // an early SETTINGS frame was sent
 	Reason        RefuseReason
-	Err           error         // what happened, in a sentence
-	Seen          int           // how many bytes of the client the decision has looked at
-	Waited        time.Duration // since the connection was accepted
+	Err           error         // why, in a sentence that names the client
+	Seen          int           // number of bytes from the client that the matchers have seen
+	Waited        time.Duration // time since the connection was accepted
 }
 
-// LogValue returns the fields as a group.
+// LogValue returns the fields as a group: remote, local, route, protocol, tls (if there is any), reason, err, bytes,
+// early_settings and waited.
 func (r Refused) LogValue() slog.Value {
 	return slog.GroupValue(append(connAttrs(r.Conn, r.TLS, r.Route, r.Protocol),
 		slog.String("reason", r.Reason.String()), slog.Any("err", cmp.Or(errors.Unwrap(r.Err), r.Err)), slog.Int("bytes", r.Seen),
@@ -72,26 +76,27 @@ func (r Refused) LogValue() slog.Value {
 // Dispatched describes an HTTP/2 connection whose requests are dispatched, and a server that takes part from now on.
 type Dispatched struct {
 	Conn          net.Conn             // as it was accepted
-	TLS           *tls.ConnectionState // of the TLS that the mux has terminated; nil without
+	TLS           *tls.ConnectionState // the state of TLS if the mux has terminated it, otherwise nil
 	Route         string               // the name of the route that leads to the server
-	EarlySettings bool                 // an early SETTINGS frame was sent: the first request was not there when the mux looked
+	EarlySettings bool                 // an early SETTINGS frame was sent
 }
 
-// LogValue returns the fields as a group.
+// LogValue returns the fields as a group: remote, local, route, protocol, tls (if there is any) and early_settings.
 func (d Dispatched) LogValue() slog.Value {
 	return slog.GroupValue(append(connAttrs(d.Conn, d.TLS, d.Route, ProtocolHTTP2),
 		slog.Bool("early_settings", d.EarlySettings))...)
 }
 
-// Abused describes an HTTP/2 connection whose requests are dispatched that is ended for going over a limit.
+// Abused describes an HTTP/2 connection whose requests are dispatched and that was ended because the client exceeded a
+// limit.
 type Abused struct {
 	Conn  net.Conn             // as it was accepted
-	TLS   *tls.ConnectionState // of the TLS that the mux has terminated; nil without
+	TLS   *tls.ConnectionState // the state of TLS if the mux has terminated it, otherwise nil
 	Route string               // the name of the [RequestMux]
-	Err   error                // what the client has done, in a sentence
+	Err   error                // what the client did, in a sentence
 }
 
-// LogValue returns the fields as a group.
+// LogValue returns the fields as a group: remote, local, route, protocol, tls (if there is any) and err.
 func (a Abused) LogValue() slog.Value {
 	return slog.GroupValue(append(connAttrs(a.Conn, a.TLS, a.Route, ProtocolHTTP2), slog.Any("err", a.Err))...)
 }

@@ -83,7 +83,7 @@ func takenByPrefix(prefixes []string) taken {
 	return takes(l)
 }
 
-// tlsHandshakeRecord is the first byte of a TLS client (RFC 8446, 5.1).
+// tlsHandshakeRecord is the first byte of a TLS client (RFC 8446, Section 5.1).
 const tlsHandshakeRecord = 22
 
 // tlsMajorVersion is its second byte, whatever the version is.

@@ -8,53 +8,62 @@ import (
 	"github.com/oneport-go/oneport/internal/h2"
 )
 
-// Limits bound what clients can make a [Mux] or a [Server] hold, and for how long. The zero value of each field stands for
-// its default, which is safe on the open internet, and so does a negative value: no value means "no limit", but for
-// MaxConns.
+// Limits bound the resources that clients can make a [Mux] or a [Server] use. The zero value of each field stands for
+// its default, and so does a negative value: no limit can be switched off. The defaults are meant for ports that face
+// the internet.
 //
-// The first group holds for each connection that no server has yet, whichever way it goes: to a route of a [Mux], inside
-// TLS ([Mux.TLS]), or request by request ([Mux.Requests]). The second group holds where requests are dispatched one by
-// one.
+// The fields up to QueueLength apply to every connection that no server has yet: those for a route of a [Mux], those
+// inside TLS ([Mux.TLS]), and those whose requests are dispatched ([Mux.Requests]), which count until a server has
+// accepted the first request. The fields from MaxStreams on, and MaxHeaderListBytes, also apply for as long as requests
+// of a connection are dispatched.
 type Limits struct {
-	// DecideTimeout bounds the time from Accept until a route queues the connection. A connection that has sent too little
-	// by then is refused, unless [Mux.TimeoutPolicy] says otherwise. Inside TLS the time begins anew after the handshake.
-	// The default is 10 seconds.
+	// DecideTimeout bounds the time from Accept until the connection is in the queue of its route. Inside TLS the time
+	// starts anew after the handshake. A connection that is not queued by then is refused with [ReasonTimeout], unless
+	// [Mux.TimeoutPolicy] says otherwise. The default is 10 seconds.
 	DecideTimeout time.Duration
 
-	// IdleTimeout takes the place of DecideTimeout for an HTTP/2 client that has acknowledged the early SETTINGS frame: its
-	// connection stands, and it has made no request. Clients of gRPC connect ahead of their first call. Until that comes
-	// their SETTINGS and PING frames are answered; afterwards they are told to connect again when they need to (GOAWAY with
-	// NO_ERROR). Where requests are dispatched, it also bounds the time that a connection without any server may last. The
-	// default is 5 minutes. Values below DecideTimeout are raised to it.
+	// IdleTimeout replaces DecideTimeout for an HTTP/2 client that has acknowledged the early SETTINGS frame and makes
+	// no request, as gRPC clients that connect before their first call do. Until the request comes, the mux
+	// acknowledges the client's SETTINGS and answers its PINGs. Afterwards it closes the connection with GOAWAY and
+	// NO_ERROR, and the client reconnects when it needs to. Where requests are dispatched, IdleTimeout also bounds the
+	// time that a connection may exist without a server. The default is 5 minutes. Values below DecideTimeout are
+	// raised to it.
 	IdleTimeout time.Duration
 
-	// HandshakeTimeout bounds a TLS handshake that the mux does. The default is 10 seconds.
+	// HandshakeTimeout bounds the TLS handshake in [Mux.TLS], from the moment that the ClientHello has its route. The
+	// default is 10 seconds.
 	HandshakeTimeout time.Duration
 
-	// ShutdownGrace is how long a Shutdown goes on to decide connections that were accepted within that time before it, so
-	// that no request is lost that is on its way. Others without a server are refused at once. The default is 1 second.
+	// ShutdownGrace is the time that a Shutdown gives to connections that were accepted so recently that their first
+	// request may be on its way: those accepted within ShutdownGrace before the Shutdown. All other connections without
+	// a route are refused at once. The default is 1 second.
 	ShutdownGrace time.Duration
 
-	// MaxUndecided is how many connections may be without a server at once. One more, and the connection that has waited
-	// longest is refused: a client that talks needs a moment only, so those refused are the silent ones. It must be larger
-	// than the number of connections that arrive within the round-trip time of a client. The default is 10,000.
+	// MaxUndecided bounds the number of connections without a server, TLS handshakes included. One more, and the oldest
+	// of them is refused with [ReasonTooMany]. Clients that send a request are undecided only for a moment, so the
+	// oldest connections are those of silent clients. Choose a value above the number of connections that arrive during
+	// one round trip. MaxUndecided also bounds the number of refused connections that are still being answered. The
+	// default is 10,000.
 	MaxUndecided int
 
-	// MaxPreviewBytes is how many of a connection's first bytes are looked at. A connection for which they do not suffice
-	// is refused; no route below takes it instead. The default is 1 MiB, the bound of net/http on the head of a request.
+	// MaxPreviewBytes bounds the number of first bytes that the matchers see. A connection that is still undecided then
+	// is refused with [ReasonTooLong]; the routes below do not get it. The default is 1 MiB, as for the header of a
+	// request in net/http.
 	MaxPreviewBytes int
 
-	// MaxUndecidedBytes bounds the memory that all undecided connections together take for first bytes beyond 16 KiB. One
-	// more, and the connection that has held such memory longest is refused. The default is 64 MiB.
+	// MaxUndecidedBytes bounds the memory that all undecided connections together use for first bytes, not counting 16
+	// KiB for each. Beyond it, the connection that has held such memory for longest is refused with [ReasonTooMany].
+	// The default is 64 MiB.
 	MaxUndecidedBytes int
 
-	// MaxFramesBeforeHeaders is how many HTTP/2 frames a client may send up to the end of its first header block, where a
-	// route depends on it. The default is 100.
+	// MaxFramesBeforeHeaders bounds the number of HTTP/2 frames up to the end of the first header block, where a route
+	// depends on the request. The default is 100.
 	MaxFramesBeforeHeaders int
 
-	// MaxHeaderListBytes bounds the header list of an HTTP/2 request, decompressed, as RFC 9113, Section 6.5.2 counts it: 32
-	// bytes for each field beside its name and value. It holds for the first request of a connection, and for all of them,
-	// with their trailers, where requests are dispatched. The servers' own bounds apply as well. The default is 1 MiB.
+	// MaxHeaderListBytes bounds the uncompressed header list of an HTTP/2 request, with 32 bytes of overhead for each
+	// field (RFC 9113, Section 6.5.2). It applies to the first request of a connection where a route depends on it, and
+	// to all requests and trailers where requests are dispatched. The limits of the servers apply as well. The default
+	// is 1 MiB.
 	MaxHeaderListBytes int
 
 	// MaxConns is how many connections the servers of a Mux may have at once. One more waits in its route's queue; where
@@ -63,36 +72,37 @@ type Limits struct {
 	// default is no bound of this kind. See [Route.MaxConns] for one route.
 	MaxConns int
 
-	// QueueLength is how many connections can wait in a route until its server accepts them. The default is 1024.
+	// QueueLength bounds the number of connections that wait in the queue of a route until its server accepts them.
+	// [Mux.QueuePolicy] says what happens to one more. The default is 1024.
 	QueueLength int
 
-	// MaxStreams is how many requests a connection may have open at once, for all servers. One more is reset with
-	// REFUSED_STREAM. The servers' own SETTINGS_MAX_CONCURRENT_STREAMS applies too. The default is 10,000.
+	// MaxStreams bounds the number of concurrent requests of a connection, for all servers together. One more is reset
+	// with REFUSED_STREAM. The SETTINGS_MAX_CONCURRENT_STREAMS of the servers apply as well. The default is 10,000.
 	MaxStreams int
 
-	// MaxContinuations is how many CONTINUATION frames one header block of a client may have. The default is 128.
+	// MaxContinuations bounds the number of CONTINUATION frames in one header block of the client. The default is 128.
 	MaxContinuations int
 
-	// MaxBuffered is how many bytes are held for a connection that several servers share: of requests, for all servers
-	// together, because a server gives no credit for them; of responses, for each server, because the client does not. For a
-	// server that had the connection alone before, its own flow-control window for the connection, or the client's, counts
-	// in its place if it is larger. The default is 1 MiB. Values below 65,535, the smallest window that HTTP/2 has, are
-	// raised to it.
+	// MaxBuffered bounds the number of bytes held for a connection that several servers share: of request content, for
+	// all servers together, while a server gives no flow-control credit for it; and of responses, for each server,
+	// while the client gives no credit. If one server had the connection alone before and a larger connection window
+	// was in use, that window takes the place of MaxBuffered. The default is 1 MiB. Values below 65,535, the initial
+	// window of HTTP/2 (RFC 9113, Section 6.9.2), are raised to it.
 	MaxBuffered int
 
-	// ResetBurst is how many streams a client may reset early at once, which is within a second and before they are answered,
-	// and ResetRate how many of those are forgiven in a second. One is forgiven for each stream that is answered, too. Streams
-	// that are reset because the client breaks HTTP/2 on them count as well. The defaults are 10,000 and 1000.
+	// ResetBurst bounds the number of streams that a client may reset, or open in spite of a limit, in quick
+	// succession; ResetRate of them are forgiven per second. A client that goes over it is ended with ENHANCE_YOUR_CALM
+	// and reported to [Hooks.OnAbuse]. The defaults are 1000 and 100.
 	ResetBurst, ResetRate int
 
-	// ControlBurst is how many frames that do nothing for a request (PING, SETTINGS, PRIORITY, DATA without content, frames
-	// of unknown type) a client may send at once, and ControlRate how many of those are forgiven in a second. One is
-	// forgiven for each frame of a response, too, since clients measure with PING while they receive. The defaults are
-	// 10,000 and 1000.
+	// ControlBurst bounds the number of frames that carry nothing of a request (PING, SETTINGS, PRIORITY, empty DATA,
+	// unknown types) in quick succession; ControlRate of them are forgiven per second, and one more for each frame of a
+	// response, since clients send PING to measure a connection while they receive. A client that goes over it is ended
+	// with ENHANCE_YOUR_CALM and reported to [Hooks.OnAbuse]. The defaults are 10,000 and 1000.
 	ControlBurst, ControlRate int
 }
 
-// The defaults of [Limits], but for those where requests are dispatched.
+// Defaults of those [Limits] that apply until a server has a connection.
 const (
 	DefaultDecideTimeout          = 10 * time.Second
 	DefaultIdleTimeout            = 5 * time.Minute
@@ -136,25 +146,25 @@ const minWindow = 1<<16 - 1
 // orDefault takes values that make no sense as a bound for zero.
 func orDefault[T int | time.Duration](v, def T) T { return cmp.Or(max(v, 0), def) }
 
-// TimeoutPolicy says what happens to a connection that has sent too little before [Limits.DecideTimeout].
+// TimeoutPolicy says what happens to a connection that no route could decide on within [Limits.DecideTimeout].
 type TimeoutPolicy uint8
 
 const (
-	// TimeoutRefuse refuses the connection.
+	// TimeoutRefuse refuses the connection with [ReasonTimeout].
 	TimeoutRefuse TimeoutPolicy = iota
-	// TimeoutRematch asks the routes once more, with the bytes that the client has sent. An Undecided counts as No then,
-	// as at the end of the stream, so that a route with [Any] takes what the routes above it are still waiting for. A
-	// connection that no route takes is refused. It does not apply to an HTTP/2 client that is idle, for which there is
+	// TimeoutRematch asks the routes once more, as if the client had ended its stream: a matcher that is still
+	// [Undecided] counts as [No]. A route with [Any] then takes the connection. A connection that no route takes is
+	// refused with [ReasonTimeout]. TimeoutRematch does not apply to idle HTTP/2 clients, which have
 	// [Limits.IdleTimeout].
 	TimeoutRematch
 )
 
-// QueuePolicy says what happens to a connection whose route has a full queue.
+// QueuePolicy says what happens to a connection whose route has [Limits.QueueLength] connections in its queue.
 type QueuePolicy uint8
 
 const (
-	// QueueWait makes the connection wait for room until [Limits.DecideTimeout].
+	// QueueWait waits for room until [Limits.DecideTimeout], and then refuses the connection with [ReasonQueueFull].
 	QueueWait QueuePolicy = iota
-	// QueueRefuse refuses the connection at once.
+	// QueueRefuse refuses the connection at once with [ReasonQueueFull].
 	QueueRefuse
 )

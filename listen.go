@@ -9,53 +9,53 @@ import (
 	"time"
 )
 
-// Listen is [net.Listen] for a server with many new connections. The connections that it accepts are of the same types and
-// have the same options, but on Linux most of the options are set on the listening socket, once, and inherited: of the
-// five system calls to that end which net makes for each TCP connection, only the one that sets TCP_NODELAY remains. What
-// [ListenConfig] says of networks and systems holds here.
+// Listen announces on the network address like [net.Listen], for servers with many new connections. The accepted
+// connections have the same types and socket options. On Linux most of the options are set once on the listening socket
+// and inherited, which saves four of the five setsockopt(2) calls that package net makes for each TCP connection;
+// setting TCP_NODELAY remains. See [ListenConfig] for other networks and systems.
 func Listen(network, address string) (net.Listener, error) {
 	return new(ListenConfig).Listen(context.Background(), network, address)
 }
 
-// ListenConfig is [Listen] with settings. The fields and methods of [net.ListenConfig] work as they do there: Control for
-// options of one's own (it is called last), KeepAlive and KeepAliveConfig for other keep-alive times. The zero value is
+// ListenConfig is [Listen] with settings. The fields and methods of [net.ListenConfig] work as usual: Control sets
+// further options and is called last; KeepAlive and KeepAliveConfig change the keep-alive settings. The zero value is
 // ready to use.
 //
-// Linux hands the options of keep-alive down from the listening socket to the accepted ones, also those of Multipath TCP.
-// Kernels that cannot set them on a listening socket of Multipath TCP (before 6.11 or so) get one of plain TCP. On other
-// systems, and for networks other than TCP, net sets the options on each connection, as it always does.
+// On Linux, accepted connections inherit the keep-alive options of the listening socket, Multipath TCP included. On
+// kernels that cannot set these options on a Multipath TCP listener (before about 6.11), the listener uses plain TCP.
+// On other systems and networks, package net sets the options on each connection.
 type ListenConfig struct {
 	net.ListenConfig
 
-	// DeferAccept, if positive, has the kernel keep connections back until the client has sent something
-	// (TCP_DEFER_ACCEPT), which saves the mux a wait for each. A client that stays silent comes when the time is up, if it
-	// comes at all; the kernel rounds the time up to its next retransmission of the handshake.
+	// DeferAccept, if positive, makes the kernel hold a connection back until the client has sent its first bytes
+	// (TCP_DEFER_ACCEPT), which saves the mux a wait for each connection. A client that stays silent is accepted or
+	// dropped by the kernel about this long after it has connected, rounded up to the next retransmission of the
+	// handshake.
 	//
-	// It is for ports whose clients all speak first: HTTP, gRPC, TLS. A client of a protocol in which the server does is
-	// kept waiting, for a route with [Silence] and for the mux's own times, which begin with Accept. Silent connections
-	// take a place among the kernel's half-open ones, and do not appear in [Stats]; a health check that only connects sees
-	// an open port whether or not anybody accepts.
+	// Use it only if all clients of the port speak first, as with HTTP, gRPC and TLS. It delays clients that wait for
+	// the server to speak, before a route with [Silence] and the timeouts of the mux begin. Silent connections count
+	// towards the kernel's backlog and do not appear in [Stats]. A health check that only connects succeeds whether or
+	// not the process accepts.
 	//
-	// Zero leaves it off. It works on Linux, and is ignored elsewhere.
+	// Zero means off. DeferAccept works on Linux, and is ignored on other systems.
 	DeferAccept time.Duration
 
-	// ReusePort lets several listeners, also of several processes of the user, have the same address at once
-	// (SO_REUSEPORT), among which the kernel divides the new connections. So a new process can start to accept before the
-	// old one stops, and accepting can be spread over several muxes.
+	// ReusePort lets several listeners, of one or several processes of the same user, share an address (SO_REUSEPORT).
+	// The kernel distributes new connections among them. A new process can thus begin to accept before the old one
+	// stops, and several muxes can share the load of accepting.
 	//
-	// All of them have to ask for it. A second instance started by mistake is no longer told that the address is in use:
-	// it gets half of the connections. Connections that a listener has not accepted yet when it is closed are reset.
+	// All of the listeners must set it. A second instance that is started by mistake gets a share of the connections in
+	// place of an error. When a listener is closed, the connections that it has not accepted yet are reset.
 	//
-	// It works on Linux. Elsewhere Listen returns an error that is [errors.ErrUnsupported].
+	// ReusePort works on Linux. On other systems Listen returns an error that is [errors.ErrUnsupported].
 	ReusePort bool
 }
 
-// ControlSocket sets the options of the configuration on a socket that is to listen, for a listener that is made elsewhere:
-// it is a function for [net.ListenConfig.Control], and calls that of the configuration last. So that the options of
-// keep-alive that connections inherit are left alone, and cost nothing, the KeepAlive of that net.ListenConfig should be
-// negative.
+// ControlSocket sets the options of the configuration on a socket that is about to listen, and then calls lc.Control.
+// Use it as [net.ListenConfig.Control] where another package creates the listener. Set KeepAlive of that
+// net.ListenConfig to a negative value, so that package net leaves the inherited keep-alive options alone.
 //
-// On systems other than Linux, and on networks other than TCP, it only calls the function of the configuration.
+// On systems other than Linux, and on networks other than TCP, ControlSocket only calls lc.Control.
 func (lc *ListenConfig) ControlSocket(network, address string, c syscall.RawConn) error {
 	if err := lc.controlSocket(network, c); err != nil {
 		return err
@@ -66,9 +66,9 @@ func (lc *ListenConfig) ControlSocket(network, address string, c syscall.RawConn
 	return nil
 }
 
-// ApplyTo sets the options of the configuration on a listener that is listening already, such as one that was inherited from
-// systemd or from a process before. Connections that have arrived by then may lack them. ReusePort, which has to be set
-// before, has no effect. The error is [errors.ErrUnsupported] if l gives no access to its socket.
+// ApplyTo sets the options of the configuration on an existing listener, such as one inherited from systemd or from a
+// previous process. Connections that have already arrived may lack them. ReusePort has no effect. The error is
+// [errors.ErrUnsupported] if l gives no access to its socket.
 func (lc *ListenConfig) ApplyTo(l net.Listener) error {
 	sc, ok := l.(syscall.Conn)
 	if !ok {
@@ -83,7 +83,7 @@ func (lc *ListenConfig) ApplyTo(l net.Listener) error {
 	return listening.controlSocket(l.Addr().Network(), raw)
 }
 
-// Listen announces on the address, as [net.ListenConfig.Listen] does. On TCP networks the listener is a
+// Listen announces on the network address, as [net.ListenConfig.Listen] does. On TCP networks the listener is a
 // [*net.TCPListener].
 func (lc *ListenConfig) Listen(ctx context.Context, network, address string) (net.Listener, error) {
 	switch network {

@@ -11,15 +11,15 @@ import (
 	"github.com/oneport-go/oneport/internal/http1"
 )
 
-// Verdict is a matcher's answer.
+// Verdict is the answer of a [Matcher].
 type Verdict uint8
 
 const (
-	// Undecided says that the answer depends on bytes that have not come yet.
+	// Undecided means that the answer depends on bytes that have not arrived yet.
 	Undecided Verdict = iota
-	// No says that the connection is not the matcher's, whatever comes.
+	// No means that the matcher does not match, whatever bytes follow.
 	No
-	// Match says that the connection is the matcher's, whatever comes.
+	// Yes means that the matcher matches, whatever bytes follow.
 	Yes
 )
 
@@ -31,26 +31,27 @@ func (v Verdict) String() string {
 	case No:
 		return "No"
 	case Yes:
-		return "Match"
+		return "Yes"
 	}
 	return fmt.Sprintf("Verdict(%d)", uint8(v))
 }
 
-// A Matcher tells from the start of a connection whether it is for the matcher's route.
+// A Matcher decides from the first bytes of a connection, or from a request, whether its route takes it.
 //
-// It is asked again whenever more bytes have come, until it does not answer Undecided; the answers Match and No
-// are final. It should answer as early as it can, No above all, since the routes below wait for it. It should
-// depend on nothing but the Preview, and is called by several goroutines at once for different connections.
+// Match is called again whenever more bytes have arrived, until it returns [Yes] or [No]; both are final. It should
+// return No as early as possible, since the routes below wait for it. The answer should depend only on the Preview.
+// Match may be called by several goroutines at once, for different connections.
 //
-// If it has a String method, the result names the route in logs.
+// If a Matcher has a String method, the result is part of the route's name where [Route.Name] is empty.
 type Matcher interface {
 	Match(*Preview) Verdict
 }
 
-// MatcherFunc makes a function a [Matcher]. A function that panics costs the one connection.
+// MatcherFunc is a function that implements [Matcher]. If it panics, only the connection that it was called for is
+// closed, with [ReasonPanic].
 type MatcherFunc func(*Preview) Verdict
 
-// Match calls f. An Undecided of f counts as No once nothing can follow the bytes at hand.
+// Match calls f. It returns No in place of Undecided if no more bytes can follow.
 func (f MatcherFunc) Match(p *Preview) Verdict {
 	if v := f(p); v != Undecided {
 		return v
@@ -113,12 +114,13 @@ func anys[T any](list []T) []any {
 	return out
 }
 
-// Any matches every connection, without waiting for a byte: a route that has it takes what the routes above it leave.
+// Any matches every connection and every request at once, without waiting for a byte. A route with Any takes what the
+// routes above it leave.
 func Any() Matcher {
 	return &builtin{name: "Any", takes: takes(speaksAnything), covers: speaksAnything, f: func(*Preview) Verdict { return Yes }}
 }
 
-// Prefix matches a client whose first bytes are one of the given ones. An empty one matches at once.
+// Prefix matches a client whose first bytes are one of the prefixes. An empty prefix matches at once.
 func Prefix(prefixes ...string) Matcher {
 	prefixes = slices.Clone(prefixes)
 	return &builtin{name: "Prefix", args: anys(prefixes), takes: takenByPrefix(prefixes), f: func(p *Preview) Verdict {
@@ -140,9 +142,10 @@ func Prefix(prefixes ...string) Matcher {
 	}}
 }
 
-// HTTP1 matches a client that sends an HTTP/1.0 or HTTP/1.1 request (RFC 9112, 3) with one of the methods, by default
-// with any in the IANA registry of HTTP methods (RFC 9110, 16.1). It decides with the end of the request line; inside TLS,
-// and without methods of its own, with the protocol that ALPN has negotiated, if that is HTTP.
+// HTTP1 matches a client that sends an HTTP/1.0 or HTTP/1.1 request (RFC 9112, Section 3) with one of the methods.
+// Without methods it matches those in the IANA registry of HTTP methods (RFC 9110, Section 16.1). It decides by the
+// request line, at its end. Inside TLS, HTTP1 without methods decides at once by the protocol that ALPN has negotiated,
+// if that is "h2" or "http/1.1".
 func HTTP1(methods ...string) Matcher {
 	if len(methods) == 0 {
 		return &builtin{name: "HTTP1", takes: takes(speaksHTTP1), covers: speaksHTTP1, f: func(p *Preview) Verdict {
@@ -161,15 +164,15 @@ func HTTP1(methods ...string) Matcher {
 	}}
 }
 
-// HTTP2 matches a client that starts HTTP/2 with prior knowledge (RFC 9113, 3.3). It decides with the 24 bytes of the
-// preface, inside TLS with the protocol that ALPN has negotiated if there is one. It takes every HTTP/2 connection, so routes
-// for some of them, such as [GRPC], go above it.
+// HTTP2 matches a client that starts HTTP/2 with prior knowledge (RFC 9113, Section 3.3). It decides by the 24 bytes of
+// the connection preface. Inside TLS it decides at once by the protocol that ALPN has negotiated, if there is one.
+// HTTP2 takes every HTTP/2 connection, so routes for some of them, such as [GRPC], must be added before it.
 func HTTP2() Matcher {
 	return &builtin{name: "HTTP2", takes: takes(speaksHTTP2), covers: speaksHTTP2, f: (*Preview).isHTTP2}
 }
 
-// GRPC matches an HTTP/2 connection whose first request is a gRPC call: its content-type is application/grpc, alone or
-// followed by "+" or ";". Content type application/grpc-web is not gRPC.
+// GRPC matches a gRPC call; in a [Mux] and a [TLSMux], an HTTP/2 connection whose first request is one. Its
+// content-type is application/grpc, alone or followed by "+" or ";". Content type application/grpc-web does not match.
 func GRPC() Matcher {
 	return &builtin{name: "GRPC", takes: takes(speaksHTTP2), f: func(p *Preview) Verdict {
 		if v := p.isHTTP2(); v != Yes {
@@ -184,9 +187,9 @@ func isGRPC(contentType fieldValue) bool {
 	return contentType.equal(base) || contentType.hasPrefix(base+"+") || contentType.hasPrefix(base+";")
 }
 
-// GRPCWeb matches a connection, HTTP/1 or HTTP/2, whose first request is a gRPC-Web call (content-type
-// application/grpc-web or application/grpc-web-text, alone or followed by "+" or ";") or the CORS preflight for one,
-// which names the field x-grpc-web in access-control-request-headers.
+// GRPCWeb matches a gRPC-Web call over HTTP/1 or HTTP/2; in a [Mux] and a [TLSMux], a connection whose first request is
+// one. Its content-type is application/grpc-web or application/grpc-web-text, alone or followed by "+" or ";". GRPCWeb
+// also matches the CORS preflight of such a call, which names the field x-grpc-web in access-control-request-headers.
 func GRPCWeb() Matcher {
 	call := func(v fieldValue) bool {
 		for _, base := range [...]string{"application/grpc-web", "application/grpc-web-text"} {
@@ -216,12 +219,12 @@ func GRPCWeb() Matcher {
 	}}
 }
 
-// Header matches a connection, HTTP/1 or HTTP/2, whose first request has a field of the name with exactly the value.
-// Where the field comes more than once, one of its lines has to have it. Names match in any case (RFC 9110, 5.1),
-// values as they are. In HTTP/2 the name may be that of a pseudo-header field, such as ":scheme", and the cookies of a
-// request are one value (RFC 9113, Section 8.2.3).
+// Header matches an HTTP/1 or HTTP/2 request that has a header field with this name and exactly this value; in a [Mux]
+// and a [TLSMux], a connection whose first request has it. If the field occurs several times, one of its field lines
+// must have the value. Names are compared case-insensitively (RFC 9110, Section 5.1), values exactly. In HTTP/2 the
+// name may be that of a pseudo-header field, such as ":scheme".
 //
-// It matches as soon as the field has come; it answers No at the end of the head. HTTP/2 cookies are known only there.
+// In HTTP/1, Header matches as soon as the field has arrived, and returns No only at the end of the header section.
 func Header(name, value string) Matcher {
 	test := func(v fieldValue) bool { return v.equal(value) }
 	return fieldMatcher("Header", []any{name, value}, name, test)
@@ -237,7 +240,7 @@ func HeaderPrefix(name, prefix string) Matcher {
 	return fieldMatcher("HeaderPrefix", []any{name, prefix}, name, test)
 }
 
-// HeaderFunc is [Header] for values that f accepts.
+// HeaderFunc is [Header] for values for which f returns true. f may be called by several goroutines at once.
 func HeaderFunc(name string, f func(value string) bool) Matcher {
 	test := func(v fieldValue) bool { return f(v.String()) }
 	m := fieldMatcher("HeaderFunc", []any{name}, name, test)
@@ -245,9 +248,10 @@ func HeaderFunc(name string, f func(value string) bool) Matcher {
 	return m
 }
 
-// Host matches a connection, HTTP/1 or HTTP/2, whose first request is for one of the hosts: by the authority of its
-// target, else by Host (RFC 9112, 3.2; RFC 9113, 8.3.1). Case does not matter. A host without a port matches any port.
-// "*.example.com" matches every name below example.com, but not example.com.
+// Host matches an HTTP/1 or HTTP/2 request for one of the hosts; in a [Mux] and a [TLSMux], a connection whose first
+// request is for one. The host of a request is the authority of its target, otherwise its Host field (RFC 9112, Section
+// 3.2; RFC 9113, Section 8.3.1). Case is ignored. A host without a port matches every port. "*.example.com" matches all
+// names below example.com, but not example.com itself.
 func Host(hosts ...string) Matcher {
 	patterns := hostPatterns(hosts)
 	exact := make([]string, len(hosts))
@@ -305,19 +309,20 @@ func Path(prefixes ...string) Matcher {
 	}}
 }
 
-// TLS matches a client that starts a TLS handshake (RFC 8446, 4.1.2 and 5.1). It decides with the first six bytes: the
-// record header and the handshake type.
+// TLS matches a client that starts a TLS handshake (RFC 8446, Sections 4.1.2 and 5.1). It decides by the first six
+// bytes, the record header and the handshake type.
 //
-// As the other matchers for TLS it takes nothing out of the connection, so the server behind does the handshake, for instance
-// a grpc.Server with credentials.NewTLS, or an http.Server by ServeTLS. To have the mux do it, and route what is inside, see
+// The matchers for TLS consume nothing, so the server behind the route does the handshake: a grpc.Server with
+// credentials.NewTLS, say, or an http.Server with ServeTLS. To terminate TLS in the mux and route what is inside, use
 // [Mux.TLS].
 func TLS() Matcher {
 	return &builtin{name: "TLS", takes: takes(speaksTLS), covers: speaksTLS, f: (*Preview).isTLS}
 }
 
-// ServerName matches a TLS client that names one of the servers in its ClientHello (RFC 6066, 3). "*.example.com" stands for
-// all names with exactly one label more than example.com, as in certificates (RFC 9525, 6.3). Case does not matter. A client
-// that names no server matches nothing. Inside TLS that the mux has terminated it goes by the name that was sent there.
+// ServerName matches a TLS client whose ClientHello names one of the servers (RFC 6066, Section 3). "*.example.com"
+// stands for all names with exactly one more label than example.com, as in certificates (RFC 9525, Section 6.3). Case
+// is ignored. A client that sends no server name does not match. Inside TLS that the mux has terminated, ServerName
+// goes by the name in the handshake.
 func ServerName(names ...string) Matcher {
 	names = slices.Clone(names)
 	takes := taken{bare: speaksTLS, inTLS: speaksAnything}
@@ -334,9 +339,9 @@ func ServerName(names ...string) Matcher {
 	}}
 }
 
-// ALPN matches a TLS client that offers at least one of the application protocols, such as "h2", "http/1.1" or "acme-tls/1"
-// (RFC 7301). Inside TLS that the mux has terminated it matches the protocol that was negotiated, and has the protocols
-// offered: see [TLSRoute.Config].
+// ALPN matches a TLS client that offers at least one of the application protocols (RFC 7301), such as "h2", "http/1.1"
+// or "acme-tls/1". Inside TLS that the mux has terminated, it matches the negotiated protocol, and the mux offers the
+// protocols in the handshake: see [Mux.TLS].
 func ALPN(protocols ...string) Matcher {
 	protocols = slices.Clone(protocols)
 	return &builtin{name: "ALPN", args: anys(protocols), takes: takenByALPN(protocols), f: func(p *Preview) Verdict {
@@ -351,8 +356,8 @@ func ALPN(protocols ...string) Matcher {
 	}}
 }
 
-// TLSVersion matches a TLS client that speaks a version from min to max, such as [tls.VersionTLS13]; zero sets no bound.
-// Inside TLS that the mux has terminated it goes by the version that was negotiated.
+// TLSVersion matches a TLS client that supports a version from min to max, such as [tls.VersionTLS13]. Zero means no
+// bound. Inside TLS that the mux has terminated, it goes by the negotiated version.
 func TLSVersion(min, max uint16) Matcher {
 	within := func(v uint16) bool { return v >= min && (max == 0 || v <= max) }
 	version := func(v uint16) string {
@@ -384,20 +389,23 @@ func matchIf(b bool) Verdict {
 
 const sshPrefix = "SSH-"
 
-// SSH matches a client that sends the identification string of SSH (RFC 4253, 4.2). Some clients wait for the server's
-// string first; AnyOf(SSH(), Silence(time.Second)) serves those too.
+// SSH matches a client that sends the SSH identification string (RFC 4253, Section 4.2). Some clients wait for the
+// server's string first; AnyOf(SSH(), Silence(time.Second)) takes these as well.
 func SSH() Matcher {
 	m := Prefix(sshPrefix)
 	return &builtin{name: "SSH", takes: takes(speaksOther), f: m.Match}
 }
 
-// Silence matches a client that has sent nothing for d after it connected, as clients of protocols in which the server
-// speaks first do (SMTP, MySQL, FTP). When the time has come, the connection goes to the first route in order that takes
-// it as it is: one with Silence or [Any]. A client that waits for d while others could be served in that time is
-// costly, so d should be as short as the slowest talking client allows, but longer than a round trip; it has no effect
-// unless it is shorter than [Limits.DecideTimeout].
+// Silence matches a client that sends nothing for d after it has connected, as clients do whose server speaks first
+// (SMTP, MySQL, FTP). After d, the connection goes to the first route that takes a silent client: one with Silence or
+// [Any].
 //
-// It must stand in a route, alone or within [All], [AnyOf] or [Not]: the mux does not see it inside a [MatcherFunc].
+// Choose d longer than the time that slow clients of the other protocols need for their first byte, which is more than
+// a round trip, and no longer than necessary, since all silent clients wait for d. Silence has no effect unless d is
+// shorter than [Limits.DecideTimeout].
+//
+// Silence must be a matcher of a route, directly or inside [All], [AnyOf] or [Not]: the mux cannot see it inside a
+// [MatcherFunc].
 func Silence(d time.Duration) Matcher {
 	return &builtin{name: "Silence", args: []any{d}, takes: takes(speaksOther), silence: []time.Duration{d}, f: func(p *Preview) Verdict {
 		switch {
@@ -410,7 +418,7 @@ func Silence(d time.Duration) Matcher {
 	}}
 }
 
-// All matches what every one of the matchers matches. Without any it matches everything.
+// All matches if every one of the matchers does. Without matchers it matches everything.
 func All(matchers ...Matcher) Matcher {
 	matchers = slices.Clone(matchers)
 	foreign := slices.ContainsFunc(matchers, isForeign)
@@ -428,7 +436,7 @@ func All(matchers ...Matcher) Matcher {
 	}}
 }
 
-// AnyOf matches what at least one of the matchers matches. Without any it matches nothing.
+// AnyOf matches if at least one of the matchers does. Without matchers it matches nothing.
 func AnyOf(matchers ...Matcher) Matcher {
 	matchers = slices.Clone(matchers)
 	foreign := slices.ContainsFunc(matchers, isForeign)
@@ -446,7 +454,7 @@ func AnyOf(matchers ...Matcher) Matcher {
 	}}
 }
 
-// Not matches what m does not match.
+// Not matches if m does not.
 func Not(m Matcher) Matcher {
 	return &builtin{name: "Not", args: []any{m}, takes: takes(speaksAnything), broken: isBroken(m), foreign: isForeign(m), silence: silences([]Matcher{m}), f: func(p *Preview) Verdict {
 		switch m.Match(p) {

@@ -418,7 +418,7 @@ func TestArgumentsAreCopied(t *testing.T) {
 func TestStrings(t *testing.T) {
 	t.Parallel()
 	for v, want := range map[fmt.Stringer]string{
-		Undecided: "Undecided", No: "No", Yes: "Match", Verdict(9): "Verdict(9)",
+		Undecided: "Undecided", No: "No", Yes: "Yes", Verdict(9): "Verdict(9)",
 		ProtocolUnknown: "unknown", ProtocolHTTP1: "HTTP/1", ProtocolHTTP2: "HTTP/2", ProtocolTLS: "TLS", ProtocolSSH: "SSH",
 		RefuseReason(0): "RefuseReason(0)", reasons: fmt.Sprintf("RefuseReason(%d)", reasons),
 	} {

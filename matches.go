@@ -5,11 +5,11 @@ import (
 	"net"
 )
 
-// Matches asks m about what r delivers, without a [Mux]: it reads until m has decided, r ends or fails, or
-// [DefaultMaxPreviewBytes] did not suffice, and reports whether m matches. It takes no more from r than that needs, up
-// to the size of a read. To m the connection has no addresses.
+// Matches reports whether m matches the stream r, without a [Mux]. It reads from r until m has decided, r ends or
+// fails, or [DefaultMaxPreviewBytes] were read. It may read up to one buffer more than m needs. The connection that m
+// sees has no addresses.
 //
-// It is for tests of matchers, and for programs that look at a stream of their own.
+// Matches is meant for tests of matchers, and for programs that inspect a stream of their own.
 func Matches(m Matcher, r io.Reader) bool {
 	p := &Preview{facts: facts{conn: noConn{}}}
 	defer p.endReaders()

@@ -20,42 +20,48 @@ import (
 	"github.com/oneport-go/oneport/internal/peek"
 )
 
-// ErrClosed is what [Mux.Serve] returns after Shutdown or Close, or when the listener below was closed. It is also
-// [net.ErrClosed].
+// ErrClosed is returned by [Mux.Serve] and [Server.Serve] after Shutdown or Close, and by [Mux.Serve] after somebody
+// else closed the listener. errors.Is(err, [net.ErrClosed]) is true of it.
 var ErrClosed = fmt.Errorf("oneport: mux closed: %w", net.ErrClosed)
 
-// A Mux serves several protocols on one listener. It looks at the first bytes of each accepted connection and hands it
-// to the first route whose matcher takes it. Routes lead to servers ([Mux.Match], each route is a [net.Listener]), to what
-// is inside TLS ([Mux.TLS]), or to the requests of an HTTP/2 connection ([Mux.Requests]). All share the limits, the hooks,
-// the counters and the shutdown of the Mux.
+// A Mux serves several protocols on one listener. It peeks at the first bytes of each accepted connection and hands the
+// connection to the first route whose matchers accept it. A route leads to a server ([Mux.Match]), to the routes inside
+// TLS ([Mux.TLS]), or to the routes for single HTTP/2 requests ([Mux.Requests]). All routes share the limits, hooks,
+// counters and shutdown of the Mux.
 //
-// Make one with [New], set its fields, add routes, then call Serve. The fields must not be changed after that. All methods
-// may be called by several goroutines at once.
+// Create a Mux with [New], set its fields, add routes, then call Serve. Do not change the fields after that. Routes may
+// be added at any time. All methods may be called by several goroutines at once.
 type Mux struct {
 	Limits
 	Hooks
 
-	// TimeoutPolicy says what happens to a connection that has sent too little before [Limits.DecideTimeout]. The zero value
-	// refuses it.
+	// TimeoutPolicy says what happens to a connection that no route could decide on within [Limits.DecideTimeout]. The
+	// zero value, TimeoutRefuse, refuses the connection.
 	TimeoutPolicy TimeoutPolicy
 
-	// QueuePolicy says what happens to a connection whose route has a full queue. The zero value waits for room.
+	// QueuePolicy says what happens to a connection whose route has a full queue. The zero value, QueueWait, waits for
+	// room.
 	QueuePolicy QueuePolicy
 
-	// AllowMissingSettings lets HTTP/2 clients leave out the SETTINGS frame that has to be the first one of a client. RFC
-	// 9113, Section 3.4 makes that a connection error, for which they are refused otherwise; with it, that is left to the
-	// server.
+	// AllowMissingSettings accepts HTTP/2 clients that do not send SETTINGS as their first frame. RFC 9113, Section 3.4
+	// makes that a connection error, and the mux refuses such clients by default. With AllowMissingSettings their
+	// server decides.
 	AllowMissingSettings bool
 
-	// EarlySettings are the contents of the early SETTINGS frame, sent to an HTTP/2 client whose request is not there when
-	// the mux looks, while a route depends on it: it might wait for the server's SETTINGS. They bind the server behind: see
-	// [DefaultEarlySettings], which nil stands for. An empty slice that is not nil sends an empty frame.
+	// EarlySettings are the parameters of the early SETTINGS frame. The mux sends this frame when a route depends on
+	// the first request of an HTTP/2 client and the client has sent the preface without a request: the client may be
+	// waiting for the server's SETTINGS. The parameters bind the server that gets the connection later. Nil stands for
+	// [DefaultEarlySettings]; an empty slice that is not nil sends an empty frame.
 	EarlySettings []Setting
 
-	// Logger gets a record for each event, with a constant message and structured values: errors, and refused connections
-	// at level Warn, at most one per second and reason, with a count of those left out. Routine closures are logged at level
-	// Debug: the client closed the connection or said nothing at all (as port scans, health checks and browsers that connect
-	// ahead do), was idle, or came during the shutdown. So is each matched connection. Nil means [slog.Default].
+	// Logger receives one record per event, with a constant message and structured values. Errors of Accept, refused
+	// connections, and connections ended for abuse are logged at level Warn, panics at level Error. Routine events are
+	// logged at level Debug: matched connections, and refusals because the client closed the connection, sent nothing
+	// at all (as port scans, health checks and browsers that connect ahead do), was idle, or came during a shutdown.
+	// For each refusal reason and level at most one record is logged per second; the attribute not_logged counts the
+	// records that were left out. Nil means [slog.Default].
+	//
+	// New returns a Mux that accepts connections from l. The Mux owns l: Serve, Shutdown and Close close it.
 	Logger *slog.Logger
 
 	root     net.Listener
@@ -95,19 +101,20 @@ func New(l net.Listener) *Mux {
 	return m
 }
 
-// Addr returns the address of the listener that the mux accepts from.
+// Addr returns the address of the listener that was passed to New.
 func (m *Mux) Addr() net.Addr { return m.root.Addr() }
 
-// Match adds a route for the connections that one of the matchers matches and returns the listener for its server.
-// Routes are asked in the order in which they were added.
+// Match adds a route for the connections that at least one of the matchers accepts, and returns the listener for the
+// route's server. Routes are tried in the order in which they were added.
 //
-// Closing the listener, which is what grpc.Server.GracefulStop and http.Server.Shutdown do, ends the route: connections
-// for it are refused from then on. The other routes go on.
+// Closing the returned listener, as grpc.Server.GracefulStop and http.Server.Shutdown do, ends the route. The mux then
+// refuses connections for it with [ReasonRouteClosed]. The other routes are not affected.
 func (m *Mux) Match(matchers ...Matcher) net.Listener {
 	return m.Route(Route{Matchers: matchers})
 }
 
-// Route is [Mux.Match] with settings for the route.
+// Route adds a route with settings, such as a name, and returns the listener for its server. [Mux.Match] explains how
+// routes are chosen and how they end.
 func (m *Mux) Route(r Route) net.Listener {
 	rt := newRoute(m, "", r)
 	m.addTo(&m.routes, rt)
@@ -169,14 +176,15 @@ func (m *Mux) allRoutes(yield func(*route) bool) {
 	}
 }
 
-// Serve accepts connections and hands them to the routes until the mux or the listener below is closed. It always
-// returns an error: [ErrClosed] after that, else the fatal error, such as a Mux without a route or an error of Accept that
-// is not known to be temporary. In each case the listener is closed. Temporary errors (too many open files, a connection that was aborted before it was accepted,
-// a timeout) are retried.
+// Serve accepts connections and hands them to the routes until the mux or its listener is closed. Serve always closes
+// the listener and returns a non-nil error: [ErrClosed] after Shutdown, Close, or the listener being closed by somebody
+// else, otherwise the fatal error. A Mux without routes, a TLS configuration without a certificate and an invalid
+// EarlySettings parameter are fatal before the first connection is accepted. Temporary errors of Accept, such as a lack
+// of file descriptors or an aborted connection, are retried with growing delays of 5 milliseconds to 1 second.
 //
-// When Serve returns, no connection is undecided any more, those that had found a route have reached their servers, and
-// the routes' listeners are closed, but for those of [Mux.Requests], whose connections may not have ended. If the listener below was closed by others, Serve does what Shutdown does, within
-// [Limits.DecideTimeout].
+// When Serve returns, no connection is undecided or queued, and the listeners of the routes are closed. Listeners of a
+// [RequestMux] may stay open until their connections have ended or the Shutdown in progress returns. If somebody else
+// closed the listener, Serve itself shuts down as [Mux.Shutdown] does, for at most [Limits.DecideTimeout].
 func (m *Mux) Serve() error {
 	if err := m.begin(); err != nil {
 		if err != errServedTwice {
@@ -219,7 +227,7 @@ func (m *Mux) begin() error {
 	case m.serving:
 		return errServedTwice
 	case len(*m.routes.Load()) == 0:
-		return errors.New("oneport: Serve was called before Match: there is no route that a connection could take")
+		return errors.New("oneport: the Mux has no routes: call Match, TLS or Requests before Serve")
 	}
 	m.limits = m.Limits.withDefaults()
 	m.lobby.Max, m.lobby.MaxHeld = m.limits.MaxUndecided, m.limits.MaxUndecidedBytes
@@ -261,18 +269,19 @@ func (m *Mux) acceptAll() error {
 	return ErrClosed
 }
 
-// Shutdown stops the mux gracefully. It closes the listener below, decides the connections that came within
-// [Limits.ShutdownGrace] before, and refuses the others that have no route. It waits until those that have one were
-// accepted by their servers, at most for [Limits.DecideTimeout]. Clients whose requests are dispatched ([Mux.Requests]) are
-// told to go elsewhere with new ones, and Shutdown waits until those that they have made were answered. Then it closes
-// the routes' listeners.
+// Shutdown stops the mux gracefully. It closes the listener that the mux accepts from and refuses undecided connections
+// with [ReasonShutdown], except those accepted within the last [Limits.ShutdownGrace], which get that time to be
+// decided. It waits until every connection that has a route was accepted by its server, for at most
+// [Limits.DecideTimeout]. On connections whose requests are dispatched ([Mux.Requests]) it sends GOAWAY and waits until
+// all requests were answered. Then it closes the listeners of the routes.
 //
-// It does not wait for the servers of whole connections to be done with them. Their Serve methods return an error that is
-// [net.ErrClosed], unless they were told to stop before. To stop everything gracefully, call Shutdown first and the servers'
-// own methods after it.
+// Shutdown does not wait for servers that got whole connections. Their Serve methods return an error that is
+// [net.ErrClosed], unless they were stopped before. To stop everything gracefully, call Shutdown first and the servers'
+// own methods afterwards.
 //
-// If ctx ends first, Shutdown closes what is left, as Close does, and returns the context's error. Otherwise it returns
-// nil, or the error of closing the listener, or one that says that a server did not accept.
+// If ctx ends first, Shutdown closes the remaining connections, as Close does, and returns the context's error.
+// Otherwise it returns nil, the error of closing the listener, or an error saying that a server did not accept its
+// connections in time.
 func (m *Mux) Shutdown(ctx context.Context) error {
 	defer m.closeRest()
 	err := m.stopAccepting()
@@ -303,13 +312,13 @@ func (m *Mux) settle(ctx context.Context) error {
 	for rt := range m.allRoutes {
 		rt.Close() // which refuses what is queued
 	}
-	return fmt.Errorf("oneport: connections were refused that their servers had not accepted within %v (Limits.DecideTimeout)",
+	return fmt.Errorf("oneport: connections were refused because their servers did not accept them within %v (Limits.DecideTimeout)",
 		m.limits.DecideTimeout)
 }
 
-// Close stops the mux at once: it closes the listener below, every connection that has no route yet, those whose requests
-// are dispatched, and the routes' listeners, with which the connections in their queues are refused. It does not wait for
-// anything, and returns the error of closing the listener, if any.
+// Close stops the mux at once. It closes the listener that the mux accepts from, all connections without a route, all
+// connections whose requests are dispatched, and the listeners of the routes, which refuses the connections queued
+// there. Close does not wait, and returns the error of closing the listener, if any.
 func (m *Mux) Close() error {
 	err := m.stopAccepting()
 	m.closeRest()

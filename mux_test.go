@@ -1128,7 +1128,7 @@ func TestShutdownInTime(t *testing.T) {
 	t.Parallel()
 	for limit, want := range map[time.Duration]string{
 		DefaultDecideTimeout / 2: context.DeadlineExceeded.Error(),
-		0:                        "had not accepted within 10s",
+		0:                        "did not accept them within 10s",
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			root := newPipeListener()

@@ -12,12 +12,16 @@ import (
 	"github.com/oneport-go/oneport/internal/netconn"
 )
 
-// ConfigureHTTP prepares a server of net/http for the HTTP/2 connections that a [Mux] hands to it: those in the clear,
-// and those inside TLS whose first bytes had to be looked at. Call it before Serve.
+// ConfigureHTTP prepares an HTTP server for the HTTP/2 connections of a [Mux]: those without TLS, and those inside TLS
+// whose first bytes the mux had to read. Call it before Serve, once for each server. [Server] calls it itself.
 //
-// It sets Protocols, if they are nil, to HTTP/1, HTTP/2 and unencrypted HTTP/2. net/http speaks HTTP/2 on connections of
-// two kinds only, a *tls.Conn that has negotiated it, and one that does not seem to be encrypted; so a mux gives it one of
-// the second kind, and ConfigureHTTP has ConnContext and Handler, around those that are set, fill [http.Request.TLS].
+// If Protocols is nil, ConfigureHTTP sets it to HTTP/1, HTTP/2 and unencrypted HTTP/2. If Protocols is not nil, it is
+// left alone and must include unencrypted HTTP/2 (SetUnencryptedHTTP2); otherwise net/http does not serve these
+// connections as HTTP/2.
+//
+// net/http serves HTTP/2 only on a *tls.Conn that has negotiated it, or on a connection that does not look encrypted.
+// The mux therefore hands over HTTP/2 inside TLS as a connection without a ConnectionState method, and ConfigureHTTP
+// wraps ConnContext and Handler to fill in [http.Request.TLS].
 func ConfigureHTTP(s *http.Server) {
 	if s.Protocols == nil {
 		s.Protocols = new(http.Protocols)

@@ -13,9 +13,9 @@ import (
 	refusing "github.com/oneport-go/oneport/internal/refusal"
 )
 
-// upgrade returns the request with which the client asks for the upgrade to HTTP/2 (RFC 7540, Section 3.2), if it is correct: all
-// others are requests like any other of HTTP/1, since a server may ignore Upgrade (RFC 9110, Section 7.8). Inside TLS there is no
-// such upgrade (RFC 7540, Section 3.3).
+// upgrade returns the request with which the client asks for the upgrade to HTTP/2 (RFC 7540, Section 3.2), if it is
+// correct: all others are requests like any other of HTTP/1, since a server may ignore Upgrade (RFC 9110, Section 7.8).
+// Inside TLS there is no such upgrade (RFC 7540, Section 3.3).
 func (p *Preview) upgrade() (*h2upgrade.Request, Verdict) {
 	if p.upgradeVerdict != Undecided {
 		return p.upgradeRequest, p.upgradeVerdict
@@ -69,7 +69,7 @@ func (c *pending) switchToHTTP2() *refusal {
 		state, connErr := req.Parse(taken)
 		switch {
 		case state == h2.Error && !switched:
-			r := c.refusal(ReasonProtocolError, fmt.Errorf("malformed bytes behind a request to upgrade to h2c: %w", connErr))
+			r := c.refusal(ReasonProtocolError, fmt.Errorf("malformed bytes after a request to upgrade to h2c: %w", connErr))
 			r.status = http.StatusBadRequest
 			return r
 		case state == h2.Error:

@@ -18,23 +18,23 @@ import (
 	"github.com/oneport-go/oneport/internal/http1"
 )
 
-// Protocol is the language that a client's first bytes are in.
+// Protocol is the protocol of a client's first bytes.
 type Protocol uint8
 
 const (
-	// ProtocolUnknown stands for none of the others, and for a client of which too little was seen.
+	// ProtocolUnknown stands for any other protocol, and for a client that has sent too little to tell.
 	ProtocolUnknown Protocol = iota
 	// ProtocolHTTP1 is HTTP/1.0 or HTTP/1.1 (RFC 9112).
 	ProtocolHTTP1
-	// ProtocolHTTP2 is HTTP/2 in the clear, with prior knowledge (RFC 9113, 3.3).
+	// ProtocolHTTP2 is HTTP/2 that begins with the connection preface (RFC 9113, Section 3.4).
 	ProtocolHTTP2
 	// ProtocolTLS is a TLS handshake (RFC 8446).
 	ProtocolTLS
-	// ProtocolSSH is SSH (RFC 4253, 4.2).
+	// ProtocolSSH is SSH (RFC 4253, Section 4.2).
 	ProtocolSSH
 )
 
-// String returns the protocol's usual name.
+// String returns the usual name of the protocol, such as "HTTP/2", or "unknown".
 func (p Protocol) String() string {
 	switch p {
 	case ProtocolHTTP1:
@@ -49,11 +49,11 @@ func (p Protocol) String() string {
 	return "unknown"
 }
 
-// Preview is what a [Matcher] sees of a connection: the bytes that the client has sent so far and the facts parsed from
-// them. They are parsed at most once, when a matcher first asks, however many matchers share them.
+// Preview is what a [Matcher] sees of a connection or of a request: the bytes that the client has sent so far, and the
+// facts parsed from them. Each fact is parsed when a matcher first asks for it, and once for all matchers.
 //
-// A Preview, and the slice that Bytes returns, are valid only during the call of the matcher. Its methods must not be
-// called by several goroutines at once.
+// A Preview, and the slice that Bytes returns, are valid only during the call of Match. The methods must not be called
+// by several goroutines at once.
 type Preview struct {
 	facts
 
@@ -111,22 +111,23 @@ const (
 	eof           // none will come
 )
 
-// Bytes returns what the client has sent so far, from its first byte on, up to [Mux.MaxPreviewBytes]. The matcher must
-// not change it or keep it.
+// Bytes returns the bytes that the client has sent so far, from the first one on, at most [Limits.MaxPreviewBytes].
+// Inside TLS that the mux has terminated these are the decrypted bytes. For a request of a [RequestMux] Bytes returns
+// nil. The matcher must not modify or retain the slice.
 func (p *Preview) Bytes() []byte { return p.data }
 
-// Ended reports whether the client has ended its side of the connection, so that no bytes will follow those at hand.
-// Undecided counts as No then.
+// Ended reports whether the client has closed its side of the connection, so that no bytes will follow. Undecided then
+// counts as No.
 func (p *Preview) Ended() bool { return p.end == eof }
 
 // LocalAddr returns the local address of the connection.
 func (p *Preview) LocalAddr() net.Addr { return p.conn.LocalAddr() }
 
-// RemoteAddr returns the address of the client.
+// RemoteAddr returns the remote address of the connection, that of the client.
 func (p *Preview) RemoteAddr() net.Addr { return p.conn.RemoteAddr() }
 
-// TLS returns the state of the TLS that the mux has terminated on the connection, with the client's certificates, the
-// server name and the protocol of ALPN. It is nil if the mux has not. The matcher must not change it.
+// TLS returns the state of the TLS that the mux has terminated on the connection, with client certificates, server name
+// and ALPN protocol. It is nil if the mux has not terminated TLS. The matcher must not modify it.
 func (p *Preview) TLS() *tls.ConnectionState { return p.secured }
 
 // alpn returns the protocol that ALPN has negotiated, if the mux has terminated TLS and there is one.
@@ -137,17 +138,17 @@ func (p *Preview) alpn() string {
 	return p.secured.NegotiatedProtocol
 }
 
-// ClientHello is what the first message of a TLS client says that matters for routing. Values that clients send only to
-// keep servers tolerant (GREASE, RFC 8701) are left out.
+// ClientHello has the facts of a TLS ClientHello (RFC 8446, Section 4.1.2) by which a connection can be routed. GREASE
+// values (RFC 8701) are left out.
 type ClientHello struct {
-	ServerName string   // the name of the server that the client wants (RFC 6066, 3), "" if it sends none; with ECH the public one
-	ALPN       []string // the protocols that the client speaks, in its order of preference (RFC 7301)
-	Versions   []uint16 // the versions of TLS that the client speaks, such as [tls.VersionTLS13]
-	ECH        bool     // it has an encrypted ClientHello, or pretends to (RFC 9849)
+	ServerName string   // server name (RFC 6066, Section 3), "" if none was sent; with ECH the public name
+	ALPN       []string // application protocols (RFC 7301), in order of preference
+	Versions   []uint16 // TLS versions, such as [tls.VersionTLS13]
+	ECH        bool     // an encrypted ClientHello, or GREASE for one, was sent (RFC 9849)
 }
 
-// ClientHello returns the ClientHello that the client's bytes are. It is Undecided while the message is not complete, and
-// No if the client speaks something else or the message is malformed.
+// ClientHello returns the client's TLS ClientHello, and Yes. The verdict is Undecided while the message is incomplete,
+// and No if the client speaks another protocol or the message is malformed.
 func (p *Preview) ClientHello() (*ClientHello, Verdict) {
 	if p.hello != nil {
 		return p.hello, Yes
@@ -163,8 +164,8 @@ func (p *Preview) ClientHello() (*ClientHello, Verdict) {
 	return nil, No
 }
 
-// Protocol returns the language of the bytes at hand, ProtocolUnknown as long as they can be in several. Before the first
-// byte it is what ALPN has negotiated.
+// Protocol returns the protocol of the client's bytes, or ProtocolUnknown while several are possible. Before the first
+// byte inside TLS it is the protocol that ALPN has negotiated.
 func (p *Preview) Protocol() Protocol {
 	switch {
 	case p.stream != nil:
@@ -186,19 +187,19 @@ func (p *Preview) Protocol() Protocol {
 	return ProtocolUnknown
 }
 
-// Request is the head of an HTTP request.
+// Request is the control data and header section of an HTTP request, without its content.
 type Request struct {
 	Protocol Protocol // ProtocolHTTP1 or ProtocolHTTP2
 	Method   string
-	Target   string      // the request-target of HTTP/1 (RFC 9112, 3.2), :path of HTTP/2
-	Path     string      // the path of Target, decoded, without the query; "" if net/http would reject Target
-	Host     string      // the authority of Target (HTTP/1), :authority (HTTP/2) or Host, with the port if there is one
-	Header   http.Header // the fields, without pseudo-header fields; a folded value is unfolded, the cookies of HTTP/2 are joined
+	Target   string      // request-target of HTTP/1 (RFC 9112, Section 3.2), :path of HTTP/2
+	Path     string      // path of Target as sent, without the query
+	Host     string      // authority of Target, :authority or Host, with the port if there is one
+	Header   http.Header // header fields, without pseudo-header fields; folded values are unfolded
 }
 
-// Request returns the head of the connection's first request. It is Undecided while the head is not complete, and
-// No if the client speaks something else or the head is malformed. Matchers that need only a part of it, such as
-// [Header], [Host] and [Path], decide as soon as that part is there.
+// Request returns the first request of the connection, or, in a [RequestMux], the request to route, and Yes. The
+// verdict is Undecided while the header section is incomplete, and No if the client speaks another protocol or the
+// request is malformed. Matchers that need only a part of it, such as [Header], [Host] and [Path], may decide earlier.
 func (p *Preview) Request() (*Request, Verdict) {
 	if p.request != nil {
 		return p.request, Yes
@@ -409,12 +410,8 @@ func (v fieldValue) String() string {
 	return v.str
 }
 
-// field matches if a field with the name (RFC 9110, Section 5.1: in any case) has a value that passes the test. It decides
-// as soon as such a field has come, or at the end of the head.
-//
-// That a field which comes later contradicts it is not possible: a matcher looks for one line of the field, whatever the
-// others are. Those are the exceptions: pseudo-header fields, for which see pseudo, and the cookies of HTTP/2, which may
-// come in crumbs that are one value (RFC 9113, Section 8.2.3), and so are known at the end of the head.
+// field matches if a field with the name (RFC 9110, Section 5.1: in any case) has a value that passes the test. It decides as
+// soon as such a field has come, or at the end of the head.
 func (p *Preview) field(name string, test func(fieldValue) bool) Verdict {
 	state := p.parseHTTP1()
 	for _, f := range p.http1.Fields() {
@@ -519,7 +516,7 @@ func (p *Preview) host() (host, name string, verdict Verdict) {
 	return p.hostPort, p.hostName, p.hostVerdict
 }
 
-// hasPort tells the port's colon from those of an IPv6 address, which stands in brackets (RFC 3986, 3.2.2).
+// hasPort tells the port's colon from those of an IPv6 address, which stands in brackets (RFC 3986, Section 3.2.2).
 func hasPort(host string) bool {
 	return strings.LastIndexByte(host, ':') > strings.LastIndexByte(host, ']')
 }

@@ -9,14 +9,15 @@ import (
 	"runtime/debug"
 )
 
-// ReadMatcher makes a matcher of a function that reads the client's bytes, which is the form that matchers have in
-// github.com/soheilhy/cmux. The function is called once for a connection, when the routes above have said No. Its
-// reads block until there is more, and fail with [io.EOF] at the end of what the client sends, with
-// [os.ErrDeadlineExceeded] if its time is up (see [TimeUpAsk]), or with another error when the connection was decided
-// without it; it must then return.
+// ReadMatcher returns a matcher for a function that reads the client's bytes, which is the form of matchers in
+// github.com/soheilhy/cmux. The function is called once for a connection, after all routes above have said No, and
+// returns whether the route takes the connection. Its reads block until more bytes arrive. They fail with [io.EOF] when
+// the client has closed its side, with [os.ErrDeadlineExceeded] after [Limits.DecideTimeout] if [Mux.TimeoutPolicy] is
+// [TimeoutRematch], and with another error when the connection was decided without the function. After an error the
+// function must return.
 //
-// While it waits for bytes that the client does not send, the routes below wait too, so a [MatcherFunc], which can
-// answer No early, is better where there is a choice.
+// The routes below wait while the function waits for bytes. A [MatcherFunc] can return No earlier, and is the better
+// choice for new code. In a [RequestMux], which has no bytes to read, a ReadMatcher does not match.
 func ReadMatcher(f func(io.Reader) bool) Matcher { return &readerMatcher{f} }
 
 type readerMatcher struct {
@@ -77,10 +78,10 @@ type readerPanic struct {
 
 func (p *readerPanic) String() string { return fmt.Sprint(p.value) }
 
-// ReadWriteMatcher is [ReadMatcher] for a function that answers the client while it looks, for a protocol in which the
-// server speaks first or the client does not say what it is before it is answered. What it writes goes to the client at
-// once, and the server of the route knows nothing of it. w is the connection as it was accepted; reading from it takes
-// bytes away that the other routes and the server would miss.
+// ReadWriteMatcher is [ReadMatcher] for a function that also writes to the client, for protocols in which the server
+// speaks first. Writes go to the client at once, and the server of the route does not learn of them. w is the
+// connection as it was accepted, or the connection inside TLS; the function must not read from it, since the other
+// routes and the server would miss those bytes.
 func ReadWriteMatcher(f func(w io.Writer, r io.Reader) bool) Matcher {
 	return &readerMatcher{func(r io.Reader) bool { return f(r.(*suspended).preview.conn, r) }}
 }

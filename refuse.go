@@ -22,33 +22,33 @@ type RefuseReason uint8
 
 const (
 	_ RefuseReason = iota
-	// ReasonNoRoute: no matcher matched.
+	// ReasonNoRoute means that no route took the connection.
 	ReasonNoRoute
-	// ReasonTimeout: the client had not sent within [Limits.DecideTimeout] what the decision depends on.
+	// ReasonTimeout means that the client did not send enough for a decision within [Limits.DecideTimeout], or did not
+	// complete the TLS handshake within [Limits.HandshakeTimeout].
 	ReasonTimeout
-	// ReasonIdle: the client, whose HTTP/2 connection was ready, made no request within [Limits.IdleTimeout].
+	// ReasonIdle means that a client with a working HTTP/2 connection made no request within [Limits.IdleTimeout].
 	ReasonIdle
-	// ReasonTooLong: [Limits.MaxPreviewBytes] of the client's bytes did not suffice for a decision, or the header list of
-	// its HTTP/2 request is over [Limits.MaxHeaderListBytes].
+	// ReasonTooLong means that the first [Limits.MaxPreviewBytes] were not enough for a decision.
 	ReasonTooLong
-	// ReasonProtocolError: no matcher matched, because what the client sent breaks the rules or the bounds of its own
-	// protocol.
+	// ReasonProtocolError means that no route took the connection because the client violated its own protocol or
+	// exceeded a limit on what it may send, such as [Limits.MaxFramesBeforeHeaders].
 	ReasonProtocolError
-	// ReasonTooMany: there were more than [Limits.MaxUndecided] connections without a server, or they held more than
-	// [Limits.MaxUndecidedBytes], or the process had no files left; and this one had waited longest.
+	// ReasonTooMany means that the connection was evicted as the oldest one, because [Limits.MaxUndecided] or
+	// [Limits.MaxUndecidedBytes] was exceeded or the process had no file descriptors left.
 	ReasonTooMany
-	// ReasonQueueFull: the server of the route does not accept fast enough.
+	// ReasonQueueFull means that the server of the route did not accept fast enough: see [Limits.QueueLength].
 	ReasonQueueFull
-	// ReasonRouteClosed: the listener of the route is closed.
+	// ReasonRouteClosed means that the listener of the route was closed.
 	ReasonRouteClosed
-	// ReasonShutdown: the mux was stopped before the connection had a route.
+	// ReasonShutdown means that the mux was stopped before the connection had a route.
 	ReasonShutdown
-	// ReasonPanic: a matcher or a hook panicked.
+	// ReasonPanic means that a matcher, the hook OnMatch or a callback of the TLS configuration panicked.
 	ReasonPanic
-	// ReasonClientClosed: the client closed the connection, or it broke, before a server had it.
+	// ReasonClientClosed means that the client closed the connection, or the connection failed, before a server had it.
 	ReasonClientClosed
-	// ReasonHandshake: the TLS handshake failed, for instance because the client and the server have no ALPN protocol in
-	// common, or the certificate of one of them did not satisfy the other.
+	// ReasonHandshake means that the TLS handshake failed, for instance because client and server have no ALPN protocol
+	// in common, or one of them rejected the other's certificate.
 	ReasonHandshake
 	// ReasonReadError: the connection could not be read, and neither because the client or the network has ended it, nor
 	// for time. A listener that expects a PROXY header reports in this way that there is none, or a malformed one.
@@ -59,7 +59,7 @@ const (
 	reasonAbuse = reasons // for the log of connections that a server had
 )
 
-// String returns a word or two for logs and metrics.
+// String returns the reason in one or two lower-case words, such as "queue full", for logs and metrics.
 func (r RefuseReason) String() string {
 	switch r {
 	case ReasonNoRoute:
@@ -173,7 +173,7 @@ func (c *pending) tooLong() *refusal {
 }
 
 func (c *pending) clientClosed(err error) *refusal {
-	r := c.refusal(ReasonClientClosed, fmt.Errorf("the connection ended before it had a route: %w", err))
+	r := c.refusal(ReasonClientClosed, fmt.Errorf("the connection was closed before it had a server: %w", err))
 	r.mute = true
 	return r
 }
@@ -193,7 +193,7 @@ func interruptionOf(cause lobby.Cause) (RefuseReason, error) {
 
 // turnedAway refuses an HTTP/2 client that has asked for nothing without a word.
 func (c *pending) turnedAway() *refusal {
-	r := c.refusal(ReasonNoRoute, errors.New("no route matched; the client speaks HTTP/2, and has asked for nothing"))
+	r := c.refusal(ReasonNoRoute, errors.New("no route matched; the client speaks HTTP/2 and made no request"))
 	switch s := &c.search; {
 	case c.requests != nil, s.next < len(s.routes) && s.routes[s.next].isClosed():
 		r = c.refusal(ReasonRouteClosed, errRouteClosed)
@@ -212,9 +212,9 @@ func (c *pending) unmatched() *refusal {
 	}
 	c.language = p.language()
 	if p.end == eof && p.incomplete() {
-		return c.refusal(ReasonClientClosed, fmt.Errorf("the client stopped sending after %d bytes, before it had a route", len(p.data)))
+		return c.refusal(ReasonClientClosed, fmt.Errorf("the client stopped sending after %d bytes, before a route matched", len(p.data)))
 	}
-	r := c.refusal(ReasonNoRoute, fmt.Errorf("no route takes it; its first bytes are %s: %.32q", describe(c.language), p.data))
+	r := c.refusal(ReasonNoRoute, fmt.Errorf("no route matched; the first bytes are %s: %.32q", describe(c.language), p.data))
 	switch c.language {
 	case ProtocolHTTP1:
 		if p.secured == nil && c.mux.tlsOnly(speaksHTTP1) {
@@ -253,7 +253,7 @@ func (c *pending) unmatched() *refusal {
 
 func describe(p Protocol) string {
 	if p == ProtocolUnknown {
-		return "of an unknown protocol"
+		return "in an unknown protocol"
 	}
 	return p.String()
 }

@@ -46,7 +46,7 @@ func frames(t *testing.T, c net.Conn) (settings int, goAway *http2.GoAwayFrame, 
 		switch f := f.(type) {
 		case *http2.SettingsFrame:
 			if settings++; n > 0 {
-				t.Error("SETTINGS is not the first frame (RFC 9113, 3.4)")
+				t.Error("SETTINGS is not the first frame (RFC 9113, Section 3.4)")
 			}
 		case *http2.GoAwayFrame:
 			goAway, debug = f, string(f.DebugData())

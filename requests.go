@@ -19,29 +19,31 @@ import (
 	refusing "github.com/oneport-go/oneport/internal/refusal"
 )
 
-// UnmatchedPolicy says what becomes of a request that no route of a [RequestMux] takes.
+// UnmatchedPolicy says what happens to a request that no route of a [RequestMux] takes.
 type UnmatchedPolicy uint8
 
 const (
-	// UnmatchedNotFound answers it with status 404, which to a gRPC client is UNIMPLEMENTED.
+	// UnmatchedNotFound answers the request with status 404. A gRPC client reports that as UNIMPLEMENTED.
 	UnmatchedNotFound UnmatchedPolicy = iota
-	// UnmatchedRefuse resets its stream with REFUSED_STREAM (RFC 9113, Section 8.7), after which a client may try again on
-	// another connection.
+	// UnmatchedRefuse resets the stream with REFUSED_STREAM. The client may then retry the request, also one that is
+	// not idempotent (RFC 9113, Section 8.7).
 	UnmatchedRefuse
 )
 
-// A RequestMux has the routes for the requests of HTTP/2 connections, where those of a [Mux] are for whole connections: see
-// [Mux.Requests]. Each route is a [net.Listener]. Its server accepts a connection of its own for each client connection that
-// has a request for it, and speaks HTTP/2 on it as if it were alone there. Addresses are those of the client's connection.
+// A RequestMux routes each request of an HTTP/2 connection on its own, where a [Mux] routes whole connections. Create
+// one with [Mux.Requests] or [TLSMux.Requests].
 //
-// While one server alone has requests on a connection, the frames pass through as they are. When a second server joins,
-// header blocks are encoded anew, and flow control is done for each side. docs/streams.md explains how.
+// Each route is a [net.Listener]. Its server accepts one connection for each client connection that has a request for
+// it, and speaks HTTP/2 on it as if it were the only server. The addresses are those of the client's connection. While
+// one server has all requests of a connection, HTTP/2 frames pass through unchanged. When a second server joins, header
+// blocks are encoded anew, and flow control is kept for each server separately: docs/requests.md explains how.
 //
-// An [http.Server] must take HTTP/2 without TLS (see [ConfigureHTTP]), also for connections inside TLS.
+// An [http.Server] behind a RequestMux must accept HTTP/2 without TLS, also for connections that arrive over TLS, since
+// the mux has terminated TLS: see [ConfigureHTTP].
 //
-// The fields must be set before [Mux.Serve] is called. The methods may be called by several goroutines at once.
+// Set the fields before [Mux.Serve] is called. The methods may be called by several goroutines at once.
 type RequestMux struct {
-	// Unmatched says what becomes of a request that no route takes.
+	// Unmatched says what happens to a request that no route takes. The zero value, UnmatchedNotFound, answers 404.
 	Unmatched UnmatchedPolicy
 
 	mux    *Mux
@@ -59,20 +61,24 @@ type requestRoute struct {
 	foreign  bool
 }
 
-// Requests adds a route that takes HTTP/2 connections which one of the matchers matches, all of them if there are none, and
-// dispatches their requests one by one. A proxy, or a client such as Armeria's, that sends gRPC and REST requests over one
-// connection gets each answered by the server that it is for.
+// Requests adds a route for the HTTP/2 connections that at least one of the matchers accepts, and dispatches their
+// requests one by one. Without matchers the route takes all HTTP/2 connections. Like the routes of [Mux.Match] it is
+// tried in the order of the calls.
+//
+// Use it where a client or proxy sends requests of several kinds over one connection, as HAProxy or Armeria do with
+// gRPC and REST:
 //
 //	requests := mux.Requests()
 //	grpcL := requests.Match(oneport.GRPC())
 //	restL := requests.Match(oneport.Any())
 //
-// Its place among the routes of m is that of the call. A connection counts as undecided until its first request has come.
+// A connection counts as undecided until a server has accepted it, which it can do once the first request has come.
 func (m *Mux) Requests(matchers ...Matcher) *RequestMux {
 	return newRequestMux(m, "", &m.routes, Route{Matchers: matchers})
 }
 
-// RequestsRoute is [Mux.Requests] with settings for the route. SettingsACK has no effect.
+// RequestsRoute is [Mux.Requests] with settings for the route, whose name is "requests" by default. SettingsACK has no
+// effect.
 func (m *Mux) RequestsRoute(r Route) *RequestMux { return newRequestMux(m, "", &m.routes, r) }
 
 func newRequestMux(m *Mux, prefix string, list *atomic.Pointer[[]*route], r Route) *RequestMux {
@@ -91,11 +97,13 @@ func newRequestMux(m *Mux, prefix string, list *atomic.Pointer[[]*route], r Rout
 	return q
 }
 
-// Match adds a route for the requests that one of the matchers matches, and returns the listener for its server. Routes
-// are asked in the order in which they were added. Matchers see a request with [Preview.Request]; there are no bytes.
+// Match adds a route for the requests that at least one of the matchers accepts, and returns the listener for the
+// route's server. Routes are tried in the order in which they were added. The matchers see the request by
+// [Preview.Request]; [Preview.Bytes] is empty.
 //
-// Closing the listener, which is what grpc.Server.GracefulStop and http.Server.Shutdown do, ends the route: requests for
-// it are reset with REFUSED_STREAM unless the server has a connection for them already. The other routes go on.
+// Closing the listener, as grpc.Server.GracefulStop and http.Server.Shutdown do, ends the route. Requests for it are
+// then reset with REFUSED_STREAM, unless their client connection is one that the server has accepted before. The other
+// routes are not affected.
 func (q *RequestMux) Match(matchers ...Matcher) net.Listener {
 	return q.Route(Route{Matchers: matchers})
 }
@@ -338,7 +346,7 @@ func (d *dispatched) reportAbuse(err error) {
 	m := d.requests.mux
 	abused := Abused{Conn: d.raw, TLS: d.tls, Route: d.requests.route.name, Err: err}
 	if m.logger().Enabled(context.Background(), slog.LevelWarn) {
-		m.refusals.log(m, reasonAbuse, slog.LevelWarn, "oneport: connection ended for going over a limit", abused.LogValue().Group())
+		m.refusals.log(m, reasonAbuse, slog.LevelWarn, "oneport: connection closed for exceeding a limit", abused.LogValue().Group())
 	}
 	if m.OnAbuse != nil {
 		m.callHook("OnAbuse", d.raw, func() { m.OnAbuse(abused) })

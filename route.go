@@ -15,26 +15,28 @@ import (
 	"github.com/oneport-go/oneport/internal/queue"
 )
 
-// A Route describes which connections a server receives from a [Mux] or a [TLSMux], and how.
+// A Route describes which connections a server receives from a [Mux] or a [TLSMux], and how. The zero value of each
+// field except Matchers is a sensible default.
 type Route struct {
-	// Name stands for the route in logs, hooks and [Stats], behind the names of the [TLSMux] or [RequestMux] that it is in:
-	// "tls/grpc". If it is empty, the matchers' names are used. A name that is taken already gets a number: "grpc#2".
+	// Name identifies the route in logs, hooks and [Stats]. The name of the enclosing [TLSMux] or [RequestMux] is put
+	// in front of it: "tls/grpc". If Name is empty, the names of the matchers are used. If the name is taken, a number
+	// is appended: "grpc#2".
 	Name string
 
-	// Matchers are the route's matchers: it takes what one of them matches.
+	// Matchers select the connections: the route takes a connection that at least one of the matchers accepts.
 	Matchers []Matcher
 
-	// Upgrade makes the route take HTTP/1.1 requests with "Upgrade: h2c" (RFC 7540, Section 3.2) as the HTTP/2 requests that
-	// they ask to be, if its matchers match them as such: the mux answers 101, and the server gets a connection that seems to
-	// have begun with prior knowledge. The content of such a request can have 65,535 bytes at most, and must have a
-	// Content-Length. All other requests, correct or not, stay requests of HTTP/1.
+	// Upgrade accepts the upgrade from HTTP/1.1 to HTTP/2 (RFC 7540, Section 3.2). If a request has "Upgrade: h2c" and
+	// the route's matchers accept it as an HTTP/2 request, the mux answers 101, and the server gets a connection that
+	// begins like one with prior knowledge. Such a request may have at most 65,535 bytes of content, and needs a
+	// Content-Length if it has any. All other requests, malformed ones included, stay HTTP/1 requests.
 	//
 	// Clients that upgrade often begin with a HEAD or OPTIONS request that says nothing about what follows. On a route for
 	// whole connections all that follows goes where that request went, gRPC calls too; this is logged once. Use it with
 	// [Mux.RequestsRoute], or a [Server], where they share a port with gRPC.
 	//
-	// It is off by default: where a proxy that does not know h2c forwards the fields, the client bypasses the proxy's rules
-	// from then on.
+	// Upgrade is off by default because of proxies: behind a proxy that forwards these header fields without
+	// understanding h2c, a client bypasses the proxy's rules after the upgrade.
 	Upgrade bool
 
 	// MaxConns is how many connections the route's server may have at once, as [Limits.MaxConns] is for all routes together.
@@ -46,19 +48,19 @@ type Route struct {
 	SettingsACK ACKPolicy
 }
 
-// ACKPolicy says what becomes of the client's acknowledgement of the early SETTINGS frame, which the server behind did not
-// send.
+// ACKPolicy says whether a server sees the client's acknowledgement of the early SETTINGS frame (see
+// [Mux.EarlySettings]), which the server itself did not send.
 type ACKPolicy uint8
 
 const (
-	// ACKAuto hands it over if the listener's first Accept is called by google.golang.org/grpc.(*Server).Serve, which
-	// ignores it, so that the server gets the connection as it was accepted. It drops it for every other server, and
-	// wherever that cannot be seen, for instance because a goroutine in between accepts.
+	// ACKAuto passes the acknowledgement on if google.golang.org/grpc.(*Server).Serve calls the first Accept of the
+	// route's listener. grpc-go ignores the acknowledgement, and so can get the accepted connection itself. In all
+	// other cases ACKAuto drops the acknowledgement, also if another goroutine accepts on behalf of grpc-go.
 	ACKAuto ACKPolicy = iota
-	// ACKDrop drops it. It is right for every server.
+	// ACKDrop removes the acknowledgement from the stream. This is safe for every server.
 	ACKDrop
-	// ACKKeep hands it over. It is right for servers that ignore an unexpected ACK: grpc-go's does, those of net/http and
-	// golang.org/x/net/http2 end the connection with PROTOCOL_ERROR.
+	// ACKKeep passes the acknowledgement on. This is safe only for servers that ignore an unexpected acknowledgement.
+	// grpc-go does; net/http and golang.org/x/net/http2 close the connection with PROTOCOL_ERROR.
 	ACKKeep
 )
 
@@ -234,8 +236,8 @@ func (rt *route) isClosed() bool {
 func (rt *route) Addr() net.Addr { return rt.mux.root.Addr() }
 
 var (
-	errRouteClosed = errors.New("the server of its route has stopped accepting")
-	errQueueFull   = errors.New("its server does not accept fast enough: the queue of its route is full (Limits.QueueLength)")
+	errRouteClosed = errors.New("the listener of the route is closed")
+	errQueueFull   = errors.New("the server of the route does not accept fast enough: the queue is full (Limits.QueueLength)")
 )
 
 // deliver puts a connection that was decided for rt in its queue, with which it is the server's. If that is impossible, it

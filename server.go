@@ -16,69 +16,71 @@ import (
 	"time"
 )
 
-// GRPCServer is what a [Server] needs of a gRPC server. A *grpc.Server of google.golang.org/grpc is one.
+// GRPCServer is the part of a gRPC server that a [Server] uses. *grpc.Server of google.golang.org/grpc implements it.
 type GRPCServer interface {
 	Serve(net.Listener) error
 	GracefulStop()
 	Stop()
 }
 
-// A Server serves gRPC and HTTP on one port, in the clear and over TLS:
+// A Server serves gRPC and HTTP on one port, over cleartext TCP and, if TLSConfig is set, over TLS:
 //
 //	s := &oneport.Server{Addr: ":8080", GRPC: grpcServer, Handler: mux}
 //	err := s.ListenAndServe()
 //
-// gRPC requests go to GRPC, all others to Handler or HTTP. The fields must not be changed once the server serves. The
-// methods may be called by several goroutines at once.
+// gRPC requests go to GRPC, all others to Handler or HTTP. To serve other protocols on the port, or to route by host,
+// add routes in Configure, or use a [Mux].
 //
-// Where more is wanted, such as other protocols on the port or routes by host, Configure adds them, or a [Mux] does it all.
+// A Server is a Mux for each listener with these routes, and has its limits, hooks and counters. Do not change the
+// fields after the first call of a Serve method. The methods may be called by several goroutines at once.
 type Server struct {
-	// Addr is the TCP address of ListenAndServe and ListenAndServeTLS, "host:port". If it is empty they use ":http" and
-	// ":https", as net/http does.
+	// Addr is the TCP address, "host:port", for ListenAndServe and ListenAndServeTLS. If it is empty, these use ":http"
+	// and ":https", as net/http does.
 	Addr string
 
-	// GRPC is the gRPC server, if there is one. It must be without TLS credentials of its own. Package grpccreds has those
-	// to make it with: they tell its handlers of the TLS of TLSConfig, and spare it memory for idle connections in the clear.
+	// GRPC serves gRPC requests. It must not have TLS credentials of its own, since it gets connections on which TLS
+	// was terminated. Create it with grpc.Creds(grpccreds.Credentials{}): handlers then find the TLS state in AuthInfo,
+	// and an idle cleartext connection needs no read buffer.
 	GRPC GRPCServer
 
-	// Handler answers the HTTP requests, if HTTP is nil or has none.
+	// Handler answers all other requests, if HTTP is nil or has no Handler.
 	Handler http.Handler
 
-	// HTTP is the HTTP server, for other settings than those of the one that is made for Handler, which has a
-	// ReadHeaderTimeout of 10 seconds and an IdleTimeout of 2 minutes. It is prepared with [ConfigureHTTP] and must not be
-	// used otherwise. Its Addr and TLSConfig have no effect, and it is an error to set them in place of the Server's.
+	// HTTP, if not nil, is the HTTP server to use. The Server prepares it with [ConfigureHTTP], calls its Serve,
+	// Shutdown and Close, and ignores its Addr and TLSConfig. If HTTP is nil, Handler gets a server with a
+	// ReadHeaderTimeout of 10 seconds and an IdleTimeout of 2 minutes.
 	HTTP *http.Server
 
-	// TLSConfig, if not nil, has TLS served on the port as well. See [Mux.TLS].
+	// TLSConfig, if not nil, makes the port accept TLS as well. See [Mux.TLS].
 	TLSConfig *tls.Config
 
-	// RequireTLS has only TLS served: requests in the clear are answered 400, or redirected.
+	// RequireTLS makes the port accept TLS only. Cleartext HTTP is answered 400, or redirected.
 	RequireTLS bool
 
-	// RedirectHTTP has requests in the clear, where RequireTLS is set, redirected to https. See [TLSMux.RedirectHTTP].
+	// RedirectHTTP redirects cleartext HTTP/1 requests to https. It needs RequireTLS. See [TLSMux.RedirectHTTP].
 	RedirectHTTP bool
 
-	// Upgrade takes HTTP/1.1 requests with "Upgrade: h2c". See [Route.Upgrade] for the risks.
+	// Upgrade accepts HTTP/1.1 requests with "Upgrade: h2c" on the cleartext port. See [Route.Upgrade] for the risk.
 	Upgrade bool
 
 	// HTTPServices are the full names of gRPC services, such as "package.Service", whose calls go to Handler or HTTP and not
 	// to GRPC: those of a handler that speaks the gRPC protocol itself, as connect-go's do.
 	HTTPServices []string
 
-	// PerConnection has each HTTP/2 connection go to one of the servers as a whole, by its first request. Otherwise each of
-	// its requests goes to the server it is for, as those of a proxy that sends all kinds over one connection have to. What
-	// that costs where a connection has requests of one kind only is in docs/streams.md.
+	// PerConnection routes each HTTP/2 connection as a whole, by its first request, as a Mux does. By default each
+	// request is routed on its own, which clients and proxies need that send gRPC and other requests over one
+	// connection. PerConnection saves CPU and memory where no client does that: docs/requests.md has the figures.
 	PerConnection bool
 
 	Limits
 	Hooks
 
-	// Logger gets a record for each event: see [Mux.Logger]. Nil means [slog.Default].
+	// Logger receives one record per event: see [Mux.Logger]. Nil means [slog.Default].
 	Logger *slog.Logger
 
-	// Configure, if not nil, is called for the Mux of each listener ([Mux.Addr] says for which) when its fields have been
-	// set from those of the Server, and before the routes for GRPC and HTTP are added. It may change the fields, and add
-	// routes that go before those.
+	// Configure, if not nil, is called once for each listener, with the Mux that serves it, before the Server adds its
+	// own routes. [Mux.Addr] tells which listener it is. Limits, Hooks and Logger of the Mux have the values of the
+	// Server's fields; Configure may change all fields, and add routes that take precedence.
 	Configure func(*Mux)
 
 	once    sync.Once
@@ -87,15 +89,15 @@ type Server struct {
 
 	mu      sync.Mutex
 	ports   map[*port]struct{}
-	ended   Stats   // of those that were
+	ended   Stats // of those that were
 	closing bool
 }
 
-// ListenAndServe listens on Addr and calls Serve. With a TLSConfig the port serves TLS beside what comes in the clear.
+// ListenAndServe listens on the TCP address Addr with [Listen] and calls [Server.Serve].
 func (s *Server) ListenAndServe() error { return s.listenAndServe(":http", s.TLSConfig, s.RequireTLS) }
 
-// ListenAndServeTLS listens on Addr and serves TLS alone, as with RequireTLS, with the certificate of the files in addition
-// to those of TLSConfig. The names may be empty if it has any.
+// ListenAndServeTLS listens on the TCP address Addr and serves TLS only, as with RequireTLS. The certificate from the
+// PEM files is added to those of TLSConfig. The file names may be empty if TLSConfig has a certificate.
 func (s *Server) ListenAndServeTLS(certFile, keyFile string) error {
 	config := s.TLSConfig.Clone()
 	if config == nil {
@@ -129,9 +131,9 @@ func (s *Server) listenAndServe(defaultAddr string, config *tls.Config, requireT
 	return s.serve(l, config, requireTLS)
 }
 
-// Serve serves on l, which it closes in the end. It always returns an error: [ErrClosed] after Shutdown or Close, else what
-// made it impossible to go on. A configuration that cannot work is such an error, before a connection is accepted. It may
-// be called for several listeners at once.
+// Serve serves on l, and closes l before it returns. It always returns a non-nil error: [ErrClosed] after Shutdown or
+// Close, otherwise the fatal error. An invalid configuration is reported before the first connection is accepted. Serve
+// may be called for several listeners at once.
 func (s *Server) Serve(l net.Listener) error { return s.serve(l, s.TLSConfig, s.RequireTLS) }
 
 func (s *Server) serve(l net.Listener, config *tls.Config, requireTLS bool) error {
@@ -174,7 +176,7 @@ func (s *Server) serve(l net.Listener, config *tls.Config, requireTLS bool) erro
 	serving.Wait()
 	select {
 	case cause := <-failed:
-		return fmt.Errorf("oneport: a server has stopped serving: %w", cause)
+		return fmt.Errorf("oneport: a server failed: %w", cause)
 	default:
 		return err
 	}
@@ -244,9 +246,9 @@ func (s *Server) checkHTTP() error {
 	case s.HTTP.TLSConfig != nil && s.TLSConfig == nil:
 		return errors.New("oneport: the Server's HTTP has a TLSConfig and the Server has none: set Server.TLSConfig")
 	case s.HTTP.Handler != nil && s.Handler != nil:
-		return errors.New("oneport: the Server has two handlers: set Handler or HTTP.Handler, not both")
+		return errors.New("oneport: the Server has two handlers: set either Handler or HTTP.Handler")
 	case !speaksUnencryptedHTTP2(s.HTTP):
-		return errors.New("oneport: HTTP/2 is routed to the Server's HTTP, which does not speak it: " +
+		return errors.New("oneport: HTTP/2 is routed to Server.HTTP, which does not accept it without TLS: " +
 			"leave Protocols and TLSNextProto nil, or call Protocols.SetUnencryptedHTTP2(true)")
 	}
 	return nil
@@ -256,18 +258,18 @@ func (s *Server) checkHTTP() error {
 func (s *Server) check(config *tls.Config, requireTLS bool) error {
 	switch {
 	case s.GRPC == nil && s.Handler == nil && s.HTTP == nil:
-		return errors.New("oneport: the Server has nothing to serve with: set GRPC, Handler or HTTP")
+		return errors.New("oneport: the Server has nothing to serve: set GRPC, Handler or HTTP")
 	case requireTLS && config == nil:
 		return errors.New("oneport: the Server has RequireTLS and no TLSConfig")
 	case len(s.HTTPServices) > 0 && s.Handler == nil && s.HTTP == nil:
 		return errors.New("oneport: the Server has HTTPServices and nothing to answer them with: set Handler or HTTP")
 	case s.RedirectHTTP && !requireTLS:
-		return errors.New("oneport: the Server has RedirectHTTP without RequireTLS, and so nothing to redirect")
+		return errors.New("oneport: the Server has RedirectHTTP without RequireTLS: there is nothing to redirect")
 	case s.Upgrade && requireTLS:
-		return errors.New("oneport: the Server has Upgrade and takes TLS alone: h2c is HTTP/2 in the clear")
+		return errors.New("oneport: the Server has Upgrade and accepts only TLS: h2c is HTTP/2 without TLS")
 	case s.GRPC != nil && hasTLSCredentials(s.GRPC):
-		return errors.New("oneport: the Server's GRPC has TLS credentials, and would want TLS inside of what it gets, which is " +
-			"in the clear or decrypted: use TLSConfig, and grpc.Creds(grpccreds.Credentials{}) for the peers' AuthInfo")
+		return errors.New("oneport: Server.GRPC has TLS credentials and would expect TLS on connections that are cleartext or already decrypted: " +
+			"use TLSConfig, and grpc.Creds(grpccreds.Credentials{}) for AuthInfo")
 	}
 	return s.prepare()
 }
@@ -331,7 +333,8 @@ func (s *Server) sumUp() {
 	}
 }
 
-// Stats returns the counts at this moment, of all listeners together. It may be called at any time.
+// Stats returns the current counters, summed over all listeners. It may be called at any time, also after Serve has
+// returned.
 func (s *Server) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -359,14 +362,14 @@ func (s *Server) close() []*port {
 	return slices.Collect(maps.Keys(s.ports))
 }
 
-// Shutdown stops the server gracefully: it stops accepting, decides the connections that came within
-// [Limits.ShutdownGrace] before and refuses the others that have no route yet, lets those that have one reach GRPC and HTTP,
-// and waits until these have answered the requests that they have, gRPC's streams included.
+// Shutdown stops the server gracefully. It stops accepting, gives connections accepted within the last
+// [Limits.ShutdownGrace] that time to be decided, and refuses all others that have no route. Connections that have a
+// route reach GRPC and HTTP. Shutdown returns when these have answered all their requests, gRPC streams included.
 //
-// If ctx ends first it cuts off what is left and returns the context's error. Handlers that do not heed their own context go
-// on then; Shutdown does not wait for them. A Server cannot be used again after that.
+// If ctx ends first, Shutdown closes the remaining connections and returns the context's error. It does not wait for
+// handlers that ignore their own context. A Server cannot be used again after Shutdown.
 //
-// Serve can return long before Shutdown does: a program has to wait for Shutdown before it ends.
+// Serve may return before Shutdown does. A program must wait for Shutdown before it exits.
 func (s *Server) Shutdown(ctx context.Context) error {
 	// What is on the way to a server must reach it first: with its listeners closed, it would lose that.
 	ports := s.close()
@@ -425,7 +428,7 @@ func (s *Server) stopGRPC(ctx context.Context) error {
 	}
 }
 
-// Close stops the server at once, with all its connections. It returns the error of closing a listener, if there is one.
+// Close stops the server at once and closes all its connections. It returns the error of closing a listener, if any.
 func (s *Server) Close() error {
 	var errs []error
 	for _, p := range s.close() {

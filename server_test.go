@@ -208,7 +208,7 @@ func TestServerCheck(t *testing.T) {
 		s    *Server
 		want string
 	}{
-		{&Server{}, "nothing to serve with"},
+		{&Server{}, "nothing to serve"},
 		{&Server{Handler: h, HTTP: &http.Server{Handler: h}}, "two handlers"},
 		{&Server{Handler: h, RequireTLS: true}, "no TLSConfig"},
 		{&Server{Handler: h, TLSConfig: serverTLS(), RedirectHTTP: true}, "RedirectHTTP without RequireTLS"},

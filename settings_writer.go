@@ -6,14 +6,13 @@ import (
 	"github.com/oneport-go/oneport/internal/h2"
 )
 
-// DefaultEarlySettings returns what the early SETTINGS frame holds where [Mux.EarlySettings] is nil: the one parameter
-// SETTINGS_NO_RFC7540_PRIORITIES = 1.
+// DefaultEarlySettings returns the default of [Mux.EarlySettings]: SETTINGS_NO_RFC7540_PRIORITIES = 1 and nothing else.
 //
-// The frame must promise nothing that the server behind will not keep, so every parameter stays at its initial value
-// (RFC 9113, Section 6.5.2) until the server's own SETTINGS frame, which follows as an ordinary second one, changes it. The
-// exception is this parameter, which a server may not change after its first SETTINGS frame (RFC 9218, Section 2.1): a
-// server that sends 1 later agrees with it, one that omits it changes nothing, and if the early frame left it out, a
-// server that sends 1 later would have clients such as Chrome and nghttp2 end the connection with PROTOCOL_ERROR.
+// The early frame must not promise anything that the server does not keep. All other parameters keep their initial
+// values (RFC 9113, Section 6.5.2) until the server's own SETTINGS frame changes them. SETTINGS_NO_RFC7540_PRIORITIES
+// must not change after the first SETTINGS frame (RFC 9218, Section 2.1), so a server that sends 1 later needs a 1 in
+// the early frame: otherwise clients such as Chrome and nghttp2 close the connection with PROTOCOL_ERROR. A server that
+// does not send the parameter changes nothing.
 func DefaultEarlySettings() []Setting {
 	return []Setting{{ID: settingNoRFC7540Priorities, Value: 1}}
 }
@@ -21,13 +20,13 @@ func DefaultEarlySettings() []Setting {
 // settingNoRFC7540Priorities is SETTINGS_NO_RFC7540_PRIORITIES (RFC 9218, Section 2.1).
 const settingNoRFC7540Priorities = 0x9
 
-// Setting is a parameter of a SETTINGS frame (RFC 9113, Section 6.5.1).
+// Setting is a parameter of an HTTP/2 SETTINGS frame (RFC 9113, Section 6.5.1).
 type Setting struct {
 	ID    uint16
 	Value uint32
 }
 
-// String returns the name of the parameter, if it has one, and its value.
+// String returns the parameter as "[NAME = value]".
 func (s Setting) String() string { return s.setting().String() }
 
 func (s Setting) setting() http2.Setting {
@@ -45,10 +44,10 @@ func standIn(settings []http2.Setting, acks, pings int) (first []byte, fromClien
 	return first, fromClient, &frameFilter{acks: 1}
 }
 
-// A frameFilter takes frames out of a stream that the peer at its end must not see: from a client's, the acknowledgement
-// of SETTINGS that the server has not sent, and SETTINGS and PING frames that were answered for it; from a server's,
-// acknowledgements that were sent for it. Acknowledgements come in the order of the SETTINGS frames (RFC 9113, Section 6.5.3), so
-// those that are one too many are the first.
+// A frameFilter takes frames out of a stream that the peer at its end must not see: from a client's, the
+// acknowledgement of SETTINGS that the server has not sent, and SETTINGS and PING frames that were answered for it;
+// from a server's, acknowledgements that were sent for it. Acknowledgements come in the order of the SETTINGS frames
+// (RFC 9113, Section 6.5.3), so those that are one too many are the first.
 type frameFilter struct {
 	walker                h2.FrameWalker
 	settings, acks, pings int // how many are still to be taken out

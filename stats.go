@@ -9,41 +9,41 @@ import (
 	"github.com/oneport-go/oneport/internal/lobby"
 )
 
-// Stats are the counts of a [Mux] or a [Server] at one moment. Every accepted connection is in exactly one of Matched,
-// Refused, Undecided and Queued, but for those on the way from one to the next.
+// Stats are the counters of a [Mux] or a [Server]. Accepted is the sum of Matched, Refused, Undecided and Queued,
+// except for connections that are just moving from one to the next.
 type Stats struct {
-	Accepted uint64                  // connections that the listener below has given
-	Matched  uint64                  // those that a server has accepted
-	Refused  map[RefuseReason]uint64 // those that were closed before that; only reasons that occurred
+	Accepted uint64                  // connections accepted from the listener
+	Matched  uint64                  // connections that a server has accepted
+	Refused  map[RefuseReason]uint64 // connections closed before a server had them; only reasons that occurred
 
-	// Connections at the moment.
-	Undecided int // those that no server will have unless something more happens
-	Queued    int // those in the routes' queues
-	Refusing  int // those of Refused that are still being answered
-	Passing   int // those of Matched whose requests are dispatched, and have all been for one server
-	Shared    int // those of Matched whose requests are dispatched, and were for several servers
+	// Current numbers of connections.
+	Undecided int // without a route, or waiting for room in the queue of one
+	Queued    int // in the queues of the routes
+	Refusing  int // among Refused: those that are still being answered
+	Passing   int // among Matched: those whose requests are dispatched and have all gone to one server
+	Shared    int // among Matched: those whose requests are dispatched and have gone to several servers
 
-	Split uint64 // connections that were Passing first and Shared later, or Shared from the start
+	Split uint64 // connections that have become Shared since the start
 
-	ALPN             map[string]uint64 // TLS handshakes that the mux has completed, by negotiated protocol, "" for none
-	HTTP2WithoutALPN uint64            // connections that have spoken HTTP/2 inside TLS without ALPN
-	Upgraded         uint64            // connections that have become HTTP/2 by Upgrade: h2c
-	EarlySettings    uint64            // connections to which early SETTINGS were sent
-	AcceptErrors     uint64            // errors of Accept that were retried
-	Abused           uint64            // dispatched connections that were ended for going over one of the Limits
+	ALPN             map[string]uint64 // completed TLS handshakes by negotiated protocol; "" for none
+	HTTP2WithoutALPN uint64            // connections with HTTP/2 inside TLS without ALPN
+	Upgraded         uint64            // connections upgraded to HTTP/2 by Upgrade: h2c
+	EarlySettings    uint64            // connections that were sent an early SETTINGS frame
+	AcceptErrors     uint64            // temporary errors of Accept
+	Abused           uint64            // connections ended for exceeding a limit after a server had them
 
-	Routes []RouteStats // in order; those inside a TLSMux or a RequestMux in its place
+	Routes []RouteStats // in the order of the routes; those of a TLSMux or a RequestMux take its place
 }
 
-// RouteStats are the counts of a route.
+// RouteStats are the counters of one route.
 type RouteStats struct {
 	Name    string // unique in its Mux
-	Matched uint64 // connections that the route's server has accepted
-	Queued  int    // those in the route's queue at the moment
+	Matched uint64 // connections that the server has accepted
+	Queued  int    // connections in the queue of the route now
 
-	// Requests are those that went to the route's server, where requests are dispatched one by one; else 0. The last route
-	// of a [RequestMux] has the name "none", and counts the requests that no server was sent: those that no route took, and,
-	// as Refused, those for which their server had no place.
+	// Requests counts the requests that went to the route's server where requests are dispatched; otherwise it is 0.
+	// Each [RequestMux] has one more entry, named "none", behind its routes: its Requests are those that no route took,
+	// its Refused those that were reset because their server could not take them.
 	Requests uint64
 	Refused  uint64
 }
@@ -89,7 +89,7 @@ func (s *Stats) add(t Stats) {
 	}
 }
 
-// Stats returns the counts at this moment. It may be called at any time and costs little.
+// Stats returns the current counters. It may be called at any time, also after Serve has returned.
 func (m *Mux) Stats() Stats {
 	s := Stats{
 		Accepted:         m.counters.accepted.Load(),

@@ -885,9 +885,9 @@ func TestTLSCheck(t *testing.T) {
 		inside []Matcher
 		want   string
 	}{
-		{nil, []Matcher{HTTP1()}, "without a config"},
+		{nil, []Matcher{HTTP1()}, "config of Mux.TLS is nil"},
 		{&tls.Config{}, []Matcher{HTTP1()}, "no certificate"},
-		{serverTLS(), nil, "no route inside TLS"},
+		{serverTLS(), nil, "a TLSMux has no routes"},
 	} {
 		m := newMux(listen(t, "tcp"))
 		secure := m.TLS(tt.config)

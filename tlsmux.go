@@ -17,21 +17,21 @@ const (
 	alpnHTTP1 = "http/1.1"
 )
 
-// A TLSMux has the routes for what is inside TLS, which its [Mux] terminates: see [Mux.TLS]. Connections go to the first of
-// its routes whose matchers take them, as those of a Mux do, with the same matchers, limits and hooks.
+// A TLSMux routes the connections inside TLS that its [Mux] terminates. Create one with [Mux.TLS]. Its routes have the
+// same matchers, limits and hooks as those of the Mux.
 //
-// Where the protocol that ALPN has negotiated is all that the route depends on, the server gets the *tls.Conn itself. Where
-// the bytes had to be looked at as well, it gets a [TLSConn], or a [Conn] if it is net/http's and the protocol HTTP/2: see
-// [ConfigureHTTP].
+// The server of a route gets the *tls.Conn if the route depends only on the protocol that ALPN has negotiated. If the
+// mux also had to read bytes inside TLS, the server gets a [TLSConn]. An [http.Server] gets HTTP/2 on a [Conn] in that
+// case: see [ConfigureHTTP].
 //
-// The fields must be set before [Mux.Serve] is called. The methods may be called by several goroutines at once.
+// Set the fields before [Mux.Serve] is called. The methods may be called by several goroutines at once.
 type TLSMux struct {
-	// HTTP1Only are server names, or patterns as for [ServerName], to whose clients only "http/1.1" is offered: for those
-	// whose HTTP/2 is broken, on either side.
+	// HTTP1Only lists server names, or patterns as for [ServerName], for which only "http/1.1" is offered by ALPN. It
+	// is a remedy for clients or servers whose HTTP/2 is broken.
 	HTTP1Only []string
 
-	// RedirectHTTP redirects a client that speaks HTTP/1 without TLS, and finds no route, to the same address by https (308
-	// Permanent Redirect), in place of the answer 400.
+	// RedirectHTTP redirects an HTTP/1 client that does not use TLS, and for which there is no route, to the same
+	// address with https (308 Permanent Redirect). Without RedirectHTTP such a client is answered 400.
 	RedirectHTTP bool
 
 	mux     *Mux
@@ -48,19 +48,20 @@ type tlsConfigs struct {
 	base, http1Only *tls.Config
 }
 
-// TLS adds a route that takes the connections which start a TLS handshake, and which one of the matchers matches if there
-// are any, and terminates TLS on them. It returns the Mux for what is inside. Its place among the routes of m is that of
-// the call.
+// TLS adds a route that terminates TLS, and returns the TLSMux for the routes inside TLS. The route takes the TLS
+// connections whose ClientHello at least one of the matchers accepts; without matchers it takes all. Like the routes of
+// [Mux.Match] it is tried in the order of the calls.
 //
-// The config is that of the server's side: certificates by server name, client certificates, versions. It must not be
-// changed afterwards, but for the keys of session tickets (SetSessionTicketKeys). If its NextProtos are empty, the protocols to offer by ALPN (RFC 7301) are those that the routes
-// inside can take: "h2" first, then "http/1.1", then what [ALPN] matchers name. This holds for what GetConfigForClient
-// returns as well. The handshake is bounded by [Limits.HandshakeTimeout].
+// The config is a server configuration, as for [tls.Server], and must not be changed afterwards. If NextProtos is
+// empty, ALPN (RFC 7301) offers what the routes inside TLS can take: "h2", then "http/1.1", then the protocols named by
+// [ALPN] matchers. The same holds for a configuration that GetConfigForClient returns. [Limits.HandshakeTimeout] bounds
+// the handshake.
 func (m *Mux) TLS(config *tls.Config, matchers ...Matcher) *TLSMux {
 	return m.TLSRoute(Route{Matchers: matchers}, config)
 }
 
-// TLSRoute is [Mux.TLS] with a name for the route, which is "tls" otherwise. Upgrade and SettingsACK have no effect.
+// TLSRoute is [Mux.TLS] with settings for the route, whose name is "tls" by default. Upgrade and SettingsACK have no
+// effect.
 func (m *Mux) TLSRoute(r Route, config *tls.Config) *TLSMux {
 	if len(r.Matchers) == 0 {
 		r.Matchers = []Matcher{TLS()}
@@ -73,24 +74,27 @@ func (m *Mux) TLSRoute(r Route, config *tls.Config) *TLSMux {
 	return s
 }
 
-// Match adds a route for the connections inside TLS that one of the matchers matches. See [Mux.Match].
+// Match adds a route for the connections inside TLS that at least one of the matchers accepts, and returns the listener
+// for the route's server. See [Mux.Match].
 func (s *TLSMux) Match(matchers ...Matcher) net.Listener {
 	return s.Route(Route{Matchers: matchers})
 }
 
-// Route is [TLSMux.Match] with settings for the route.
+// Route is [TLSMux.Match] with settings for the route. Upgrade has no effect, since there is no upgrade to h2c inside
+// TLS (RFC 7540, Section 3.3).
 func (s *TLSMux) Route(r Route) net.Listener {
 	rt := newRoute(s.mux, s.route.name+"/", r)
 	s.mux.addTo(&s.routes, rt)
 	return rt
 }
 
-// Requests adds a route for the HTTP/2 connections inside TLS whose requests are dispatched one by one. See [Mux.Requests].
+// Requests adds a route for HTTP/2 connections inside TLS whose requests are dispatched one by one. See [Mux.Requests].
 func (s *TLSMux) Requests(matchers ...Matcher) *RequestMux {
 	return newRequestMux(s.mux, s.route.name+"/", &s.routes, Route{Matchers: matchers})
 }
 
-// RequestsRoute is [TLSMux.Requests] with settings for the route.
+// RequestsRoute is [TLSMux.Requests] with settings for the route, whose name is "requests" by default. Upgrade and
+// SettingsACK have no effect.
 func (s *TLSMux) RequestsRoute(r Route) *RequestMux {
 	return newRequestMux(s.mux, s.route.name+"/", &s.routes, r)
 }
@@ -100,11 +104,11 @@ func (s *TLSMux) check() error {
 	c := s.config
 	switch {
 	case c == nil:
-		return errors.New("oneport: Mux.TLS was called without a config")
+		return errors.New("oneport: the config of Mux.TLS is nil")
 	case len(c.Certificates) == 0 && c.GetCertificate == nil && c.GetConfigForClient == nil:
 		return errors.New("oneport: the config of Mux.TLS has no certificate: set Certificates, GetCertificate or GetConfigForClient")
 	case len(*s.routes.Load()) == 0:
-		return errors.New("oneport: there is no route inside TLS: call Match or Requests on what Mux.TLS returned")
+		return errors.New("oneport: a TLSMux has no routes: call its Match or Requests before Serve")
 	}
 	return nil
 }

@@ -145,7 +145,7 @@ func HTTP1Fast(extMethods ...string) Matcher {
 
 // TLS returns a matcher for connections that start with a TLS handshake record of one of the versions, SSL 3.0 to TLS
 // 1.2 if none is given. That is the version of the record, which says nothing of the version that the client offers
-// (RFC 8446, 5.1): clients of TLS 1.3 send that of TLS 1.0 or 1.2.
+// (RFC 8446, Section 5.1): clients of TLS 1.3 send that of TLS 1.0 or 1.2.
 func TLS(versions ...int) Matcher {
 	if len(versions) == 0 {
 		versions = []int{tls.VersionSSL30, tls.VersionTLS10, tls.VersionTLS11, tls.VersionTLS12} //lint:ignore SA1019 as a number

@@ -1,13 +1,13 @@
-// Package grpccreds tells a gRPC server about TLS that was terminated in front of it.
+// Package grpccreds has transport credentials for a gRPC server behind a listener that terminates TLS.
 //
-// A [google.golang.org/grpc.Server] knows its clients' certificates if it does TLS itself, with credentials.NewTLS. Where
-// a listener does it, because other servers share the port, the server gets connections on which TLS is done or about to
-// be, and peer.Peer.AuthInfo stays empty. With [Credentials] it has there what it would have otherwise:
+// A [google.golang.org/grpc.Server] knows the certificates of its clients if it does TLS itself, with credentials.NewTLS.
+// Behind a listener that does TLS, because other servers share the port, peer.Peer.AuthInfo stays empty. With
+// [Credentials] AuthInfo is filled in as usual:
 //
 //	server := grpc.NewServer(grpc.Creds(grpccreds.Credentials{}))
 //
-// They also have gRPC read from connections on which requests are dispatched one by one, by oneport.Server or package
-// streams, as it does from a socket of Linux: without a buffer for each connection that is idle.
+// With Credentials gRPC also needs no read buffer for an idle cleartext connection of a oneport.Server or a
+// oneport.RequestMux, as on a Linux socket.
 package grpccreds
 
 import (
@@ -25,26 +25,25 @@ import (
 	"github.com/oneport-go/oneport/internal/netconn"
 )
 
-// Credentials are the transport credentials of a gRPC server whose connections come with TLS done. The zero value serves
-// such connections and those in the clear. Credentials may be used by any number of servers at once.
+// Credentials are transport credentials for a gRPC server that gets connections on which TLS was terminated, cleartext
+// connections, or both. The zero value is ready to use, by any number of servers at once.
 //
-// A connection with TLS is one that has the method ConnectionState of [tls.Conn], itself or below what its method NetConn
-// leads to. A *tls.Conn has it, and so has any connection of a mux above TLS. If the handshake is still to be done it is
-// done, in the time that grpc.ConnectionTimeout grants. The peer's AuthInfo is then a [credentials.TLSInfo] with security
-// level PrivacyAndIntegrity, and the SPIFFE ID if the client's certificate has one; verifying the certificate is up to
-// the [tls.Config] of the listener. Unlike credentials.NewTLS, Credentials do not insist on ALPN: whether HTTP/2 without it
-// is welcome was decided by whoever handed the connection over.
+// A connection counts as TLS if it has the method ConnectionState of [tls.Conn], or one of the connections below it has,
+// as found by their NetConn methods. If the handshake is not complete, Credentials complete it, within
+// grpc.ConnectionTimeout. AuthInfo is then a [credentials.TLSInfo] with security level PrivacyAndIntegrity, and with the
+// SPIFFE ID if the client's certificate has one. The [tls.Config] of the listener verifies the certificate. Unlike
+// credentials.NewTLS, Credentials accept connections without ALPN: the listener has decided about those.
 //
-// On a connection in the clear the AuthInfo is that of [insecure.NewCredentials], of security level NoSecurity. An
-// interceptor can tell the two apart by it, so one server can be on both sides.
+// On a cleartext connection AuthInfo is that of [insecure.NewCredentials], with security level NoSecurity, so an
+// interceptor can tell the two apart.
 //
-// On a connection in the clear whose requests are dispatched one by one (oneport.Server, package streams) gRPC takes a
-// buffer from its pool when there is something to read. Otherwise it would keep one of 32 KiB, or what
-// grpc.ReadBufferSize says, for each such connection.
+// On a cleartext connection whose requests are dispatched one by one (oneport.Server, oneport.RequestMux), gRPC takes a
+// read buffer from its pool when there are bytes to read. Without Credentials it keeps a buffer of 32 KiB, or of
+// grpc.ReadBufferSize, for each such connection.
 //
-// gRPC sets TCP_USER_TIMEOUT only on a *net.TCPConn that it got as such. Above TLS, set it on the listening socket.
+// gRPC sets TCP_USER_TIMEOUT only if it gets a *net.TCPConn. Above TLS, set it on the listening socket.
 type Credentials struct {
-	// RequireTLS refuses connections in the clear.
+	// RequireTLS refuses cleartext connections.
 	RequireTLS bool
 }
 

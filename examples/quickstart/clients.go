@@ -182,7 +182,8 @@ func rpcOver(ctx context.Context, tr *http.Transport, addr, name string) error {
 }
 
 // callBareHTTP2 calls with a client that speaks HTTP/2 over TLS and does not say so by ALPN. There are such clients,
-// though RFC 9113, 3.2 wants ALPN; net/http's is made one of them by having it take the connection for one in the clear.
+// though RFC 9113, Section 3.2 wants ALPN; net/http's is made one of them by having it take the connection for one in
+// the clear.
 func callBareHTTP2(name string) caller {
 	return func(ctx context.Context, to *target) (greeting, error) {
 		tr := &http.Transport{Protocols: new(http.Protocols)}
@@ -227,7 +228,7 @@ func decode(r io.Reader) (answer greeting, err error) {
 	return answer, err
 }
 
-// callUpgrade asks for HTTP/2 with an HTTP/1.1 request (RFC 7540, 3.2), which net/http's client does not.
+// callUpgrade asks for HTTP/2 with an HTTP/1.1 request (RFC 7540, Section 3.2), which net/http's client does not.
 func callUpgrade(name string) caller {
 	return func(ctx context.Context, to *target) (greeting, error) {
 		c, err := to.DialContext(ctx, "tcp", to.addr)

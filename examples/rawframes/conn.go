@@ -26,7 +26,7 @@ const (
 	writeTimeout = 10 * time.Second
 	// lingerTime is what the client has to read the last frames, which a reset would take from it.
 	lingerTime = time.Second
-	// maxFrame is the initial SETTINGS_MAX_FRAME_SIZE, which this side leaves as it is (RFC 9113, 6.5.2).
+	// maxFrame is the initial SETTINGS_MAX_FRAME_SIZE, which this side leaves as it is (RFC 9113, Section 6.5.2).
 	maxFrame = 1 << 14
 )
 
@@ -40,7 +40,7 @@ type conn struct {
 
 	mu    sync.Mutex // guards what follows, and with it the order of the frames that are written
 	out   *bufio.Writer
-	enc   *hpack.Encoder // writes to block, in the order in which the header blocks are sent (RFC 9113, 4.3)
+	enc   *hpack.Encoder // writes to block, in the order in which the header blocks are sent (RFC 9113, Section 4.3)
 	block bytes.Buffer
 
 	lastID  uint32 // the highest stream that the client has opened
@@ -54,7 +54,7 @@ type conn struct {
 	sendWindow    outWindow
 	receiveWindow inWindow
 
-	initialSendWindow int64 // the client's SETTINGS_INITIAL_WINDOW_SIZE (RFC 9113, 6.5.2)
+	initialSendWindow int64 // the client's SETTINGS_INITIAL_WINDOW_SIZE (RFC 9113, Section 6.5.2)
 }
 
 func newConn(nc net.Conn) *conn {
@@ -76,7 +76,7 @@ func newConn(nc net.Conn) *conn {
 	return c
 }
 
-// connError is a connection error (RFC 9113, 5.4.1).
+// connError is a connection error (RFC 9113, Section 5.4.1).
 type connError struct {
 	code   http2.ErrCode
 	reason string
@@ -106,9 +106,9 @@ func (c *conn) serve() error {
 
 // readAll reads and answers frames until there is a reason to end.
 func (c *conn) readAll() error {
-	// The server's preface is a SETTINGS frame, which does not have to wait for the client's (RFC 9113, 3.4). Where the mux
-	// has sent an early SETTINGS frame this one is the second, which is nothing unusual for the client; the
-	// acknowledgement of the first does not come here.
+	// The server's preface is a SETTINGS frame, which does not have to wait for the client's (RFC 9113, Section 3.4).
+	// Where the mux has sent an early SETTINGS frame this one is the second, which is nothing unusual for the client;
+	// the acknowledgement of the first does not come here.
 	err := c.write(func() error {
 		return c.framer.WriteSettings(
 			http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: maxStreams},
@@ -169,7 +169,7 @@ func (c *conn) write(f func() error) error {
 
 // shutdown tells the client that no streams are accepted after those that it has opened. When they have ended the
 // connection ends. The client can try a stream that was on its way to here on another connection, as it is above the last
-// one that GOAWAY names (RFC 9113, 6.8).
+// one that GOAWAY names (RFC 9113, Section 6.8).
 func (c *conn) shutdown() {
 	c.write(func() error {
 		if c.goAway {

@@ -1,15 +1,15 @@
 package main
 
-// The windows of flow control (RFC 9113, 5.2 and 6.9). There are two for each direction of a stream: its own, and that of
-// the connection, which all streams share. Only DATA counts, its padding included.
+// The windows of flow control (RFC 9113, Sections 5.2 and 6.9). There are two for each direction of a stream: its own,
+// and that of the connection, which all streams share. Only DATA counts, its padding included.
 
 const (
-	initialWindow = 1<<16 - 1 // RFC 9113, 6.9.2
-	maxWindow     = 1<<31 - 1 // RFC 9113, 6.9.1
+	initialWindow = 1<<16 - 1 // RFC 9113, Section 6.9.2
+	maxWindow     = 1<<31 - 1 // RFC 9113, Section 6.9.1
 )
 
 // An outWindow is what the client allows this side to send. It can be negative: a smaller SETTINGS_INITIAL_WINDOW_SIZE
-// applies to streams that have used more of theirs already (RFC 9113, 6.9.2).
+// applies to streams that have used more of theirs already (RFC 9113, Section 6.9.2).
 type outWindow int64
 
 // add reports whether the window is within bounds with n more.

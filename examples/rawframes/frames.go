@@ -11,7 +11,7 @@ import (
 func (c *conn) take(f http2.Frame, err error, first bool) error {
 	if settings, ok := f.(*http2.SettingsFrame); first && (!ok || settings.IsAck()) {
 		if _, ok := errors.AsType[http2.StreamError](err); ok || err == nil {
-			return &connError{http2.ErrCodeProtocol, "the first frame is not SETTINGS"} // RFC 9113, 3.4
+			return &connError{http2.ErrCodeProtocol, "the first frame is not SETTINGS"} // RFC 9113, Section 3.4
 		}
 	}
 	if err != nil {
@@ -33,10 +33,10 @@ func (c *conn) take(f http2.Frame, err error, first bool) error {
 			return c.framer.WritePing(true, f.Data)
 		}
 	case *http2.PushPromiseFrame:
-		return &connError{http2.ErrCodeProtocol, "PUSH_PROMISE from a client"} // RFC 9113, 8.4
+		return &connError{http2.ErrCodeProtocol, "PUSH_PROMISE from a client"} // RFC 9113, Section 8.4
 	}
-	// PRIORITY is deprecated (RFC 9113, 5.3), GOAWAY asks for nothing where no streams are pushed, and frames of unknown
-	// types are discarded (5.5).
+	// PRIORITY is deprecated (RFC 9113, Section 5.3), GOAWAY asks for nothing where no streams are pushed, and frames
+	// of unknown types are discarded (5.5).
 	return nil
 }
 
@@ -44,7 +44,7 @@ func (c *conn) take(f http2.Frame, err error, first bool) error {
 func (c *conn) takeError(err error) error {
 	switch err := err.(type) {
 	case http2.StreamError:
-		// With a cause it is a malformed header list (RFC 9113, 8.1.1), and its frame opens a stream like any other.
+		// With a cause it is a malformed header list (RFC 9113, Section 8.1.1), and its frame opens a stream like any other.
 		if c.idle(err.StreamID) {
 			if err.Cause == nil || err.StreamID%2 == 0 {
 				return &connError{http2.ErrCodeProtocol, "a frame on an idle stream"}
@@ -62,7 +62,7 @@ func (c *conn) takeError(err error) error {
 		return &connError{http2.ErrCode(err), reason}
 	}
 	if err == http2.ErrFrameTooLarge {
-		return &connError{http2.ErrCodeFrameSize, "the frame is larger than SETTINGS_MAX_FRAME_SIZE"} // RFC 9113, 4.2
+		return &connError{http2.ErrCodeFrameSize, "the frame is larger than SETTINGS_MAX_FRAME_SIZE"} // RFC 9113, Section 4.2
 	}
 	return err
 }
@@ -84,7 +84,7 @@ func (c *conn) takeSettings(f *http2.SettingsFrame) error {
 			// It is the most that the encoder's table may have. More than the initial size brings nothing here.
 			c.enc.SetMaxDynamicTableSize(min(s.Val, 4096))
 		case http2.SettingInitialWindowSize:
-			// It changes the windows of the open streams too (RFC 9113, 6.9.2), but not the connection's.
+			// It changes the windows of the open streams too (RFC 9113, Section 6.9.2), but not the connection's.
 			delta := int64(s.Val) - c.initialSendWindow
 			c.initialSendWindow = int64(s.Val)
 			for _, st := range c.streams {
@@ -99,15 +99,15 @@ func (c *conn) takeSettings(f *http2.SettingsFrame) error {
 	if err != nil {
 		return err
 	}
-	return c.framer.WriteSettingsAck() // RFC 9113, 6.5.3: one for each frame, once its values are in force
+	return c.framer.WriteSettingsAck() // RFC 9113, Section 6.5.3: one for each frame, once its values are in force
 }
 
 func (c *conn) takeHeaders(f *http2.MetaHeadersFrame) error {
 	id := f.StreamID
-	if s := c.stream(id); s != nil { // trailers, which end the stream (RFC 9113, 8.1)
+	if s := c.stream(id); s != nil { // trailers, which end the stream (RFC 9113, Section 8.1)
 		switch {
 		case s.ended:
-			return c.reset(id, http2.ErrCodeStreamClosed) // RFC 9113, 5.1
+			return c.reset(id, http2.ErrCodeStreamClosed) // RFC 9113, Section 5.1
 		case !f.StreamEnded() || len(f.PseudoFields()) > 0:
 			return c.reset(id, http2.ErrCodeProtocol)
 		}
@@ -115,24 +115,24 @@ func (c *conn) takeHeaders(f *http2.MetaHeadersFrame) error {
 	}
 	switch {
 	case id%2 == 0:
-		return &connError{http2.ErrCodeProtocol, "HEADERS on a stream that a client cannot open"} // RFC 9113, 5.1.1
+		return &connError{http2.ErrCodeProtocol, "HEADERS on a stream that a client cannot open"} // RFC 9113, Section 5.1.1
 	case !c.idle(id) && c.discards(id):
 		return nil // trailers that were on their way
 	case !c.idle(id):
-		return &connError{http2.ErrCodeProtocol, "HEADERS on a stream that is closed"} // RFC 9113, 5.1.1
+		return &connError{http2.ErrCodeProtocol, "HEADERS on a stream that is closed"} // RFC 9113, Section 5.1.1
 	case !c.opened(id):
 		return nil
 	}
 	if len(c.streams) >= maxStreams {
-		return c.reset(id, http2.ErrCodeRefusedStream) // RFC 9113, 5.1.2; the client may try again
+		return c.reset(id, http2.ErrCodeRefusedStream) // RFC 9113, Section 5.1.2; the client may try again
 	}
 	return c.open(f)
 }
 
 func (c *conn) takeData(f *http2.DataFrame) error {
-	n := int(f.Length) // of the whole payload, since padding counts too (RFC 9113, 6.9.1)
+	n := int(f.Length) // of the whole payload, since padding counts too (RFC 9113, Section 6.9.1)
 	if c.idle(f.StreamID) {
-		return &connError{http2.ErrCodeProtocol, "DATA on an idle stream"} // RFC 9113, 5.1
+		return &connError{http2.ErrCodeProtocol, "DATA on an idle stream"} // RFC 9113, Section 5.1
 	}
 	if !c.receiveWindow.take(n) {
 		return &connError{http2.ErrCodeFlowControl, "more DATA than the connection's window allows"}
@@ -142,11 +142,11 @@ func (c *conn) takeData(f *http2.DataFrame) error {
 	switch {
 	case c.discards(f.StreamID): // the frame was on its way
 	case s == nil, s.ended:
-		reset = http2.ErrCodeStreamClosed // RFC 9113, 6.1
+		reset = http2.ErrCodeStreamClosed // RFC 9113, Section 6.1
 	case !s.receiveWindow.take(n):
 		reset = http2.ErrCodeFlowControl
 	case !s.received(len(f.Data()), f.StreamEnded()):
-		reset = http2.ErrCodeProtocol // RFC 9113, 8.1.1
+		reset = http2.ErrCodeProtocol // RFC 9113, Section 8.1.1
 	}
 	if reset != http2.ErrCodeNo {
 		if err := c.reset(f.StreamID, reset); err != nil {
@@ -189,12 +189,12 @@ func (c *conn) consumed(s *stream, n int) error {
 func (c *conn) takeWindowUpdate(f *http2.WindowUpdateFrame) error {
 	if f.StreamID == 0 {
 		if !c.sendWindow.add(int64(f.Increment)) {
-			return &connError{http2.ErrCodeFlowControl, "the connection's window is too large"} // RFC 9113, 6.9.1
+			return &connError{http2.ErrCodeFlowControl, "the connection's window is too large"} // RFC 9113, Section 6.9.1
 		}
 		return nil
 	}
 	if c.idle(f.StreamID) {
-		return &connError{http2.ErrCodeProtocol, "WINDOW_UPDATE on an idle stream"} // RFC 9113, 5.1
+		return &connError{http2.ErrCodeProtocol, "WINDOW_UPDATE on an idle stream"} // RFC 9113, Section 5.1
 	}
 	// On a closed stream it is ignored: it was on its way when the stream ended.
 	if s := c.stream(f.StreamID); s != nil && !s.sendWindow.add(int64(f.Increment)) {
@@ -205,7 +205,7 @@ func (c *conn) takeWindowUpdate(f *http2.WindowUpdateFrame) error {
 
 func (c *conn) takeReset(f *http2.RSTStreamFrame) error {
 	if c.idle(f.StreamID) {
-		return &connError{http2.ErrCodeProtocol, "RST_STREAM on an idle stream"} // RFC 9113, 6.4
+		return &connError{http2.ErrCodeProtocol, "RST_STREAM on an idle stream"} // RFC 9113, Section 6.4
 	}
 	return c.forget(f.StreamID)
 }
@@ -220,7 +220,7 @@ func (c *conn) opened(id uint32) bool {
 	return !c.goAway
 }
 
-// idle reports whether the client has not opened the stream. It never opens one below the last (RFC 9113, 5.1.1), and
+// idle reports whether the client has not opened the stream. It never opens one below the last (RFC 9113, Section 5.1.1), and
 // those of even numbers would be pushed, which none is here.
 func (c *conn) idle(id uint32) bool { return id%2 == 0 || id > c.lastID }
 
@@ -233,7 +233,7 @@ func (c *conn) stream(id uint32) *stream {
 	return nil
 }
 
-// reset ends a stream by a stream error (RFC 9113, 5.4.2).
+// reset ends a stream by a stream error (RFC 9113, Section 5.4.2).
 func (c *conn) reset(id uint32, code http2.ErrCode) error {
 	if err := c.framer.WriteRSTStream(id, code); err != nil {
 		return err
@@ -243,10 +243,10 @@ func (c *conn) reset(id uint32, code http2.ErrCode) error {
 	return c.forget(id)
 }
 
-// discards reports whether nothing of the stream, which is not idle, is looked at any more: it was reset here, or opened
-// after GOAWAY. The client may be sending on it until it knows (RFC 9113, 5.1 and 6.8). Of the streams that were reset the
-// last ones have to do, lest the list grow; one before them is taken for a stream that the client has ended, and the client
-// gets a second RST_STREAM, which it ignores.
+// discards reports whether nothing of the stream, which is not idle, is looked at any more: it was reset here, or
+// opened after GOAWAY. The client may be sending on it until it knows (RFC 9113, Sections 5.1 and 6.8). Of the streams
+// that were reset the last ones have to do, lest the list grow; one before them is taken for a stream that the client
+// has ended, and the client gets a second RST_STREAM, which it ignores.
 func (c *conn) discards(id uint32) bool {
 	return id > c.takenID || slices.Contains(c.resets[:min(c.nResets, len(c.resets))], id)
 }

@@ -47,18 +47,18 @@ func parseRequest(f *http2.MetaHeadersFrame) (request, bool) {
 		length: -1,
 	}
 	for _, field := range f.PseudoFields() {
-		if field.Name == ":status" || field.Name == ":protocol" { // RFC 9113, 8.3.1; RFC 8441, 4 is not offered here
+		if field.Name == ":status" || field.Name == ":protocol" { // RFC 9113, Section 8.3.1; RFC 8441, Section 4 is not offered here
 			return r, false
 		}
 	}
-	// RFC 9113, 8.3.1 and 8.5.
+	// RFC 9113, Sections 8.3.1 and 8.5.
 	connect := r.method == "CONNECT"
 	if r.method == "" || connect != (f.PseudoValue("scheme") == "") || connect != (r.path == "") {
 		return r, false
 	}
 	for _, field := range f.RegularFields() {
 		switch field.Name {
-		case "connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade": // RFC 9113, 8.2.2
+		case "connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade": // RFC 9113, Section 8.2.2
 			return r, false
 		case "te":
 			if field.Value != "trailers" {
@@ -84,10 +84,10 @@ var (
 func (c *conn) open(f *http2.MetaHeadersFrame) error {
 	r, ok := parseRequest(f)
 	if ok && f.StreamEnded() {
-		ok = r.length <= 0 // RFC 9113, 8.1.1
+		ok = r.length <= 0 // RFC 9113, Section 8.1.1
 	}
 	if !ok && !f.Truncated {
-		return c.reset(f.StreamID, http2.ErrCodeProtocol) // a malformed request (RFC 9113, 8.1.1)
+		return c.reset(f.StreamID, http2.ErrCodeProtocol) // a malformed request (RFC 9113, Section 8.1.1)
 	}
 	s := &stream{
 		id:            f.StreamID,
@@ -124,8 +124,8 @@ func (c *conn) respond(s *stream, r request, status int, content []byte) error {
 		s.pending = content
 	}
 	err := c.writeHeaders(s, len(s.pending) == 0,
-		// Pseudo-header fields come first (RFC 9113, 8.3), and a response has this one, which is not "status" and has no
-		// reason phrase (8.3.2). All names are in lower case (8.2).
+		// Pseudo-header fields come first (RFC 9113, Section 8.3), and a response has this one, which is not "status"
+		// and has no reason phrase (8.3.2). All names are in lower case (8.2).
 		hpack.HeaderField{Name: ":status", Value: strconv.Itoa(status)},
 		hpack.HeaderField{Name: "content-type", Value: "text/plain; charset=utf-8"},
 		hpack.HeaderField{Name: "content-length", Value: strconv.Itoa(len(content))},
@@ -192,7 +192,7 @@ func (c *conn) sendFrame(s *stream) (bool, error) {
 }
 
 // finish ends a stream whose response has been sent. A request that has not ended is no longer wanted, without being an
-// error (RFC 9113, 8.1).
+// error (RFC 9113, Section 8.1).
 func (c *conn) finish(s *stream) error {
 	if !s.ended {
 		return c.reset(s.id, http2.ErrCodeNo)
@@ -203,7 +203,7 @@ func (c *conn) finish(s *stream) error {
 // endRequest notes that the request has ended.
 func (c *conn) endRequest(s *stream) error {
 	if s.length > 0 {
-		return c.reset(s.id, http2.ErrCodeProtocol) // RFC 9113, 8.1.1
+		return c.reset(s.id, http2.ErrCodeProtocol) // RFC 9113, Section 8.1.1
 	}
 	s.ended = true
 	return nil

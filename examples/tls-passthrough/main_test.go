@@ -105,7 +105,7 @@ func TestOtherNames(t *testing.T) {
 	for _, name := range []string{"other.localhost", "a." + webName, ""} {
 		config := &tls.Config{RootCAs: pool, ServerName: name}
 		if name == "" {
-			config.ServerName = "127.0.0.1" // which clients do not send (RFC 6066, 3)
+			config.ServerName = "127.0.0.1" // which clients do not send (RFC 6066, Section 3)
 		}
 		c, err := tls.Dial("tcp", addr, config)
 		if err == nil {

@@ -81,7 +81,7 @@ type badConn struct {
 	ended  chan struct{}
 }
 
-// Frames of RFC 9113, 6.
+// Frames of RFC 9113, Section 6.
 const (
 	settings     = "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 	settingsACK  = "\x00\x00\x00\x04\x01\x00\x00\x00\x00"

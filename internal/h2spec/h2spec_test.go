@@ -43,7 +43,7 @@ const (
 // pass without a mux have to.
 var behindHeaders = map[string]string{
 	"http2/6.9.2/1": "takes the first SETTINGS frame behind its request for an acknowledgement, and it is net/http's own, " +
-		"which RFC 9113, 6.5 lets a server send at any time",
+		"which RFC 9113, Section 6.5 lets a server send at any time",
 }
 
 func TestH2spec(t *testing.T) {

@@ -22,8 +22,8 @@ func (r *Request) MaxLen() int {
 // behind the frame is looked at.
 //
 // The state is Error, at the first byte that shows it, if a client connection preface with its SETTINGS (RFC 9113,
-// Section 3.4) does not come. A client that is at fault before it can have seen [SwitchingProtocols], as one that pipelines its
-// requests is, had better not get it: the connection is HTTP/1.1 still.
+// Section 3.4) does not come. A client that is at fault before it can have seen [SwitchingProtocols], as one that
+// pipelines its requests is, had better not get it: the connection is HTTP/1.1 still.
 func (r *Request) Parse(data []byte) (h2.State, *h2.ConnError) {
 	if r.ending > 0 {
 		return h2.Complete, nil
@@ -89,9 +89,9 @@ func appendData(dst, content []byte) []byte {
 	return dst
 }
 
-// appendField appends a literal with a literal name, which is in no table and enters none (RFC 7541, Sections 6.2.2 and 6.2.3).
-// [hpack.Encoder] has no way to leave its dynamic table alone but to tell the decoder to do without, which the client's
-// encoder has not agreed to.
+// appendField appends a literal with a literal name, which is in no table and enters none (RFC 7541, Sections 6.2.2 and
+// 6.2.3). [hpack.Encoder] has no way to leave its dynamic table alone but to tell the decoder to do without, which the
+// client's encoder has not agreed to.
 func appendField(dst []byte, f hpack.HeaderField) []byte {
 	first := byte(0)
 	if f.Sensitive {
@@ -102,7 +102,8 @@ func appendField(dst []byte, f hpack.HeaderField) []byte {
 	return appendString(dst, f.Value)
 }
 
-// appendString appends a string without Huffman coding (RFC 7541, Section 5.2), its length as an integer of a 7-bit prefix (5.1).
+// appendString appends a string without Huffman coding (RFC 7541, Section 5.2), its length as an integer of a 7-bit
+// prefix (5.1).
 func appendString(dst []byte, s string) []byte {
 	const prefix = 1<<7 - 1
 	n := len(s)

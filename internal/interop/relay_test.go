@@ -176,7 +176,7 @@ func (r *relay) wantNoProblem(t *testing.T) {
 	}
 }
 
-// settingsRule is the rule of RFC 9218, 2.1: SETTINGS_NO_RFC7540_PRIORITIES is 0 or 1, and does not change after the
+// settingsRule is the rule of RFC 9218, Section 2.1: SETTINGS_NO_RFC7540_PRIORITIES is 0 or 1, and does not change after the
 // first SETTINGS frame, in which it counts as 0 if it is missing.
 type settingsRule struct {
 	frames int

@@ -17,8 +17,8 @@ import (
 	"github.com/oneport-go/oneport"
 )
 
-// TestUpgrade has clients that know HTTP/2 in the clear by Upgrade only, or prefer it, get answers of HTTP/2 from net/http and
-// grpc-go, to the request that was upgraded and to those that follow on the connection.
+// TestUpgrade has clients that know HTTP/2 in the clear by Upgrade only, or prefer it, get answers of HTTP/2 from
+// net/http and grpc-go, to the request that was upgraded and to those that follow on the connection.
 func TestUpgrade(t *testing.T) {
 	content := tempFile(t, []byte("some content"))
 	call := []string{"-H", "content-type: application/grpc", "-H", "te: trailers", "--data-binary", "@" + tempFile(t, []byte(checkRequest))}
@@ -91,7 +91,8 @@ func javaUpgrade(requests int) func(*testing.T, string) string {
 	}
 }
 
-// goUpgrade upgrades with a request, and sends 200 more whose fields go through the client's dynamic table several times over.
+// goUpgrade upgrades with a request, and sends 200 more whose fields go through the client's dynamic table several
+// times over.
 func goUpgrade(method, path, content string, next func(*strictClient, string, []hpack.HeaderField) (string, error)) func(*testing.T, string) string {
 	return func(t *testing.T, addr string) string {
 		c, first, err := dialUpgrade(addr, method, path, content)
