@@ -4,6 +4,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"golang.org/x/net/http2"
 )
@@ -54,4 +55,38 @@ func TestLongHead(t *testing.T) {
 			t.Errorf("%s: the server read %d bytes, %v, want the %d of the head", network, len(got), err, len(head))
 		}
 	}
+}
+
+// TestMaxUndecidedBytes checks that the connection that has held memory for its first bytes for longest makes room, and not
+// an older one that holds none.
+func TestMaxUndecidedBytes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		root := newPipeListener()
+		m := newMux(root)
+		m.MaxUndecidedBytes = 150 << 10
+		refused := make(chan Refused, 10)
+		m.OnRefuse = func(r Refused) { refused <- r }
+		m.Match(Header("Last", "1"))
+		serve(t, m)
+		const requestLine = "GET / HTTP/1.1\r\n"
+		write(t, dial(t, root), []byte(requestLine))
+		synctest.Wait()
+		long := []byte(requestLine + strings.Repeat("Cookie: "+strings.Repeat("c", 1000)+"\r\n", 80))
+		first := dial(t, root)
+		write(t, first, long)
+		synctest.Wait()
+		if n := m.Stats().Undecided; n != 2 {
+			t.Fatalf("%d connections are undecided, want 2", n)
+		}
+		write(t, dial(t, root), long)
+		synctest.Wait()
+		if r := <-refused; r.Reason != ReasonTooMany || r.Seen != len(long) {
+			t.Errorf("a connection that had sent %d bytes was refused for %v, want one with %d", r.Seen, r.Reason, len(long))
+		}
+		if n := m.Stats().Undecided; n != 2 {
+			t.Errorf("%d connections are undecided, want 2", n)
+		}
+		readResponse(t, first)
+	})
 }
