@@ -103,7 +103,7 @@ func TestHAProxyTCP(t *testing.T) {
 					t.Errorf("%s: the server says %s, want %s", a.name, got, want)
 				}
 			}
-			// gRPC's clients have waited for them, in the clear and inside TLS.
+			// gRPC's clients have waited for them, without TLS and inside TLS.
 			if refused := p.mux.Stats().Refused; early.Load() < 2 || len(refused) > 0 {
 				t.Errorf("early SETTINGS were sent to %d connections, want 2 at least; refused: %v", early.Load(), refused)
 			}

@@ -1,4 +1,4 @@
-// Load-balancer serves gRPC and REST, in the clear and over TLS, on one port behind a TCP load balancer that announces its
+// Load-balancer serves gRPC and REST, with and without TLS, on one port behind a TCP load balancer that announces its
 // clients by the PROXY protocol.
 package main
 

@@ -1,4 +1,4 @@
-// Quickstart serves gRPC, REST over HTTP/1.1 and HTTP/2, and a web page on one port, in the clear and over TLS.
+// Quickstart serves gRPC, REST over HTTP/1.1 and HTTP/2, and a web page on one port, with and without TLS.
 //
 // With -demo it also calls itself as clients of many kinds, and shows what came of it.
 package main

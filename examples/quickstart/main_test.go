@@ -121,7 +121,7 @@ func TestHTTP(t *testing.T) {
 			{method: "GET", path: "/v1/hello/", status: 404, contentType: "text/plain; charset=utf-8"},
 			{method: "GET", path: "/unknown", status: 404, contentType: "text/plain; charset=utf-8"},
 			{method: "GET", path: "/", status: 200, contentType: "text/html; charset=utf-8", contains: []string{
-				"<!DOCTYPE html>\n<html lang=\"en\">", "<title>One port, " + addr + "</title>", "<strong>" + proto + "</strong> in the clear",
+				"<!DOCTYPE html>\n<html lang=\"en\">", "<title>One port, " + addr + "</title>", "<strong>" + proto + "</strong> without TLS",
 				"curl --http2-prior-knowledge http://" + addr + "/v1/hello/World",
 				"curl -k https://" + addr + "/v1/hello/World",
 				"grpcurl -plaintext -d &#39;{&#34;name&#34;:&#34;World&#34;}&#39; " + addr + " oneport.examples.greeter.v1.Greeter/SayHello",

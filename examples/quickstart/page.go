@@ -44,7 +44,7 @@ func commands(addr, clientFile string) []commandGroup {
 	const hello = "/v1/hello/World"
 	call := `-d '{"name":"World"}' ` + addr + " " + greeterpb.Greeter_ServiceDesc.ServiceName + "/SayHello"
 	groups := []commandGroup{
-		{"Try it in the clear", []command{
+		{"Try it without TLS", []command{
 			{"REST over HTTP/1.1", "curl http://" + addr + hello},
 			{"REST over HTTP/2, with prior knowledge", "curl --http2-prior-knowledge http://" + addr + hello},
 			{"REST over HTTP/2, by Upgrade: h2c", "curl --http2 http://" + addr + hello},

@@ -1,5 +1,5 @@
-// Requests serves gRPC and REST behind a proxy that sends both over the same HTTP/2 connections, as HAProxy, Envoy and
-// others with connection pools do. Each request reaches the server it is for: grpc-go or net/http.
+// Requests serves gRPC and REST behind a proxy that sends both over the same HTTP/2 connections, as HAProxy does with one
+// backend for both. Each request reaches the server it is for: grpc-go or net/http.
 //
 // With -demo it starts HAProxy in front of itself, with the configuration in haproxy.cfg, makes requests of both kinds
 // through it, and shows over how many connections they came.
