@@ -1,16 +1,15 @@
-// Package dispatch takes HTTP/2 connections apart by stream. Each stream goes to the server that its header block is
-// for, and each server sees an HTTP/2 connection of its own with only its streams on it.
+// Package dispatch sends each request of an HTTP/2 connection to the server that it is for. Each server sees an HTTP/2
+// connection of its own with only its requests on it.
 //
-// It is the engine below package streams, and knows nothing of matchers: it is given a function that decides by a
-// header list. docs/streams.md explains how it works; the names here are those of that page.
+// oneport.RequestMux is built on it. The package knows nothing of matchers: it is given a function that decides by a header
+// list. It begins where the opening of a connection ends ([Opened]), and an [Owner] bounds, counts and ends connections.
+// docs/requests.md explains how it works, with the names that are used here.
 //
-// A connection is in one of three modes:
+// A connection is in one of two modes:
 //
-//   - opening, until the first request has come. A goroutine reads, answers SETTINGS and PING if it has to wait, and
-//     keeps what the first server will have to read (open.go).
-//   - passing, while one server alone has streams. Its Read reads from the client's connection and its Write writes to
-//     it; what passes is looked at, and recorded as far as the next mode will have to know it (pass.go).
+//   - passing, while one server has all streams. Its Read reads from the client's connection and its Write writes to it;
+//     frames pass unchanged, and what the next mode has to know is recorded (start.go, pass.go).
 //   - splitting, from the first stream on that is not for this server. One goroutine reads frames and one writes them;
-//     header blocks are encoded anew on both sides, and credit is accounted for on both (split.go, upload.go,
+//     header blocks are encoded anew on both sides, and flow control is accounted for on both (split.go, upload.go,
 //     download.go).
 package dispatch

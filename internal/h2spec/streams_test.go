@@ -14,7 +14,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// TestStreams compares net/http behind per-stream dispatch with net/http alone: with one server, whose connections pass
+// TestStreams compares net/http behind routing by request with net/http alone: with one server, whose connections pass
 // through; with two that take requests in turn; and with one whose connections do not pass through.
 func TestStreams(t *testing.T) {
 	alone := listen(t)

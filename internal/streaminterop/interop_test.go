@@ -80,7 +80,7 @@ func runCases(t *testing.T, addr string) {
 	}
 }
 
-// A port has gRPC and REST behind per-stream dispatch.
+// A port has gRPC and REST behind routing by request.
 type port struct {
 	mux  *oneport.Mux
 	addr string
