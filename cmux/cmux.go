@@ -16,24 +16,23 @@ import (
 	"github.com/oneport-go/oneport"
 )
 
-// Matcher matches a connection by what the client sends, which it reads from the [io.Reader]. The server gets the same
-// bytes.
+// Matcher matches a connection by the bytes that the client sends, which it reads from the [io.Reader]. The server gets
+// the same bytes.
 //
-// It is called once for a connection, when all matchers before it have returned false. While it waits for bytes that
-// the client does not send, the ones after it wait too. Its reads fail with [io.EOF] at the end of what the client
-// sends, with [os.ErrDeadlineExceeded] when the time is up that SetReadTimeout has set, and with another error when the
-// connection is closed; it must return then.
+// It is called once for a connection, after all matchers before it have returned false. The matchers after it wait
+// while it waits for bytes. Its reads fail with [io.EOF] at the end of the stream, with [os.ErrDeadlineExceeded] after
+// the timeout of SetReadTimeout, and with another error when the connection is closed. It must return then.
 type Matcher func(io.Reader) bool
 
 // MatchWriter is a [Matcher] that can also write to the client. The [io.Writer] is the accepted connection.
 type MatchWriter func(io.Writer, io.Reader) bool
 
-// ErrorHandler is told of errors of the listener, and of connections that no matcher has matched ([ErrNotMatched]). It
-// reports whether to go on. It can be called by several goroutines at once.
+// ErrorHandler handles errors of the listener, and connections that no matcher has matched ([ErrNotMatched]). It
+// returns whether Serve continues. It may be called by several goroutines at once.
 type ErrorHandler func(error) bool
 
-// ErrNotMatched is what an [ErrorHandler] gets for a connection that no matcher has matched. The connection is closed.
-// If its client speaks HTTP/1, HTTP/2 or TLS it is told so in that language.
+// ErrNotMatched is passed to an [ErrorHandler] for a connection that no matcher has matched. The connection is closed.
+// A client that speaks HTTP/1, HTTP/2 or TLS gets an answer in that protocol.
 type ErrNotMatched struct {
 	c      net.Conn
 	reason error
@@ -46,7 +45,7 @@ func (e ErrNotMatched) Error() string {
 	return fmt.Sprintf("mux: connection %v not matched by an matcher", e.c.RemoteAddr())
 }
 
-// Unwrap returns why, in a sentence.
+// Unwrap returns the reason.
 func (e ErrNotMatched) Unwrap() error { return e.reason }
 
 // Temporary returns true: the listener can go on.
@@ -64,33 +63,32 @@ func (e errListenerClosed) Timeout() bool   { return false }
 // ErrListenerClosed is returned by the Accept method of a matched listener if it is called when Serve has returned.
 var ErrListenerClosed = errListenerClosed("mux: listener closed")
 
-// ErrServerClosed is returned by the Accept method of a matched listener after Close, and when the listener below is
-// closed or broken.
+// ErrServerClosed is returned by the Accept method of a matched listener after Close, and when the underlying listener
+// was closed or has failed.
 var ErrServerClosed = errors.New("mux: server closed")
 
 // CMux is a multiplexer for network connections. Its methods can be called by several goroutines at once.
 type CMux interface {
-	// Match returns a listener for the connections that at least one of the matchers matches. Matchers are asked in the
-	// order of the calls and of their arguments, those of this package ahead of where they stand among the arguments of
-	// one call.
+	// Match returns a listener for the connections that at least one of the matchers matches. Matchers are tried in the
+	// order of the calls and of their arguments; within one call, those of this package may decide before functions of
+	// yours.
 	//
-	// Closing the listener closes the one below, and with that ends Serve and all other listeners.
+	// Closing the listener closes the underlying listener, which ends Serve and all other listeners.
 	Match(...Matcher) net.Listener
 	// MatchWithWriters is Match for matchers that can write to the client.
 	MatchWithWriters(...MatchWriter) net.Listener
-	// Serve accepts connections and hands them to the listeners until the listener below fails for good, and returns
-	// its error. Connections that have not reached a server by then are closed. It must be called once.
+	// Serve accepts connections and hands them to the listeners until the underlying listener fails permanently, and
+	// returns its error. Connections that no server has accepted by then are closed. Serve must be called once.
 	Serve() error
-	// Close closes the connections that have no listener yet or are waiting for one to accept them, makes the listeners
-	// return ErrServerClosed, and has the connections that come later closed. The listener below stays open, and Serve
-	// goes on until it is closed.
+	// Close closes the connections that no server has accepted, makes the listeners return ErrServerClosed, and makes
+	// Serve close all later connections. The underlying listener stays open, and Serve continues until it is closed.
 	Close()
-	// HandleError registers a handler for errors. Without one, temporary errors of the listener below, and connections
-	// that no matcher matches, are passed over.
+	// HandleError registers a handler for errors. Without one, temporary errors of the underlying listener and
+	// connections that no matcher matches are ignored.
 	HandleError(ErrorHandler)
-	// SetReadTimeout limits the time that a client has, from when it connects, to send what the matchers need. After
-	// that they see the end of what it has sent, so that it goes to a listener with Any, if there is one. The default
-	// is no limit. It has to be called before Serve.
+	// SetReadTimeout limits the time from Accept in which a client must send what the matchers need. After that, the
+	// matchers see the end of the stream, so the connection goes to a listener with Any, if there is one. By default
+	// there is no limit. SetReadTimeout must be called before Serve.
 	SetReadTimeout(time.Duration)
 }
 

@@ -21,7 +21,7 @@ type listener struct {
 // whether the assertion holds. grpc-go does not; but only on a *net.TCPConn itself it sets TCP_USER_TIMEOUT and reads
 // without holding a buffer for each idle connection, and that is worth a fifth of its CPU time. So, whether a matcher
 // looks for gRPC or not, it is the server that decides: the caller of the first Accept is looked for on the stack. To
-// grpc-go, which ignores an acknowledgement of SETTINGS too many, the oneport listener gives the connection as it was
+// grpc-go, which ignores an unexpected acknowledgement of SETTINGS, the oneport listener gives the connection as it was
 // accepted. Every other server is given one from which the acknowledgement is taken out, so that gRPC over net/http's
 // HTTP/2 works as well.
 func (l *listener) Accept() (net.Conn, error) {

@@ -54,7 +54,7 @@ func Check(data []byte, p *http1.Parser) (*Request, error) {
 	switch {
 	case minor == 0:
 		// RFC 9110, Section 7.8 has a server ignore Upgrade there.
-		return nil, errors.New("the request is of HTTP/1.0")
+		return nil, errors.New("the request is HTTP/1.0")
 	case head.method == "CONNECT":
 		// Its connection becomes a tunnel (RFC 9110, Section 9.3.6), which is none of HTTP/2's.
 		return nil, errors.New("the method is CONNECT")
@@ -90,7 +90,7 @@ func Check(data []byte, p *http1.Parser) (*Request, error) {
 // decodeSettings decodes HTTP2-Settings (RFC 7540, Section 3.2.1).
 func decodeSettings(values []string) ([]byte, error) {
 	if len(values) != 1 {
-		return nil, fmt.Errorf("HTTP2-Settings is there %d times", len(values))
+		return nil, fmt.Errorf("HTTP2-Settings occurs %d times", len(values))
 	}
 	// There is no question whether padding is to be tolerated: a whole number of settings, at six bytes each, needs none.
 	// Nor does the grammar permit an empty value, but it is what an empty SETTINGS frame, which is in order, comes to.
@@ -111,7 +111,7 @@ func contentLength(values []string) (int, error) {
 	}
 	for _, v := range values {
 		if v != values[0] {
-			return 0, errors.New("Content-Length is there with different values")
+			return 0, errors.New("Content-Length has different values")
 		}
 	}
 	n, err := strconv.ParseUint(values[0], 10, 63)

@@ -63,7 +63,7 @@ func sensitive(name string) bool {
 func (h *head) splitTarget() (authority, path string, err error) {
 	if len(h.host) != 1 {
 		// RFC 9112, Section 3.2 has the request answered with 400.
-		return "", "", errors.New("the field Host is not there exactly once")
+		return "", "", errors.New("the field Host does not occur exactly once")
 	}
 	authority, path = h.host[0], h.target
 	if !validAuthority(authority) {
@@ -73,7 +73,7 @@ func (h *head) splitTarget() (authority, path string, err error) {
 		// In absolute-form the target counts, not Host (RFC 9112, Section 3.2.2).
 		const scheme = "http://"
 		if len(path) < len(scheme) || !strings.EqualFold(path[:len(scheme)], scheme) {
-			return "", "", errors.New("the target is of another scheme than http")
+			return "", "", errors.New("the scheme of the target is not http")
 		}
 		rest := path[len(scheme):]
 		end := strings.IndexAny(rest, "/?")
