@@ -12,10 +12,10 @@ import (
 // its default, and so does a negative value: no limit can be switched off. The defaults are meant for ports that face
 // the internet.
 //
-// The fields up to QueueLength apply to every connection that no server has yet: those for a route of a [Mux], those
-// inside TLS ([Mux.TLS]), and those whose requests are dispatched ([Mux.Requests]), which count until a server has
-// accepted the first request. The fields from MaxStreams on, and MaxHeaderListBytes, also apply for as long as requests
-// of a connection are dispatched.
+// The fields up to QueueLength apply to every connection until a server gets it: to connections for a route of a [Mux],
+// inside TLS ([Mux.TLS]), and for dispatched requests ([Mux.Requests]). A connection is called undecided until it has a
+// route. The fields from MaxStreams on, and MaxHeaderListBytes, apply for as long as the requests of a connection are
+// dispatched.
 type Limits struct {
 	// DecideTimeout bounds the time from Accept until the connection is in the queue of its route. Inside TLS the time
 	// starts anew after the handshake. A connection that is not queued by then is refused with [ReasonTimeout], unless
@@ -24,10 +24,10 @@ type Limits struct {
 
 	// IdleTimeout replaces DecideTimeout for an HTTP/2 client that has acknowledged the early SETTINGS frame and makes
 	// no request, as gRPC clients that connect before their first call do. Until the request comes, the mux
-	// acknowledges the client's SETTINGS and answers its PINGs. Afterwards it closes the connection with GOAWAY and
-	// NO_ERROR, and the client reconnects when it needs to. Where requests are dispatched, IdleTimeout also bounds the
-	// time that a connection may exist without a server. The default is 5 minutes. Values below DecideTimeout are
-	// raised to it.
+	// acknowledges the client's SETTINGS and answers its PINGs. After IdleTimeout it closes the connection with GOAWAY
+	// and NO_ERROR, and the client reconnects when it needs to. A request that has begun must be complete within
+	// DecideTimeout. Where requests are dispatched, IdleTimeout also bounds the time that a connection may exist
+	// without a server. The default is 5 minutes. Values below DecideTimeout are raised to it.
 	IdleTimeout time.Duration
 
 	// HandshakeTimeout bounds the TLS handshake in [Mux.TLS], from the moment that the ClientHello has its route. The
@@ -39,11 +39,11 @@ type Limits struct {
 	// a route are refused at once. The default is 1 second.
 	ShutdownGrace time.Duration
 
-	// MaxUndecided bounds the number of connections without a server, TLS handshakes included. One more, and the oldest
-	// of them is refused with [ReasonTooMany]. Clients that send a request are undecided only for a moment, so the
-	// oldest connections are those of silent clients. Choose a value above the number of connections that arrive during
-	// one round trip. MaxUndecided also bounds the number of refused connections that are still being answered. The
-	// default is 10,000.
+	// MaxUndecided bounds the number of connections without a route, including those in a TLS handshake and those that
+	// wait for room in the queue of their route. One more, and the oldest of them is refused with [ReasonTooMany].
+	// Clients that send a request are undecided only for a moment, so the oldest connections are those of silent
+	// clients. Choose a value above the number of connections that arrive during one round trip. MaxUndecided also
+	// bounds the number of refused connections that are still being answered. The default is 10,000.
 	MaxUndecided int
 
 	// MaxPreviewBytes bounds the number of first bytes that the matchers see. A connection that is still undecided then

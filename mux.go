@@ -20,8 +20,8 @@ import (
 	"github.com/oneport-go/oneport/internal/peek"
 )
 
-// ErrClosed is returned by [Mux.Serve] and [Server.Serve] after Shutdown or Close, and by [Mux.Serve] after somebody
-// else closed the listener. errors.Is(err, [net.ErrClosed]) is true of it.
+// ErrClosed is returned by [Mux.Serve] and [Server.Serve] after Shutdown or Close, or if the listener was closed by
+// other means. errors.Is(err, [net.ErrClosed]) reports true for it.
 var ErrClosed = fmt.Errorf("oneport: mux closed: %w", net.ErrClosed)
 
 // A Mux serves several protocols on one listener. It peeks at the first bytes of each accepted connection and hands the

@@ -72,7 +72,7 @@ type requestRoute struct {
 //	grpcL := requests.Match(oneport.GRPC())
 //	restL := requests.Match(oneport.Any())
 //
-// A connection counts as undecided until a server has accepted it, which it can do once the first request has come.
+// A connection is undecided, and subject to the [Limits] for such connections, until a request has found its route.
 func (m *Mux) Requests(matchers ...Matcher) *RequestMux {
 	return newRequestMux(m, "", &m.routes, Route{Matchers: matchers})
 }
