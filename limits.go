@@ -19,7 +19,9 @@ import (
 type Limits struct {
 	// DecideTimeout bounds the time from Accept until the connection is in the queue of its route. Inside TLS the time
 	// starts anew after the handshake. A connection that is not queued by then is refused with [ReasonTimeout], unless
-	// [Mux.TimeoutPolicy] says otherwise. The default is 10 seconds.
+	// [Mux.TimeoutPolicy] says otherwise. Where requests are dispatched, it also bounds the time that a server has to
+	// accept its side of a connection, after which the requests for it are reset with REFUSED_STREAM. The default is 10
+	// seconds.
 	DecideTimeout time.Duration
 
 	// IdleTimeout replaces DecideTimeout for an HTTP/2 client that has acknowledged the early SETTINGS frame and makes

@@ -140,6 +140,7 @@ func (q *RequestMux) begin(m *Mux) {
 		WriteTimeout:       l.DecideTimeout,
 		IdleTimeout:        l.IdleTimeout,
 		QueueLength:        l.QueueLength,
+		AcceptTimeout:      l.DecideTimeout,
 		MaxStreams:         l.MaxStreams,
 		MaxHeaderListBytes: l.MaxHeaderListBytes,
 		MaxContinuations:   l.MaxContinuations,

@@ -94,6 +94,9 @@ type Target struct {
 	index int
 	queue queue.Queue[*Conn]
 
+	expiring sync.Mutex
+	expiry   *time.Timer // of the next call of expire, or nil
+
 	detect  sync.Once
 	hideTLS bool // the server would not take HTTP/2 from what has a ConnectionState
 
@@ -126,11 +129,57 @@ func (t *Target) Accept() (net.Conn, error) {
 	return v.outer(t.hideTLS), nil
 }
 
+// push queues the server's side of a connection. It reports whether there was room.
+func (t *Target) push(v *Conn, l *Limits) bool {
+	v.expires = time.Now().Add(l.AcceptTimeout)
+	if !t.queue.Push(v, l.QueueLength) {
+		return false
+	}
+	t.expireLater(l, l.AcceptTimeout)
+	return true
+}
+
+// expireLater has expire called, unless it will be already: one timer for the target costs those nothing that are accepted
+// at once.
+func (t *Target) expireLater(l *Limits, in time.Duration) {
+	t.expiring.Lock()
+	defer t.expiring.Unlock()
+	if t.expiry == nil && !t.queue.Closed() {
+		t.expiry = time.AfterFunc(in, func() { t.expire(l) })
+	}
+}
+
+// expire refuses what has waited in the queue for AcceptTimeout, up to a quarter more. While no server has accepted a
+// connection that passes through, nobody reads from its client, and sees it go.
+func (t *Target) expire(l *Limits) {
+	now := time.Now()
+	for _, v := range t.queue.Remove(func(v *Conn) bool { return !v.expires.After(now) }) {
+		v.reject(ErrTargetFull)
+	}
+	t.expiring.Lock()
+	t.expiry = nil
+	t.expiring.Unlock()
+	if t.queue.Len() > 0 {
+		t.expireLater(l, l.AcceptTimeout/4)
+	}
+}
+
+// stopExpiring stops the timer. The queue is closed.
+func (t *Target) stopExpiring() {
+	t.expiring.Lock()
+	defer t.expiring.Unlock()
+	if t.expiry != nil {
+		t.expiry.Stop()
+		t.expiry = nil
+	}
+}
+
 // Close ends the target: streams for it that have no connection to its server yet are refused. It always returns nil.
 func (t *Target) Close() error {
 	for _, v := range t.queue.Close() {
 		v.reject(ErrTargetClosed)
 	}
+	t.stopExpiring()
 	return nil
 }
 

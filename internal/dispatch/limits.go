@@ -7,7 +7,8 @@ type Limits struct {
 	WriteTimeout time.Duration // for what is written last
 	IdleTimeout  time.Duration // of a connection that no server has, and of one whose client does not read
 
-	QueueLength int // connections that wait for the server of a target
+	QueueLength   int           // connections that wait for the server of a target
+	AcceptTimeout time.Duration // for the server to accept one
 
 	MaxStreams         int // open at once, for all servers
 	MaxHeaderListBytes int // of one header block, as RFC 9113, 6.5.2 counts
@@ -31,6 +32,7 @@ func DefaultLimits() Limits {
 		WriteTimeout:       10 * time.Second,
 		IdleTimeout:        5 * time.Minute,
 		QueueLength:        1024,
+		AcceptTimeout:      10 * time.Second,
 		MaxStreams:         10_000,
 		MaxHeaderListBytes: 1<<20 + 320, // as net/http, which says so in its SETTINGS
 		MaxContinuations:   128,

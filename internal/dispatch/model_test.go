@@ -913,7 +913,7 @@ func randomBehaviour(rng *rand.Rand) behaviour {
 
 func testLimits() Limits {
 	return Limits{
-		WriteTimeout: 10 * time.Second, IdleTimeout: time.Minute, QueueLength: 10,
+		WriteTimeout: 10 * time.Second, IdleTimeout: time.Minute, QueueLength: 10, AcceptTimeout: 10 * time.Second,
 		MaxStreams: 1000, MaxHeaderListBytes: 1 << 20, MaxContinuations: 10_000,
 		MaxBuffered: 128 << 10, ResetBurst: 1000, ResetRate: 100, ControlBurst: 1_000_000, ControlRate: 1000,
 	}

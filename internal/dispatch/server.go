@@ -20,8 +20,9 @@ import (
 
 // A Conn is a server's side of a client connection: an HTTP/2 connection with the streams for this server only.
 type Conn struct {
-	c      *conn
-	target *Target
+	c       *conn
+	target  *Target
+	expires time.Time // in the queue of target
 
 	// In passing, what is read from the socket and not delivered. The first clear bytes can be.
 	rmu   sync.Mutex // one Read at a time

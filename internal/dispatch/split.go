@@ -176,7 +176,14 @@ func (c *conn) clientEnded(err error) {
 		return
 	}
 	c.ended = true
+	for _, v := range slices.Clone(c.joined) {
+		// A server that has not accepted its side will not close it.
+		if v.target.queue.Remove(func(q *Conn) bool { return q == v }) != nil {
+			v.close()
+		}
+	}
 	switch {
+	case c.closing || c.dead:
 	case !errors.Is(err, io.EOF):
 		c.kill()
 	case c.live == 0:
@@ -490,7 +497,7 @@ func (c *conn) newRequest(it item) *h2.ConnError {
 		v = c.newServer(target)
 		v.join()
 		c.owner.Joined(target)
-		if !v.target.queue.Push(v, c.d.Limits.QueueLength) {
+		if !v.target.push(v, &c.d.Limits) {
 			v.closed = true
 			c.part(v)
 			c.refuse(it)

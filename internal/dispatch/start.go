@@ -109,7 +109,7 @@ func (d *Dispatcher) Start(o Opened, owner Owner) {
 	}
 	owner.Joined(target)
 	c.mu.Unlock()
-	if !v.target.queue.Push(v, d.Limits.QueueLength) {
+	if !v.target.push(v, &d.Limits) {
 		why := ErrTargetFull
 		if v.target.IsClosed() {
 			why = ErrTargetClosed

@@ -74,6 +74,25 @@ func (q *Queue[T]) Pop() (v T, ok bool) {
 	return v, true
 }
 
+// Remove takes out the values for which f is true, and returns them in order. The queue is locked meanwhile.
+func (q *Queue[T]) Remove(f func(T) bool) (removed []T) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, v := range q.items {
+		if f(v) {
+			removed = append(removed, v)
+		}
+	}
+	if len(removed) == 0 {
+		return nil
+	}
+	if q.items = slices.DeleteFunc(q.items, f); len(q.items) == 0 {
+		q.items = nil
+	}
+	q.grant()
+	return removed
+}
+
 // Wait joins the line of those who wait for room, with max as for Push. Room is given to them in order, and to nobody else
 // before. Each Room must be given back by PushInto or Leave.
 func (q *Queue[T]) Wait(max int) *Room {
