@@ -58,8 +58,10 @@ type Limits struct {
 	// The default is 64 MiB.
 	MaxUndecidedBytes int
 
-	// MaxFramesBeforeHeaders bounds the number of HTTP/2 frames up to the end of the first header block, where a route
-	// depends on the request. The default is 100.
+	// MaxFramesBeforeHeaders is how many HTTP/2 frames a client may send at once up to the end of its first header block,
+	// where a route depends on it. One more is allowed for each second since the connection was accepted, so that a client
+	// whose keepalive sends a PING each second can wait for its first request until IdleTimeout; their bytes count towards
+	// MaxPreviewBytes. The default is 100.
 	MaxFramesBeforeHeaders int
 
 	// MaxHeaderListBytes bounds the uncompressed header list of an HTTP/2 request, with 32 bytes of overhead for each

@@ -231,6 +231,10 @@ func (c *pending) look(wait bool) outcome {
 		return c.failed(err)
 	}
 	c.waiting = false
+	if wait {
+		// A client that pings while it has nothing to ask for is no flood.
+		c.preview.h2.MaxFrames = c.mux.limits.MaxFramesBeforeHeaders + int(time.Since(c.accepted)/time.Second)
+	}
 	c.preview.show(data, ended, c.mux.limits.MaxPreviewBytes)
 	return outcome{}
 }

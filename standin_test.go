@@ -110,6 +110,74 @@ func TestStandIn(t *testing.T) {
 	}
 }
 
+// TestPingingPoolClient has a client of a connection pool wait for its first request, and ping meanwhile. A ping each second
+// is no flood, however long it waits; more are.
+func TestPingingPoolClient(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name  string
+		every time.Duration
+		pings int
+		ended bool
+	}{
+		{"each second", time.Second, 290, false},
+		{"each second, for longer than allowed", time.Second, 310, true},
+		{"many at once", 0, 97, false},
+		{"too many at once", 0, 98, true},
+		{"two each second", time.Second / 2, 180, false},
+		{"two each second, for long", time.Second / 2, 220, true},
+	} {
+		for _, way := range []string{"route", "requests"} {
+			t.Run(tt.name+"/"+way, func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					root := newPipeListener()
+					m := newMux(root)
+					route := func() net.Listener {
+						if way == "route" {
+							return m.Match(Path("/"))
+						}
+						return m.Requests().Match(Path("/"))
+					}()
+					serve(t, m)
+					client := dial(t, root)
+					ended := make(chan struct{})
+					go func() { io.Copy(io.Discard, client); close(ended) }()
+					io.WriteString(client, h2.Preface+settingsFrame+ackFrame)
+					for range tt.pings {
+						time.Sleep(tt.every)
+						if _, err := io.WriteString(client, pingFrame); err != nil {
+							break
+						}
+						synctest.Wait()
+					}
+					synctest.Wait()
+					select {
+					case <-ended:
+						if !tt.ended {
+							t.Error("the client was ended")
+						}
+						return
+					default:
+					}
+					if _, err := io.WriteString(client, getFrame); err != nil || tt.ended {
+						if !tt.ended {
+							t.Errorf("the request was not taken: %v", err)
+						}
+						return
+					}
+					server := accept(t, route)
+					got := make([]byte, len(h2.Preface))
+					if _, err := io.ReadFull(server, got); err != nil || string(got) != h2.Preface {
+						t.Errorf("the server reads %q, %v", got, err)
+					}
+					server.Close()
+				})
+			})
+		}
+	}
+}
+
 // TestStandInOverTCP checks that what is written goes through the filter also where a TCP connection has other ways to be
 // written to, and that the filter ends.
 func TestStandInOverTCP(t *testing.T) {
