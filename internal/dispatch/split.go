@@ -41,12 +41,13 @@ func (c *conn) startSplitting() {
 		idle := c.d.Limits.IdleTimeout
 		c.alone = time.AfterFunc(idle, func() { c.dismiss(ErrIdle) })
 	}
+	c.reading = true
 	go c.writeLoop()
 }
 
 // readLoop reads from the client, from the split to the end of the connection. It begins with b.
 func (c *conn) readLoop(b []byte) {
-	defer c.dropReader()
+	defer c.endReading()
 	socket := newSocket(c.sock)
 	var lender bufferLender
 	defer lender.Put()
@@ -71,6 +72,15 @@ func (c *conn) readLoop(b []byte) {
 		}
 		b = append(b, c.skip.from(b[len(b):len(b)+n])...)
 	}
+}
+
+// endReading ends readLoop.
+func (c *conn) endReading() {
+	c.dropReader()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.reading = false
+	c.wake.Broadcast()
 }
 
 // makeRoom returns what is left of b, at the start of its memory or of another if b has no room for more, or too much.
@@ -418,10 +428,21 @@ func (c *conn) dataStream(it item) (*stream, *h2.ConnError) {
 		c.reset(s, http2.ErrCodeStreamClosed)
 		return nil, c.spendReset()
 	}
-	if s.toClient -= int64(it.Length); s.toClient < 0 && it.Length > 0 {
+	if s.toClient -= int64(it.Length); s.toClient+c.unackedWindow() < 0 && it.Length > 0 {
 		return nil, &h2.ConnError{Code: http2.ErrCodeFlowControl, Reason: "more DATA than the stream's window allows"}
 	}
 	return s, nil
+}
+
+// unackedWindow returns by how much the client may go beyond its windows because of SETTINGS that it has not acknowledged.
+// It applies them first, and may send DATA before the acknowledgement: net/http's client has one goroutine for each.
+func (c *conn) unackedWindow() (most int64) {
+	for _, f := range c.toClient {
+		if f.hasWindow {
+			most = max(most, f.window-c.window)
+		}
+	}
+	return most
 }
 
 // reset resets a stream towards both sides.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -142,6 +143,48 @@ func TestWriteInSocketAtSplit(t *testing.T) {
 					t.Error("Write has not returned")
 				}
 				v.Close()
+			})
+		})
+	}
+}
+
+// A client applies SETTINGS_INITIAL_WINDOW_SIZE before it has written the acknowledgement, and may use the larger window at
+// once. It may not go beyond that, nor beyond a lower one once it has acknowledged it.
+func TestWindowBeforeACK(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		window uint32
+		ack    bool
+		sends  int
+		ended  bool
+	}{
+		{"raised, used before the ACK", 100_000, false, 100_000, false},
+		{"raised, exceeded before the ACK", 100_000, false, 100_001, true},
+		{"raised, used after the ACK", 100_000, true, 100_000, false},
+		{"raised, exceeded after the ACK", 100_000, true, 100_001, true},
+		{"lowered, not known yet", 1000, false, 65_535, false},
+		{"lowered, known", 1000, true, 1001, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			inWorld(t, newDispatcher(2), func(w *world) {
+				a, b := w.shared()
+				defer a.close()
+				defer b.close()
+				b.fr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: tt.window})
+				b.fr.WriteWindowUpdate(0, 1<<20)
+				w.client.got()
+				if tt.ack {
+					w.client.fr.WriteSettingsAck()
+				}
+				w.client.request(5, "1", false)
+				for n := tt.sends; n > 0; n -= 16_000 {
+					w.client.fr.WriteData(5, false, make([]byte, min(n, 16_000)))
+				}
+				lines := strings.Join(w.client.got(), "\n")
+				if ended := strings.Contains(lines, "GOAWAY 5 FLOW_CONTROL_ERROR"); ended != tt.ended {
+					t.Errorf("the client got\n%s", lines)
+				}
 			})
 		})
 	}
