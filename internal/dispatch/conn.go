@@ -69,6 +69,7 @@ type conn struct {
 	window   int64          // SETTINGS_INITIAL_WINDOW_SIZE that the client goes by
 	most     int            // SETTINGS_MAX_CONCURRENT_STREAMS that the client goes by
 
+	reading  bool      // readLoop is at work
 	rawPings int       // PING frames of the client that passed through and have not been answered
 	asked    int       // PING frames of pass that passed through and have not been answered
 	askedAt  time.Time // the first of these

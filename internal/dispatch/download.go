@@ -419,6 +419,7 @@ func (c *conn) writeLoop() {
 			_, err = c.sock.Write(b)
 		}
 		if last && err == nil {
+			c.awaitReader()
 			c.owner.Linger(c.sock)
 		}
 		c.mu.Lock()
@@ -435,5 +436,17 @@ func (c *conn) writeLoop() {
 			}
 			c.unread.Broadcast()
 		}
+	}
+}
+
+// awaitReader waits until nobody reads from the client any more.
+func (c *conn) awaitReader() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.reading && c.sock.SetReadDeadline(aLongTimeAgo) != nil {
+		return // it reads until the client's connection is closed
+	}
+	for c.reading && !c.dead {
+		c.wake.Wait()
 	}
 }
