@@ -175,6 +175,7 @@ func TestWindowBeforeACK(t *testing.T) {
 				b.fr.WriteWindowUpdate(0, 1<<20)
 				w.client.got()
 				if tt.ack {
+					w.client.fr.WriteSettingsAck() // of what b has set first
 					w.client.fr.WriteSettingsAck()
 				}
 				w.client.request(5, "1", false)
