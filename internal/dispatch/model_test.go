@@ -137,6 +137,7 @@ type peer struct {
 	pings    int
 	done     int
 	stall    bool // no credit is given until it is false
+	polite   bool // the client opens no stream after GOAWAY
 }
 
 type behaviour struct {
@@ -150,6 +151,7 @@ type behaviour struct {
 	chunk      int  // the largest Write, and Read
 	settle     bool // changes SETTINGS_INITIAL_WINDOW_SIZE as it goes
 	lateACK    bool // acknowledges SETTINGS late, and a server several at once
+	neverACK   bool // never acknowledges SETTINGS
 	maxStreams uint32
 }
 
@@ -420,12 +422,21 @@ func (p *peer) take(f http2.Frame) {
 
 // acknowledge acknowledges SETTINGS frames. A server does so with one frame, as net/http does.
 func (p *peer) acknowledge() {
+	if p.behave.neverACK {
+		return
+	}
 	for ; p.toAck > 0; p.toAck-- {
 		p.fw.WriteSettingsAck()
 		if p.server {
 			p.toAck = 1
 		}
 	}
+}
+
+func (p *peer) sawGoAway() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.goAway
 }
 
 // drain has a server take no more streams.
@@ -718,6 +729,9 @@ func (p *peer) sendLoop(plans []plan, concurrent int) {
 		if p.behave.noise > 0 && p.rng.IntN(p.behave.noise) == 0 {
 			p.noise()
 		}
+		if p.polite && p.goAway {
+			plans = nil
+		}
 		open := len(p.order) - p.done
 		if len(plans) > 0 && open < concurrent && (open == 0 || p.rng.IntN(3) == 0) {
 			pl := plans[0]
@@ -1003,9 +1017,11 @@ const (
 
 func randomDisturbance(rng *rand.Rand, servers int) disturbance {
 	d := disturbance{after: 1 + rng.IntN(100), server: everybody}
-	switch d.name = []string{"vanishes", "resets", "half-closes", "stops reading", "server stops", "server drains"}[rng.IntN(6)]; d.name {
+	switch d.name = []string{"vanishes", "resets", "half-closes", "stops reading", "server stops", "server drains", "Drain", "Close"}[rng.IntN(8)]; d.name {
 	case "server stops", "server drains":
 		d.server = rng.IntN(servers)
+	case "Drain":
+		d.server = nobody // all that the client has asked for comes to its end
 	}
 	return d
 }
@@ -1042,6 +1058,7 @@ func model(t *testing.T, seed uint64) {
 		behaviours[0].slow = true
 	}
 
+	behaviours[servers].neverACK = rng.IntN(8) == 0
 	disturb := disturbance{server: nobody}
 	if !stalled && rng.IntN(3) == 0 {
 		disturb = randomDisturbance(rng, servers)
@@ -1110,10 +1127,11 @@ func model(t *testing.T, seed uint64) {
 			})
 		}
 		near, far := newDuplex()
-		d.Handle(far)
+		owner := d.Handle(far)
 		client := newPeer(t, "the client", false, near, seed+50, behaviours[servers])
+		client.polite = rng.IntN(2) == 0
 		client.onRead = check
-		if disturb.server == everybody {
+		if disturb.server == everybody || disturb.name == "Drain" {
 			n := 0
 			client.onRead = func() {
 				check()
@@ -1127,6 +1145,17 @@ func model(t *testing.T, seed uint64) {
 					near.abort()
 				case "half-closes":
 					near.CloseWrite()
+				case "Drain", "Close":
+					mu.Lock()
+					defer mu.Unlock()
+					switch {
+					case c == nil: // it is not dispatched yet
+						disturb.name = ""
+					case disturb.name == "Drain":
+						wg.Go(c.Drain) // which waits for a Write that is under way
+					default:
+						c.Close()
+					}
 				case "stops reading":
 					client.mu.Lock()
 					client.halt = make(chan struct{})
@@ -1182,6 +1211,13 @@ func model(t *testing.T, seed uint64) {
 		client.sendLoop(plans, concurrent)
 		late.Stop()
 		synctest.Wait()
+		if disturb.name == "Drain" && client.sawGoAway() {
+			select {
+			case <-owner.done:
+			case <-time.After(time.Minute):
+				t.Error("drained, and the connection has not ended")
+			}
+		}
 		client.mu.Lock()
 		if client.closed && disturb.server >= 0 {
 			// The connection has ended with the server: it had passed through to it, or the server was in the middle of a frame.
@@ -1189,7 +1225,7 @@ func model(t *testing.T, seed uint64) {
 		}
 		client.mu.Unlock()
 		client.check(plans, disturb.server)
-		if client.goAway && disturb.server == nobody {
+		if client.goAway && disturb.server == nobody && disturb.name != "Drain" {
 			t.Error("the client got GOAWAY")
 		}
 		client.close()

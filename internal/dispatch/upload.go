@@ -89,7 +89,7 @@ func (c *conn) refund(n int64) {
 
 // topUp gives the client what it lacks of the credit that the server has given for the stream.
 func (c *conn) topUp(s *stream) {
-	lead := s.toServer - int64(s.content.len()) - s.toClient
+	lead := s.toServer - int64(s.content.len()) - s.toClient + c.lowerWindow()
 	if c.cur == s {
 		lead -= c.begun // is on its way
 	}
@@ -106,10 +106,21 @@ func (c *conn) topUp(s *stream) {
 	c.wake.Broadcast()
 }
 
+// lowerWindow returns by how much less the client may have because of SETTINGS that it has not acknowledged, and will not if
+// it never does.
+func (c *conn) lowerWindow() (most int64) {
+	for _, f := range c.toClient {
+		if f.hasWindow {
+			most = max(most, c.window-f.window)
+		}
+	}
+	return most
+}
+
 // topUpIfLow is topUp for a stream whose server has given credit in ways that the client has not seen: as its
 // SETTINGS_INITIAL_WINDOW_SIZE, or for padding.
 func (c *conn) topUpIfLow(s *stream) {
-	if s.toClient <= c.window/2 {
+	if s.toClient-c.lowerWindow() <= c.window/2 {
 		c.topUp(s)
 	}
 }
