@@ -263,15 +263,10 @@ func (c *pending) await() outcome {
 	}
 	c.opening.Advance(now)
 	if !now.Before(c.due()) {
-		// What is written with a deadline that has passed would break TLS, and the client would not be told why.
-		return c.timedOut()
+		return c.timedOut() // with a deadline that has passed nothing can be written
 	}
 	early := c.opening.Early()
 	c.output = c.opening.Append(c.output[:0], c.mux.early, now)
-	if c.opening.Early() && !early {
-		c.mux.counters.earlySettings.Add(1)
-		c.early = true
-	}
 	if refused := c.arm(now); refused != nil {
 		return outcome{refused: refused}
 	}
@@ -280,6 +275,10 @@ func (c *pending) await() outcome {
 	}
 	if err := c.write(c.output); err != nil {
 		return c.failed(err)
+	}
+	if c.opening.Early() && !early {
+		c.mux.counters.earlySettings.Add(1)
+		c.early = true // a refusal begins with SETTINGS otherwise
 	}
 	return outcome{}
 }

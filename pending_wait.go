@@ -42,11 +42,15 @@ func (c *pending) arm(now time.Time) *refusal {
 		return c.interruption()
 	}
 	c.armed = true
+	writes := limit
+	if c.tls != nil {
+		writes = limit.Add(lingerTime) // a Write that times out breaks crypto/tls, and it could not be said why
+	}
 	var err error
-	if wake.Equal(limit) {
+	if wake.Equal(writes) {
 		err = c.conn.SetDeadline(limit) // for which the net package needs one timer, not two
 	} else {
-		err = errors.Join(c.conn.SetReadDeadline(wake), c.conn.SetWriteDeadline(limit))
+		err = errors.Join(c.conn.SetReadDeadline(wake), c.conn.SetWriteDeadline(writes))
 	}
 	if err == nil {
 		return nil

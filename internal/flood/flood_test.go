@@ -1,7 +1,9 @@
 package main
 
 import (
+	"maps"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -18,19 +20,31 @@ func TestMain(m *testing.M) {
 }
 
 func TestFlood(t *testing.T) {
-	for _, tt := range []struct {
+	type floodTest struct {
 		name   string
 		config config
 		reason oneport.RefuseReason // of most refusals
-	}{
-		{"room for all", config{n: 100}, oneport.ReasonTimeout},
+	}
+	tests := []floodTest{
 		// A client has half a second to show what it wants.
-		{"the longest waiting make room", config{n: 60, rate: 100, maxUndecided: 50}, oneport.ReasonTooMany},
-	} {
+		{"the longest waiting make room", config{serve: "mux", n: 60, rate: 100, maxUndecided: 50}, oneport.ReasonTooMany},
+		{"as much as they may", config{serve: "mux", n: 100, hold: true}, oneport.ReasonTooMany},
+	}
+	for _, way := range slices.Sorted(maps.Keys(serving)) {
+		tests = append(tests, floodTest{way, config{serve: way, n: 40}, oneport.ReasonTimeout})
+	}
+	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			c := tt.config
-			c.limit, c.decide = 10*time.Second, time.Second
-			c.maxBytes = 256 << 10 // with so few bad connections the good ones take most of the memory
+			c.limit, c.decide = 30*time.Second, 2*time.Second
+			switch {
+			case raceEnabled && c.serve != "mux" && c.serve != "requests", raceEnabled && c.hold:
+				t.Skip("takes too long with the race detector for its times to mean anything")
+			case raceEnabled:
+				c.decide = 4 * time.Second
+			}
+			c.maxBytes = 512 << 10 // with so few bad connections the good ones take most of the memory
+			c.maxTotal = 384
 			r, err := run(c)
 			if err != nil {
 				t.Error(err)

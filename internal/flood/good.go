@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 )
@@ -20,25 +21,30 @@ const content = "served"
 // goodClients make one request on a connection of its own.
 var goodClients = []struct {
 	kind    string
-	request func(ctx context.Context, addr string) error
+	request func(ctx context.Context, addr string, secure bool) error
 }{
-	{"HTTP/1", func(ctx context.Context, addr string) error {
+	{"HTTP/1", func(ctx context.Context, addr string, secure bool) error {
 		var p http.Protocols
 		p.SetHTTP1(true)
-		return get(ctx, addr, &p)
+		return get(ctx, addr, secure, &p)
 	}},
-	{"HTTP/2", func(ctx context.Context, addr string) error {
+	{"HTTP/2", func(ctx context.Context, addr string, secure bool) error {
 		var p http.Protocols
-		p.SetUnencryptedHTTP2(true)
-		return get(ctx, addr, &p)
+		p.SetHTTP2(secure)
+		p.SetUnencryptedHTTP2(!secure)
+		return get(ctx, addr, secure, &p)
 	}},
 	{"gRPC", check},
 }
 
-func get(ctx context.Context, addr string, p *http.Protocols) error {
-	t := &http.Transport{Protocols: p}
+func get(ctx context.Context, addr string, secure bool, p *http.Protocols) error {
+	t := &http.Transport{Protocols: p, TLSClientConfig: clientConfig()}
 	defer t.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr, nil)
+	scheme := "http://"
+	if secure {
+		scheme = "https://"
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+addr, nil)
 	if err != nil {
 		return err
 	}
@@ -58,8 +64,12 @@ func get(ctx context.Context, addr string, p *http.Protocols) error {
 }
 
 // check uses grpc-go, which sends no HEADERS before the server's SETTINGS.
-func check(ctx context.Context, addr string) error {
-	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+func check(ctx context.Context, addr string, secure bool) error {
+	creds := insecure.NewCredentials()
+	if secure {
+		creds = credentials.NewTLS(clientConfig())
+	}
+	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(creds))
 	if err != nil {
 		return err
 	}
@@ -92,12 +102,12 @@ type goodReport struct {
 }
 
 // runGood makes requests until ctx ends.
-func runGood(ctx context.Context, addr string) []goodReport {
+func runGood(ctx context.Context, addr string, secure bool) []goodReport {
 	reports := make([]goodReport, len(goodClients))
 	var running sync.WaitGroup
 	for i, client := range goodClients {
 		running.Go(func() {
-			reports[i] = runGoodClient(ctx, func(ctx context.Context) error { return client.request(ctx, addr) })
+			reports[i] = runGoodClient(ctx, func(ctx context.Context) error { return client.request(ctx, addr, secure) })
 			reports[i].Kind = client.kind
 		})
 	}

@@ -3,20 +3,29 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"io"
 	"net"
+	"os"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
+	"github.com/oneport-go/oneport/internal/h2"
 )
 
 // job is what the process of the clients is told.
 type job struct {
 	Addr   string
+	TLS    bool
+	Hold   bool // bad connections send as much as they are let, and wait
 	N      int
 	Rate   int // bad connections to open in a second, 0 for as many as possible
 	Decide time.Duration
@@ -38,12 +47,12 @@ func runLoad(in io.Reader, out io.Writer) error {
 	var r report
 	quiet, cancel := context.WithTimeout(context.Background(), j.Decide/4)
 	defer cancel()
-	r.Quiet = runGood(quiet, j.Addr)
+	r.Quiet = runGood(quiet, j.Addr, j.TLS)
 
 	flood, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	var good sync.WaitGroup
-	good.Go(func() { r.Good = runGood(flood, j.Addr) })
+	good.Go(func() { r.Good = runGood(flood, j.Addr, j.TLS) })
 	var err error
 	r.Bad, err = runBad(j)
 	cancel()
@@ -60,17 +69,68 @@ type kind struct {
 	parts int // of config.n connections, in quarters
 	write func(badConn) error
 	told  func(answer []byte) bool // whether the server said why it closes the connection
+	below bool                     // TLS, where there is TLS
+	http1 bool                     // what it speaks
 }
 
 var kinds = []kind{
-	{"silent", 3, once(""), func([]byte) bool { return false }},
-	{"HTTP/2, ready but silent", 1, once(http2.ClientPreface + settings + settingsACK), toldByHTTP2},
-	{"HTTP/1, byte by byte", 2, trickle("GET /a/very/long/request/target/"), toldByHTTP1},
-	{"HTTP/2, byte by byte", 2, trickle(http2.ClientPreface + longSettings), toldByHTTP2},
-	{"PING, slowly", 1, slowly(ping), toldByHTTP2},
-	{"PING, endlessly", 1, endlessly(ping), toldByHTTP2},
-	{"WINDOW_UPDATE, slowly", 1, slowly(windowUpdate), toldByHTTP2},
-	{"WINDOW_UPDATE, endlessly", 1, endlessly(windowUpdate), toldByHTTP2},
+	{name: "silent", parts: 3, write: once(""), told: toldNothing, below: true},
+	{name: "HTTP/2, without a request", parts: 1, write: once(http2.ClientPreface + settings), told: toldByHTTP2},
+	{name: "HTTP/2, ready but silent", parts: 1, write: once(http2.ClientPreface + settings + settingsACK), told: toldByHTTP2},
+	{name: "HTTP/2, half a request", parts: 1, write: once(http2.ClientPreface + settings + settingsACK + openHeaders), told: toldByHTTP2},
+	{name: "HTTP/1, byte by byte", parts: 2, write: trickle("GET /a/very/long/request/target/"), told: toldByHTTP1, http1: true},
+	{name: "HTTP/2, byte by byte", parts: 2, write: trickle(http2.ClientPreface + longSettings), told: toldByHTTP2},
+	{name: "PING, slowly", parts: 1, write: slowly(ping), told: toldByHTTP2},
+	{name: "PING, endlessly", parts: 1, write: flood(ping), told: toldByHTTP2},
+	{name: "WINDOW_UPDATE, slowly", parts: 1, write: slowly(windowUpdate), told: toldByHTTP2},
+	{name: "WINDOW_UPDATE, endlessly", parts: 1, write: flood(windowUpdate), told: toldByHTTP2},
+	{name: "CONTINUATION, slowly", parts: 1, write: slowly(openHeaders, continuation), told: toldByHTTP2},
+}
+
+// kindsOfTLS are those that stop in the middle of a handshake.
+var kindsOfTLS = []kind{
+	{name: "TLS, silent", parts: 1, write: once(clientHello()[:11]), told: toldNothing, below: true},
+	{name: "TLS, half a handshake", parts: 1, write: once(clientHello()), told: toldNothing, below: true},
+}
+
+// kindsThatHold have the server hold as much as it is ready to, or more.
+var kindsThatHold = []kind{
+	{name: "HTTP/1, long", parts: 4, write: once("GET /" + strings.Repeat("a", holdBytes)), told: toldByHTTP1, http1: true},
+	{name: "HTTP/1, endless", parts: 1, write: endlessly("GET /", strings.Repeat("a", 16<<10)), told: toldByHTTP1, http1: true},
+	{name: "CONTINUATION, long", parts: 4, write: once(http2.ClientPreface + settings + settingsACK + openHeaders + strings.Repeat(longContinuation, holdBytes/len(longContinuation))), told: toldByHTTP2},
+	{name: "CONTINUATION, endless", parts: 1, write: endlessly(http2.ClientPreface+settings+settingsACK+openHeaders, longContinuation), told: toldByHTTP2},
+}
+
+// kinds returns those for the job.
+func (j job) kinds() []kind {
+	switch {
+	case j.Hold:
+		return kindsThatHold
+	case j.TLS:
+		return slices.Concat(kinds, kindsOfTLS)
+	}
+	return kinds
+}
+
+// holdBytes is less than the default of MaxPreviewBytes.
+const holdBytes = 900_000
+
+// clientHello returns what a client of TLS sends first.
+func clientHello() string {
+	client, server := net.Pipe()
+	go tls.Client(client, clientConfig()).Handshake()
+	defer client.Close()
+	b := make([]byte, 16<<10)
+	n, err := server.Read(b) // a record is a Write
+	if err != nil {
+		panic(err)
+	}
+	return string(b[:n])
+}
+
+// clientConfig trusts everybody: what is at stake here is not who the server is.
+func clientConfig(alpn ...string) *tls.Config {
+	return &tls.Config{InsecureSkipVerify: true, ServerName: "localhost", NextProtos: alpn}
 }
 
 // badConn is a connection of one of the kinds.
@@ -87,8 +147,18 @@ const (
 	settingsACK  = "\x00\x00\x00\x04\x01\x00\x00\x00\x00"
 	longSettings = "\x00\x03\x00\x04\x00\x00\x00\x00\x00" // the header only, of 768 bytes
 	ping         = "\x00\x00\x08\x06\x00\x00\x00\x00\x0012345678"
+	openHeaders  = "\x00\x00\x01\x01\x00\x00\x00\x00\x01\x82" // END_HEADERS is not set
+	continuation = "\x00\x00\x00\x09\x00\x00\x00\x00\x01"
 	windowUpdate = "\x00\x00\x04\x08\x00\x00\x00\x00\x00\x00\x00\x00\x01"
 )
+
+// longContinuation is CONTINUATION with a field of 16 KB.
+var longContinuation = func() string {
+	var block bytes.Buffer
+	value := strings.Repeat("&", 16<<10-10) // which a Huffman code does not make shorter
+	hpack.NewEncoder(&block).WriteField(hpack.HeaderField{Name: "x", Value: value, Sensitive: true})
+	return string(h2.AppendFrame(nil, http2.FrameContinuation, 0, 1, block.Bytes()))
+}()
 
 // once sends text at the beginning, and nothing else.
 func once(text string) func(badConn) error {
@@ -117,9 +187,10 @@ func trickle(text string) func(badConn) error {
 	}
 }
 
-// slowly sends the frame every now and then, not often enough for MaxFramesBeforeHeaders.
-func slowly(frame string) func(badConn) error {
-	begin, again := []byte(http2.ClientPreface+settings), []byte(frame)
+// slowly sends the last of the frames every now and then, not often enough for MaxFramesBeforeHeaders.
+func slowly(frames ...string) func(badConn) error {
+	last := len(frames) - 1
+	begin, again := []byte(http2.ClientPreface+settings+strings.Join(frames[:last], "")), []byte(frames[last])
 	return func(c badConn) error {
 		if _, err := c.Write(begin); err != nil {
 			return err
@@ -144,10 +215,14 @@ func (c badConn) repeat(next func() []byte) error {
 	}
 }
 
-// endlessly sends the frame a hundred thousand times a second, or as fast as the connection takes it. Without a pause
-// the process would hardly get to its other connections.
-func endlessly(frame string) func(badConn) error {
-	begin, again := []byte(http2.ClientPreface+settings), bytes.Repeat([]byte(frame), 200)
+// flood sends the frame a hundred thousand times a second, or as fast as the connection takes it.
+func flood(frame string) func(badConn) error {
+	return endlessly(http2.ClientPreface+settings, strings.Repeat(frame, 200))
+}
+
+// endlessly sends text again and again. Without a pause the process would hardly get to its other connections.
+func endlessly(first, text string) func(badConn) error {
+	begin, again := []byte(first), []byte(text)
 	return func(c badConn) error {
 		if _, err := c.Write(begin); err != nil {
 			return err
@@ -156,6 +231,8 @@ func endlessly(frame string) func(badConn) error {
 		return c.repeat(func() []byte { return again })
 	}
 }
+
+func toldNothing([]byte) bool { return false }
 
 func toldByHTTP1(answer []byte) bool { return bytes.HasPrefix(answer, []byte("HTTP/1.1 ")) }
 
@@ -217,6 +294,7 @@ func runBad(j job) ([]badReport, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
+	kinds := j.kinds()
 	reports := make([]badReport, len(kinds))
 	for i, k := range kinds {
 		reports[i].Kind = k.name
@@ -242,7 +320,7 @@ func runBad(j job) ([]badReport, error) {
 				return nil, err
 			}
 			running.Go(func() {
-				e := k.run(badConn{c, number, j.Decide / 5, make(chan struct{})}, j.Limit)
+				e := k.run(badConn{c, number, j.Decide / 5, make(chan struct{})}, j.TLS && !k.below, j.Limit)
 				mu.Lock()
 				defer mu.Unlock()
 				reports[i].add(e)
@@ -254,9 +332,21 @@ func runBad(j job) ([]badReport, error) {
 }
 
 // run keeps a connection open for as long as the server lets it, within the limit.
-func (k kind) run(c badConn, limit time.Duration) ending {
+func (k kind) run(c badConn, secure bool, limit time.Duration) ending {
 	opened := time.Now()
 	c.SetDeadline(opened.Add(limit))
+	if secure {
+		alpn := []string{"h2"}
+		if k.http1 {
+			alpn = nil // with "http/1.1" a route for that has the connection before its first byte
+		}
+		t := tls.Client(c.Conn, clientConfig(alpn...))
+		if err := t.Handshake(); err != nil { // as one that was evicted
+			c.Close()
+			return ending{closed: !errors.Is(err, os.ErrDeadlineExceeded), after: time.Since(opened)}
+		}
+		c.Conn = t
+	}
 	var writing sync.WaitGroup
 	writing.Go(func() { k.write(c) })
 	var answer bytes.Buffer

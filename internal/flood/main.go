@@ -1,9 +1,11 @@
-// Flood puts a mux under thousands of connections that never become a request, while well-behaved clients go on making
+// Flood puts a port under thousands of connections that never become a request, while well-behaved clients go on making
 // requests on new connections, and fails if those are not all served, if a bad connection outlives its time, if it costs
 // more memory than allowed, or if anything is left at the end.
 //
 //	go run ./internal/flood -n 5000 -for 30s
 //	go run ./internal/flood -n 5000 -for 30s -max-undecided 2000 -rate 2000 -max-bytes 65536
+//	go run ./internal/flood -n 1000 -serve server
+//	go run ./internal/flood -n 400 -hold
 //
 // In the second the longest waiting make room for new ones: at that rate a client has a second to show what it wants.
 // The fewer are undecided, the more the memory of everything else counts.
@@ -18,6 +20,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 )
@@ -30,6 +33,9 @@ type config struct {
 	decide       time.Duration
 	maxUndecided int
 	maxBytes     int
+	serve        string
+	hold         bool
+	maxTotal     int // MiB
 }
 
 // loadCommand is the argument with which the program starts itself as the process of the clients.
@@ -54,12 +60,18 @@ func command(args []string) error {
 	flags.DurationVar(&c.decide, "decide", 5*time.Second, "the mux's DecideTimeout and IdleTimeout")
 	flags.IntVar(&c.maxUndecided, "max-undecided", 0, "the mux's MaxUndecided; 0 has room for all")
 	flags.IntVar(&c.maxBytes, "max-bytes", 16<<10, "fail if a connection without a route costs more memory than this")
+	flags.StringVar(&c.serve, "serve", "mux", "the `way` to serve: "+strings.Join(slices.Sorted(maps.Keys(serving)), ", "))
+	flags.BoolVar(&c.hold, "hold", false, "bad connections send nearly a megabyte of a first request, or more, and no end of it")
+	flags.IntVar(&c.maxTotal, "max-total", 256, "with -hold, fail if all connections without a route take more memory than this, in `MiB`")
 	flags.Parse(args)
+	_, known := serving[c.serve]
 	switch {
+	case !known:
+		return fmt.Errorf("-serve %q: no such way", c.serve)
 	case flags.NArg() > 0:
 		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
-	case c.n < 4 || c.n > 6000:
-		return fmt.Errorf("-n %d: must be from 4 to 6000, so that 3 times as many fit in a process that may open 20,000 files", c.n)
+	case c.n < 4 || c.n > 5000:
+		return fmt.Errorf("-n %d: must be from 4 to 5000, so that 4 times as many fit in a process that may open 20,000 files", c.n)
 	case c.rate < 0 || c.rate > 0 && c.rate < ticksPerSecond:
 		return fmt.Errorf("-rate %d: must be 0, or %d or more", c.rate, ticksPerSecond)
 	case c.decide <= 0 || c.limit <= c.decide:
@@ -87,12 +99,12 @@ func (r *result) print() {
 			g.Kind, g.Requests, g.Failed, ms(g.P50), ms(g.P99), ms(g.Longest), q.Requests, ms(q.P50), ms(q.P99), ms(q.Longest))
 	}
 	fmt.Fprintln(w)
-	fmt.Fprintln(w, "memory\tundecided\tleaving\theap and stacks\tbytes for each")
+	fmt.Fprintln(w, "memory\tundecided\tleaving\theap and stacks\tlive heap\tbytes for each")
 	for _, s := range []struct {
 		when string
 		sample
 	}{{"most undecided", r.mostUndecided}, {"most memory", r.mostMemory}} {
-		fmt.Fprintf(w, "%s\t%d\t%d\t%.1f MiB\t%d\n", s.when, s.undecided, s.leaving, float64(s.memory)/(1<<20), s.each())
+		fmt.Fprintf(w, "%s\t%d\t%d\t%.1f MiB\t%.1f MiB\t%d\n", s.when, s.undecided, s.leaving, float64(s.memory)/(1<<20), float64(s.live)/(1<<20), s.each())
 	}
 	w.Flush()
 	s := r.stats
@@ -101,6 +113,7 @@ func (r *result) print() {
 		fmt.Printf("%d refused: %v\n", s.Refused[reason], reason)
 	}
 	fmt.Printf("the last was refused after %v in the mux\n", ms(r.longestWait))
+	fmt.Printf("left at the end: %.1f KiB of heap, %d files\n", float64(r.left.heap)/1024, r.left.files)
 }
 
 func ms(d time.Duration) time.Duration { return d.Round(10 * time.Microsecond) }

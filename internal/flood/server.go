@@ -2,17 +2,22 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"runtime"
+	"runtime/metrics"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -22,12 +27,14 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/oneport-go/oneport"
+	"github.com/oneport-go/oneport/internal/certs"
 )
 
 // result is what a run measured.
 type result struct {
 	load          report
 	stats         oneport.Stats // at the end
+	left          leftovers
 	mostUndecided sample
 	mostMemory    sample
 	longestWait   time.Duration // of a refused connection in the mux
@@ -37,6 +44,7 @@ type result struct {
 type sample struct {
 	undecided, leaving int
 	memory             int64 // more than at the beginning
+	live               int64 // what of the heap the last garbage collection has found in use
 }
 
 // each is the memory that a connection without a server costs.
@@ -53,6 +61,7 @@ const (
 // run floods a mux and checks what has to hold.
 func run(c config) (*result, error) {
 	others := goleak.IgnoreCurrent()
+	before := leftoversNow()
 	s, err := startServers(c)
 	if err != nil {
 		return nil, err
@@ -68,22 +77,58 @@ func run(c config) (*result, error) {
 	close(stopSampling)
 	<-sampled
 	err = errors.Join(err, s.shutdown())
-	r.stats = s.mux.Stats()
+	r.stats = s.stats()
 	r.longestWait = time.Duration(s.longestWait.Load())
 	if err != nil {
 		return &r, err
 	}
-	return &r, errors.Join(r.check(c), goleak.Find(others))
+	err = errors.Join(r.check(c), goleak.Find(others))
+	r.left = leftoversNow().since(before)
+	return &r, errors.Join(err, r.left.check())
 }
 
-// servers are a mux, and grpc-go and net/http behind it.
+// leftovers are what a process has that could be left when everything has ended.
+type leftovers struct {
+	heap  int64
+	files int // -1 if that is not known
+}
+
+func leftoversNow() leftovers {
+	runtime.GC()
+	runtime.GC() // what sync.Pool has is kept by the first
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	l := leftovers{int64(m.HeapAlloc), -1}
+	if files, err := os.ReadDir("/proc/self/fd"); err == nil {
+		l.files = len(files)
+	}
+	return l
+}
+
+func (l leftovers) since(before leftovers) leftovers {
+	return leftovers{l.heap - before.heap, l.files - before.files}
+}
+
+func (l leftovers) check() error {
+	const most = 4 << 20 // for what is made once, such as tables of the standard library
+	if l.heap > most || l.files > 0 {
+		return fmt.Errorf("at the end the heap has %d bytes and %d files more than at the beginning", l.heap, l.files)
+	}
+	return nil
+}
+
+// servers are grpc-go and net/http behind a port.
 type servers struct {
-	mux         *oneport.Mux
 	addr        string
-	grpc        *grpc.Server
-	http        *http.Server
-	ended       chan error // of mux, grpc and http
+	stats       func() oneport.Stats
+	shutdown    func() error
 	longestWait atomic.Int64
+}
+
+// serving are the ways to serve, with whether that is inside TLS.
+var serving = map[string]bool{
+	"mux": false, "tls": true, "requests": false, "requests-tls": true,
+	"server": false, "server-tls": true, "per-connection": false,
 }
 
 func startServers(c config) (*servers, error) {
@@ -91,53 +136,105 @@ func startServers(c config) (*servers, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &servers{mux: oneport.New(l), addr: l.Addr().String(), ended: make(chan error, 3)}
-	s.mux.DecideTimeout = c.decide
-	s.mux.IdleTimeout = c.decide
-	s.mux.MaxUndecided = c.maxUndecided
-	if c.maxUndecided == 0 {
-		s.mux.MaxUndecided = 4 * c.n
+	s := &servers{addr: l.Addr().String()}
+	limits := oneport.Limits{
+		DecideTimeout: c.decide, IdleTimeout: c.decide, HandshakeTimeout: c.decide,
+		MaxUndecided: cmp.Or(c.maxUndecided, 6*c.n), QueueLength: 10_000,
 	}
-	s.mux.Logger = slog.New(slog.DiscardHandler)
-	s.mux.OnRefuse = func(r oneport.Refused) {
+	hooks := oneport.Hooks{OnRefuse: func(r oneport.Refused) {
 		for {
 			longest := s.longestWait.Load()
 			if int64(r.Waited) <= longest || s.longestWait.CompareAndSwap(longest, int64(r.Waited)) {
 				return
 			}
 		}
+	}}
+	quiet := slog.New(slog.DiscardHandler)
+
+	gs := grpc.NewServer()
+	healthpb.RegisterHealthServer(gs, health.NewServer())
+	hs := &http.Server{
+		Handler:  http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, content) }),
+		ErrorLog: log.New(io.Discard, "", 0),
+	}
+	var config *tls.Config
+	if serving[c.serve] {
+		if config, err = serverConfig(); err != nil {
+			return nil, err
+		}
+	}
+	if strings.HasPrefix(c.serve, "server") || c.serve == "per-connection" {
+		server := &oneport.Server{
+			GRPC: gs, HTTP: hs, TLSConfig: config, RequireTLS: config != nil, PerConnection: c.serve == "per-connection",
+			Limits: limits, Hooks: hooks, Logger: quiet,
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- server.Serve(l) }()
+		s.stats = server.Stats
+		s.shutdown = func() error {
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			defer cancel()
+			err := server.Shutdown(ctx)
+			if served := <-ended; !errors.Is(served, net.ErrClosed) {
+				err = errors.Join(err, served)
+			}
+			return err
+		}
+		return s, nil
 	}
 
-	s.grpc = grpc.NewServer()
-	healthpb.RegisterHealthServer(s.grpc, health.NewServer())
-	s.http = &http.Server{
-		Handler:   http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, content) }),
-		Protocols: new(http.Protocols),
+	mux := oneport.New(l)
+	mux.Limits, mux.Hooks, mux.Logger = limits, hooks, quiet
+	oneport.ConfigureHTTP(hs)
+	match, requests := mux.Match, mux.Requests
+	if config != nil {
+		inside := mux.TLS(config)
+		match, requests = inside.Match, inside.Requests
 	}
-	s.http.Protocols.SetHTTP1(true)
-	s.http.Protocols.SetUnencryptedHTTP2(true)
-
-	grpcListener := s.mux.Match(oneport.GRPC())
-	// HTTP2() would take a connection with its preface, and leave the bad ones to net/http.
-	httpListener := s.mux.Match(oneport.HTTP1(), oneport.Header(":scheme", "http"))
-	go func() { s.ended <- s.grpc.Serve(grpcListener) }()
-	go func() { s.ended <- s.http.Serve(httpListener) }()
-	go func() { s.ended <- s.mux.Serve() }()
+	var grpcL, httpL net.Listener
+	var ls []net.Listener
+	if strings.HasPrefix(c.serve, "requests") {
+		q := requests()
+		grpcL, httpL = q.Match(oneport.GRPC()), q.Match(oneport.Any())
+		ls = []net.Listener{httpL, match(oneport.HTTP1())}
+	} else {
+		grpcL = match(oneport.GRPC())
+		// HTTP2() would take a connection with its preface, and leave the bad ones to net/http.
+		ls = []net.Listener{match(oneport.HTTP1(), oneport.Header(":method", http.MethodGet))}
+	}
+	ended := make(chan error, 2+len(ls))
+	go func() { ended <- gs.Serve(grpcL) }()
+	for _, l := range ls {
+		go func() { ended <- hs.Serve(l) }()
+	}
+	go func() { ended <- mux.Serve() }()
+	s.stats = mux.Stats
+	s.shutdown = func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		errs := []error{mux.Shutdown(ctx)}
+		gs.Stop()
+		errs = append(errs, hs.Close())
+		for range cap(ended) {
+			if err := <-ended; err != nil && err != http.ErrServerClosed && !errors.Is(err, net.ErrClosed) {
+				errs = append(errs, err)
+			}
+		}
+		return errors.Join(errs...)
+	}
 	return s, nil
 }
 
-func (s *servers) shutdown() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	errs := []error{s.mux.Shutdown(ctx)}
-	s.grpc.Stop()
-	errs = append(errs, s.http.Close())
-	for range cap(s.ended) {
-		if err := <-s.ended; err != nil && err != http.ErrServerClosed && !errors.Is(err, net.ErrClosed) {
-			errs = append(errs, err)
-		}
+func serverConfig() (*tls.Config, error) {
+	authority, err := certs.NewAuthority()
+	if err != nil {
+		return nil, err
 	}
-	return errors.Join(errs...)
+	cert, err := authority.Server("localhost")
+	if err != nil {
+		return nil, err
+	}
+	return &tls.Config{Certificates: []tls.Certificate{cert}}, nil
 }
 
 // runLoad starts the process of the clients and returns its report.
@@ -146,7 +243,7 @@ func (s *servers) runLoad(c config) (report, error) {
 	if err != nil {
 		return report{}, err
 	}
-	order, err := json.Marshal(job{Addr: s.addr, N: c.n, Rate: c.rate, Decide: c.decide, Limit: c.limit})
+	order, err := json.Marshal(job{Addr: s.addr, TLS: serving[c.serve], Hold: c.hold, N: c.n, Rate: c.rate, Decide: c.decide, Limit: c.limit})
 	if err != nil {
 		return report{}, err
 	}
@@ -176,8 +273,8 @@ func (s *servers) sample(stop <-chan struct{}) (mostUndecided, mostMemory sample
 			return mostUndecided, mostMemory
 		case <-tick.C:
 		}
-		stats := s.mux.Stats()
-		now := sample{undecided: stats.Undecided, leaving: stats.Refusing, memory: memory() - before}
+		stats := s.stats()
+		now := sample{undecided: stats.Undecided, leaving: stats.Refusing, memory: memory() - before, live: liveHeap()}
 		if now.undecided >= mostUndecided.undecided {
 			mostUndecided = now
 		}
@@ -194,6 +291,13 @@ func memory() int64 {
 	return int64(m.HeapInuse + m.StackInuse)
 }
 
+// liveHeap is what the heap takes without garbage.
+func liveHeap() int64 {
+	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	metrics.Read(live)
+	return int64(live[0].Value.Uint64())
+}
+
 // check says what did not hold.
 func (r *result) check(c config) error {
 	var errs []error
@@ -205,7 +309,11 @@ func (r *result) check(c config) error {
 		if b.Closed != b.Opened {
 			fail("%d of %d connections (%s) were not closed within %v", b.Opened-b.Closed, b.Opened, b.Kind, c.limit)
 		}
-		if most := c.decide + linger + slack; b.Last > most {
+		most := c.decide + linger + slack
+		if serving[c.serve] {
+			most += c.decide // for the handshake
+		}
+		if b.Last > most {
 			fail("a connection (%s) was closed after %v, want %v at most", b.Kind, ms(b.Last), most)
 		}
 	}
@@ -218,10 +326,17 @@ func (r *result) check(c config) error {
 			fail("no requests were made (%s)", g.Kind)
 		}
 	}
-	if most := c.decide + slack; r.longestWait > most {
+	most := c.decide + slack
+	if serving[c.serve] {
+		most += c.decide // for the handshake
+	}
+	if r.longestWait > most {
 		fail("a connection was refused only after %v, want %v at most", ms(r.longestWait), most)
 	}
-	if each := r.mostUndecided.each(); each > int64(c.maxBytes) {
+	if most := int64(c.maxTotal) << 20; c.hold && r.mostMemory.memory > most {
+		fail("at worst %d connections took %d bytes, more than the %d allowed", r.mostMemory.undecided, r.mostMemory.memory, most)
+	}
+	if each := r.mostUndecided.each(); !c.hold && each > int64(c.maxBytes) {
 		fail("with %d undecided connections each costs %d bytes, more than the %d allowed", r.mostUndecided.undecided, each, c.maxBytes)
 	}
 
