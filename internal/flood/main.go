@@ -2,8 +2,8 @@
 // requests on new connections, and fails if those are not all served, if a bad connection outlives its time, if it costs
 // more memory than allowed, or if anything is left at the end.
 //
-//	go run ./internal/flood -n 5000 -for 30s
-//	go run ./internal/flood -n 5000 -for 30s -max-undecided 2000 -rate 2000 -max-bytes 65536
+//	go run ./internal/flood -n 4000 -for 30s
+//	go run ./internal/flood -n 4000 -for 30s -max-undecided 2000 -rate 2000 -max-bytes 65536
 //	go run ./internal/flood -n 1000 -serve server
 //	go run ./internal/flood -n 400 -hold
 //
@@ -54,7 +54,7 @@ func command(args []string) error {
 	}
 	var c config
 	flags := flag.NewFlagSet("flood", flag.ExitOnError)
-	flags.IntVar(&c.n, "n", 5000, "bad `connections` of each kind: silent ones, ones that send a byte at a time, ones that send frames but no HEADERS")
+	flags.IntVar(&c.n, "n", 4000, "bad `connections` of each kind: silent ones, ones that send a byte at a time, ones that send frames but no HEADERS")
 	flags.IntVar(&c.rate, "rate", 0, "bad `connections` to open in a second; 0 for as many as possible")
 	flags.DurationVar(&c.limit, "for", 30*time.Second, "fail if it takes longer than this to open the bad connections, or for one of them to end, beside what -rate takes")
 	flags.DurationVar(&c.decide, "decide", 5*time.Second, "the mux's DecideTimeout and IdleTimeout")
@@ -70,8 +70,8 @@ func command(args []string) error {
 		return fmt.Errorf("-serve %q: no such way", c.serve)
 	case flags.NArg() > 0:
 		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
-	case c.n < 4 || c.n > 5000:
-		return fmt.Errorf("-n %d: must be from 4 to 5000, so that 4 times as many fit in a process that may open 20,000 files", c.n)
+	case c.n < 4 || c.n > 4500:
+		return fmt.Errorf("-n %d: must be from 4 to 4500, so that more than 4 times as many fit in a process that may open 20,000 files", c.n)
 	case c.rate < 0 || c.rate > 0 && c.rate < ticksPerSecond:
 		return fmt.Errorf("-rate %d: must be 0, or %d or more", c.rate, ticksPerSecond)
 	case c.decide <= 0 || c.limit <= c.decide:

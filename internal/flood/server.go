@@ -84,7 +84,7 @@ func run(c config) (*result, error) {
 	}
 	err = errors.Join(r.check(c), goleak.Find(others))
 	r.left = leftoversNow().since(before)
-	return &r, errors.Join(err, r.left.check())
+	return &r, errors.Join(err, r.left.check(r.mostUndecided.undecided))
 }
 
 // leftovers are what a process has that could be left when everything has ended.
@@ -109,8 +109,9 @@ func (l leftovers) since(before leftovers) leftovers {
 	return leftovers{l.heap - before.heap, l.files - before.files}
 }
 
-func (l leftovers) check() error {
-	const most = 4 << 20 // for what is made once, such as tables of the standard library
+func (l leftovers) check(goroutines int) error {
+	// What is made once, such as tables of the standard library, and what the runtime keeps of goroutines that have ended.
+	most := int64(4<<20 + 512*goroutines)
 	if l.heap > most || l.files > 0 {
 		return fmt.Errorf("at the end the heap has %d bytes and %d files more than at the beginning", l.heap, l.files)
 	}
