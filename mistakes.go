@@ -102,7 +102,7 @@ func (m *Mux) warnOf(routes []*route, inTLS bool) {
 		if inTLS {
 			l = t.inTLS
 		}
-		m.warnUnreachable(rt.name, l&^above == 0 && !(rt.upgrade && above&speaksHTTP1 == 0))
+		m.warnUnreachable(rt.name, l != 0 && l&^above == 0 && !(rt.upgrade && above&speaksHTTP1 == 0))
 		above |= covered(rt.matchers)
 	}
 }

@@ -163,7 +163,7 @@ func (m *cMux) SetReadTimeout(t time.Duration) {
 
 func (m *cMux) Serve() error {
 	if !m.routed.Load() {
-		m.mux.Match() // to a oneport.Mux, a listener of which nothing comes out is a mistake
+		m.mux.Match(oneport.AnyOf()) // to a oneport.Mux, a listener of which nothing comes out is a mistake
 	}
 	m.mu.Lock()
 	m.mux.DecideTimeout = m.timeout
