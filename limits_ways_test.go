@@ -287,9 +287,17 @@ func TestLimits(t *testing.T) {
 			}},
 		{field: "MaxFramesBeforeHeaders", limits: Limits{MaxFramesBeforeHeaders: 10}, in: all, reason: ReasonProtocolError,
 			do: func(r run) func() bool { connect(r).send(clientPreface + windowUpdates); return nil }},
-		{field: "MaxHeaderListBytes", limits: Limits{MaxHeaderListBytes: 300}, in: all, reason: ReasonProtocolError,
+		{field: "MaxHeaderListBytes", limits: Limits{MaxHeaderListBytes: 300}, in: all, reason: ReasonTooLong,
 			do: func(r run) func() bool {
 				connect(r).send(clientPreface + grpcRequestFrame(1, []byte(strings.Repeat("\x00\x01a\x01b", 10))...))
+				return nil
+			}},
+		{field: "MaxConns", limits: Limits{MaxConns: 1}, in: byRequest, reason: ReasonTooMany,
+			do: func(r run) func() bool {
+				for range 2 {
+					connect(r).send(clientPreface + requestFrame(1, "/"))
+					time.Sleep(second)
+				}
 				return nil
 			}},
 		{field: "QueueLength", limits: Limits{QueueLength: 1}, in: func(w way) bool { return !w.requests && strings.HasPrefix(w.name, "Mux") }, reason: ReasonQueueFull,

@@ -49,7 +49,7 @@ func TestMistakes(t *testing.T) {
 		build func(*Mux)
 		want  string
 	}{
-		{"no route", func(*Mux) {}, "there is no route"},
+		{"no route", func(*Mux) {}, "the Mux has no routes"},
 		{"no matcher", func(m *Mux) { m.Match() }, "Any() to take all"},
 		{"no matcher inside TLS", func(m *Mux) { m.TLS(serverTLS()).Match() }, `route "tls/" has no matcher`},
 		{"no matcher for requests", func(m *Mux) { m.Requests().Match() }, `route "requests/" has no matcher`},
@@ -58,9 +58,9 @@ func TestMistakes(t *testing.T) {
 		{"nil ReadMatcher", func(m *Mux) { m.Match(ReadMatcher(nil)) }, "is nil"},
 		{"nil in All", func(m *Mux) { m.Match(AnyOf(GRPC(), All(HTTP2(), nil))) }, "is nil"},
 		{"nil in Not", func(m *Mux) { m.Match(Not(nil)) }, "is nil"},
-		{"no TLS config", func(m *Mux) { m.TLS(nil).Match(Any()) }, "without a config"},
+		{"no TLS config", func(m *Mux) { m.TLS(nil).Match(Any()) }, "config of Mux.TLS is nil"},
 		{"no certificate", func(m *Mux) { m.TLS(new(tls.Config)).Match(Any()) }, "has no certificate"},
-		{"no route inside TLS", func(m *Mux) { m.TLS(serverTLS()) }, "call Match"},
+		{"no route inside TLS", func(m *Mux) { m.TLS(serverTLS()) }, "a TLSMux has no routes"},
 		{"no route for requests", func(m *Mux) { m.Requests() }, "call Match"},
 		{"setting out of range", func(m *Mux) {
 			m.EarlySettings = []Setting{{ID: 4, Value: 1 << 31}}

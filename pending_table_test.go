@@ -25,6 +25,7 @@ type waiting struct {
 	// What the client sends, and nothing after it; every is sent again and again.
 	sends, every string
 	raw          bool   // below TLS, where that is terminated
+	begun        bool   // a request has begun, on whose stream the answer is
 	announced    bool   // the listener's connections begin with a line that does not come
 	only         string // "tls" or "clear": why is said where it is set
 
@@ -43,7 +44,7 @@ const (
 
 const (
 	// The header of a HEADERS frame that promises more than follows.
-	halfHeaders = "\x00\x00\x10\x01\x04\x00\x00\x00\x01\x82\x84\x86"
+	halfHeaders = "\x00\x00\x10\x01\x04\x00\x00\x00\x01\x82\x86" // no path, by which a route could decide
 	// A header block of which CONTINUATION has to follow, and an empty one that does not end it.
 	openHeaders    = "\x00\x00\x01\x01\x00\x00\x00\x00\x01\x82"
 	continuation   = "\x00\x00\x00\x09\x00\x00\x00\x00\x01"
@@ -60,13 +61,13 @@ func waitings(hello string) []waiting {
 		{name: "SETTINGS acknowledged", sends: h2.Preface + settingsFrame + ackFrame,
 			limit: tableIdle, reason: ReasonIdle, speaks: ProtocolHTTP2},
 		{name: "half a header block", sends: h2.Preface + settingsFrame + halfHeaders,
-			limit: tableDecide, reason: ReasonTimeout, speaks: ProtocolHTTP2},
+			limit: tableDecide, reason: ReasonTimeout, speaks: ProtocolHTTP2, begun: true},
 		{name: "half a header block, acknowledged", sends: h2.Preface + settingsFrame + ackFrame + halfHeaders,
-			limit: tableDecide, reason: ReasonTimeout, speaks: ProtocolHTTP2},
+			limit: tableDecide, reason: ReasonTimeout, speaks: ProtocolHTTP2, begun: true},
 		{name: "CONTINUATION dripping", sends: h2.Preface + settingsFrame + openHeaders, every: continuation,
-			limit: tableDecide, reason: ReasonTimeout, speaks: ProtocolHTTP2},
+			limit: tableDecide, reason: ReasonTimeout, speaks: ProtocolHTTP2, begun: true},
 		{name: "CONTINUATION dripping, acknowledged", sends: h2.Preface + settingsFrame + ackFrame + openHeaders, every: continuation,
-			limit: tableDecide, reason: ReasonTimeout, speaks: ProtocolHTTP2},
+			limit: tableDecide, reason: ReasonTimeout, speaks: ProtocolHTTP2, begun: true},
 		{name: "request line of HTTP/1 dripping", sends: "GET /", every: "x",
 			limit: tableDecide, reason: ReasonTimeout, speaks: ProtocolHTTP1},
 		// Where TLS is not terminated, nobody waits for the rest of a ClientHello.
@@ -267,6 +268,9 @@ func (w waiting) wants(reason RefuseReason) string {
 	case ProtocolHTTP1:
 		return fmt.Sprintf("%d %s", r.statusHTTP(), http.StatusText(r.statusHTTP()))
 	case ProtocolHTTP2:
+		if w.begun {
+			return http2.ErrCodeNo.String() // behind the answer on the stream
+		}
 		return r.codeHTTP2().String()
 	}
 	return fmt.Sprintf("%q", r.alertTLS())
@@ -317,8 +321,11 @@ func TestWaiting(t *testing.T) {
 						end.do(t, r, c)
 						<-c.done
 						reason := end.reason
-						if reason == 0 {
+						switch {
+						case reason == 0:
 							reason = w.reason
+						case reason == ReasonClientClosed && w.announced:
+							reason = ReasonReadError // of a header that has not come
 						}
 						r.checkRefused(t, reason)
 						if !answered || end.atOnce {
