@@ -265,9 +265,9 @@ func TestDrainWhileWriting(t *testing.T) {
 				read += m
 			}
 		}
-		write(http2.ClientPreface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00" + "\x00\x00\x06\x01\x05\x00\x00\x00\x01\x82\x86")
+		write(http2.ClientPreface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00")
 		drop(9 + 6) // early SETTINGS
-		write("\x04\x02/0")
+		write("\x00\x00\x06\x01\x05\x00\x00\x00\x01\x82\x86\x04\x02/0")
 		c, err := d.all()[0].Accept()
 		if err != nil {
 			t.Fatal(err)

@@ -277,6 +277,7 @@ func (l *Lobby) EvictOldest() {
 	defer l.mu.Unlock()
 	if l.refusing.oldest != nil {
 		l.closeRefused()
+		l.notify()
 	}
 	if l.undecided.oldest != nil {
 		l.interrupt(l.undecided.oldest.entry, Crowded)

@@ -270,9 +270,13 @@ func (m *model) put(c *modelConn, p Phase) {
 		m.interrupt(list[0], Crowded)
 	}
 	if list := m.in(is(Refusing)); p == Refusing && len(list) > m.max {
-		list[0].pushedOut = true
-		m.told = append(m.told, fmt.Sprintf("close %d", list[0].c.id))
+		m.closeRefused(list[0])
 	}
+}
+
+func (m *model) closeRefused(c *modelConn) {
+	c.pushedOut = true
+	m.told = append(m.told, fmt.Sprintf("close %d", c.c.id))
 }
 
 func (m *model) interrupt(c *modelConn, cause Cause) {
@@ -435,7 +439,7 @@ func runScript(t *testing.T, seed uint64) {
 		if undecided > m.max || n[Refusing] > m.max {
 			fail("counts %v, over the bound %d", n, m.max)
 		}
-		if l.IsEmpty() != (n == [phases]int{}) {
+		if l.IsEmpty() != m.empty() {
 			fail("IsEmpty %v, counts %v", l.IsEmpty(), n)
 		}
 		if len(m.conns) == 0 && l.held != 0 {
@@ -513,6 +517,9 @@ func runScript(t *testing.T, seed uint64) {
 			l.Leave(&c.c.Entry)
 		case op < 86:
 			say("evict the oldest")
+			if list := m.in(is(Refusing)); len(list) > 0 {
+				m.closeRefused(list[0])
+			}
 			if list := m.in(Phase.Undecided); len(list) > 0 {
 				m.interrupt(list[0], Crowded)
 			}

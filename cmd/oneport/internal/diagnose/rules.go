@@ -564,7 +564,7 @@ var rules = []rule{
 		},
 	},
 	{
-		code: "mixed", severity: Fault, page: "docs/streams.md",
+		code: "mixed", severity: Fault, page: "docs/requests.md",
 		title: "Behind a proxy that shares connections, requests reach the wrong server: {detail}.",
 		cause: "gRPC and REST each work alone, but not on one HTTP/2 connection: its first request decides where all the others go. HAProxy, Apache, Caddy, Armeria, Vert.x and Reactor Netty send both over one connection; gRPC clients and browsers do not.",
 		says: []Saying{
