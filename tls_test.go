@@ -272,13 +272,14 @@ func TestTermination(t *testing.T) {
 					t.Errorf("below the server's %T there is no *tls.Conn over the accepted connection", got)
 				}
 				stats := m.Stats()
-				if want := map[string]uint64{tt.alpn: 1}; !cmp.Equal(stats.ALPN, want) {
-					t.Errorf("Stats().ALPN = %v, want %v", stats.ALPN, want)
+				// A transport may open a spare connection while it waits for the first one.
+				if spare := stats.Accepted - 1; len(stats.ALPN) != 1 || stats.ALPN[tt.alpn] < 1 || stats.ALPN[tt.alpn] > 1+spare {
+					t.Errorf("Stats().ALPN = %v, want %q alone", stats.ALPN, tt.alpn)
 				}
-				if bare := tt.alpn == "" && tt.proto == "HTTP/2.0"; (stats.HTTP2WithoutALPN == 1) != bare {
+				if bare := tt.alpn == "" && tt.proto == "HTTP/2.0"; (stats.HTTP2WithoutALPN > 0) != bare {
 					t.Errorf("Stats().HTTP2WithoutALPN = %d", stats.HTTP2WithoutALPN)
 				}
-				if stats.Matched != 1 || stats.Undecided != 0 {
+				if stats.Matched < 1 || stats.Accepted == 1 && (stats.Matched != 1 || stats.Undecided != 0) {
 					t.Errorf("Stats() = %+v", stats)
 				}
 			})

@@ -107,8 +107,8 @@ func (d *Dispatcher) Start(o Opened, owner Owner) {
 		v.buf = v.buf[:v.clear+n]
 		v.clear += clear
 	}
-	owner.Joined(target)
 	c.mu.Unlock()
+	owner.Joined(target)
 	if !v.target.push(v, &d.Limits) {
 		why := ErrTargetFull
 		if v.target.IsClosed() {
