@@ -1152,7 +1152,7 @@ func model(t *testing.T, seed uint64) {
 					case c == nil: // it is not dispatched yet
 						disturb.name = ""
 					case disturb.name == "Drain":
-						wg.Go(c.Drain) // which waits for a Write that is under way
+						wg.Go(c.Drain) // which writes to the client, who reads here
 					default:
 						c.Close()
 					}

@@ -223,8 +223,8 @@ func (c *conn) end(code http2.ErrCode, debug string) {
 	}
 	c.out = h2.AppendGoAway(c.out, min(c.lastID, c.maxID), code, debug)
 	c.goAway = true
-	patience := lingerTime // for a client that is at fault
-	if code == http2.ErrCodeNo {
+	patience := lingerTime // for a client that is at fault, or refused
+	if code == http2.ErrCodeNo && c.served {
 		patience = c.d.Limits.WriteTimeout
 	}
 	c.close(patience)
@@ -253,7 +253,7 @@ func (c *conn) settle() {
 	}
 }
 
-// lingerTime is how long a client that is at fault is given to take what is written last.
+// lingerTime is how long a client that is at fault, or refused, is given to take what is written last.
 const lingerTime = time.Second
 
 // dismiss ends a connection that no server has accepted.
