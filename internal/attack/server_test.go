@@ -1,0 +1,145 @@
+package attack
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"runtime/debug"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/oneport-go/oneport"
+	"github.com/oneport-go/oneport/grpccreds"
+)
+
+// The test binary is the process of the server, too.
+func TestMain(m *testing.M) {
+	if kind := os.Getenv("ONEPORT_ATTACKED"); kind != "" {
+		if err := serve(kind); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// load is what a server has to bear.
+type load struct {
+	Addr    string
+	Memory  int64 // resident, in bytes
+	Running int64 // the most handlers at a time since it was asked last
+}
+
+// serve is the process of the server: net/http, grpc-go, or both by oneport.
+func serve(kind string) error {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	var running, most atomic.Int64
+	work := func(ctx context.Context) {
+		n := running.Add(1)
+		defer running.Add(-1)
+		for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+		}
+		<-ctx.Done()
+	}
+	rpc := grpc.NewServer(grpc.Creds(grpccreds.Credentials{}), grpc.UnknownServiceHandler(func(_ any, s grpc.ServerStream) error {
+		work(s.Context())
+		return nil
+	}))
+	healthpb.RegisterHealthServer(rpc, health.NewServer())
+	web := &http.Server{ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/s/hang" {
+			work(r.Context())
+		}
+	})}
+	oneport.ConfigureHTTP(web)
+	switch kind {
+	case "grpc":
+		go rpc.Serve(l)
+	case "http":
+		go web.Serve(l)
+	default:
+		go (&oneport.Server{GRPC: rpc, HTTP: web, Logger: slog.New(slog.DiscardHandler)}).Serve(l)
+	}
+	out := json.NewEncoder(os.Stdout)
+	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		debug.FreeOSMemory()
+		now := load{Addr: l.Addr().String(), Memory: resident(), Running: most.Swap(running.Load())}
+		if err := out.Encode(now); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// resident returns the resident size of the process.
+func resident() int64 {
+	b, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0
+	}
+	var size, pages int64
+	fmt.Fscan(strings.NewReader(string(b)), &size, &pages)
+	return pages * int64(os.Getpagesize())
+}
+
+// A server is the process.
+type server struct {
+	t   *testing.T
+	in  io.WriteCloser
+	out *json.Decoder
+}
+
+func start(t *testing.T, kind string) *server {
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program)
+	cmd.Env = append(os.Environ(), "ONEPORT_ATTACKED="+kind)
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		in.Close()
+		cmd.Wait()
+	})
+	return &server{t: t, in: in, out: json.NewDecoder(out)}
+}
+
+// load asks for what the server bears.
+func (s *server) load() (l load) {
+	s.t.Helper()
+	if _, err := io.WriteString(s.in, "\n"); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := s.out.Decode(&l); err != nil {
+		s.t.Fatal(err)
+	}
+	return l
+}
