@@ -62,12 +62,12 @@ type conn struct {
 	tableSize  uint32          // SETTINGS_HEADER_TABLE_SIZE, acknowledged
 
 	// SETTINGS towards the client.
-	spoken   bool           // a SETTINGS frame was sent
-	early    bool           // EarlySettings were sent
-	toClient []*serverFrame // frames that the client has not acknowledged, oldest first
-	told     told           // what was sent last
-	window   int64          // SETTINGS_INITIAL_WINDOW_SIZE that the client goes by
-	most     int            // SETTINGS_MAX_CONCURRENT_STREAMS that the client goes by
+	spoken     bool           // a SETTINGS frame was sent
+	early      bool           // EarlySettings were sent
+	toClient   []*serverFrame // frames that the client has not acknowledged, oldest first
+	advertised advertised     // what was sent last
+	window     int64          // SETTINGS_INITIAL_WINDOW_SIZE that the client goes by
+	most       int            // SETTINGS_MAX_CONCURRENT_STREAMS that the client goes by
 
 	reading  bool      // readLoop is at work
 	rawPings int       // PING frames of the client that passed through and have not been answered
@@ -96,8 +96,8 @@ type draining struct {
 	inFrame   bool        // pass has written a part of a frame
 }
 
-// told are the settings that the client has been sent.
-type told struct {
+// advertised are the settings that the client has been sent.
+type advertised struct {
 	maxStreams uint32
 	maxList    uint32 // SETTINGS_MAX_HEADER_LIST_SIZE, or 0
 	window     uint32
@@ -154,7 +154,7 @@ func newConn(d *Dispatcher, sock net.Conn, owner Owner) *conn {
 			maxContinuations: l.MaxContinuations,
 		},
 	}
-	c.told = told{maxStreams: 1<<32 - 1, window: h2.DefaultWindow, maxFrame: h2.DefaultMaxFrameSize, tableSize: h2.DefaultTableSize}
+	c.advertised = advertised{maxStreams: 1<<32 - 1, window: h2.DefaultWindow, maxFrame: h2.DefaultMaxFrameSize, tableSize: h2.DefaultTableSize}
 	c.lastID = h2.MaxStreamID
 	c.dec.init(l.MaxHeaderListBytes)
 	c.upload.credit = h2.DefaultWindow
@@ -190,10 +190,10 @@ func (c *conn) shrink() {
 	}
 }
 
-// obeyTold applies what the client has been told. It is for the one that reads, with mu.
-func (c *conn) obeyTold() {
-	c.in.maxFrame = c.told.maxFrame
-	c.dec.allow(c.told.tableSize)
+// applyAdvertised applies what the client has been told. It is for the one that reads, with mu.
+func (c *conn) applyAdvertised() {
+	c.in.maxFrame = c.advertised.maxFrame
+	c.dec.allow(c.advertised.tableSize)
 }
 
 // remove takes a stream out of the table.

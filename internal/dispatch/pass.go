@@ -54,7 +54,7 @@ func (v *Conn) readPassing(l lazily) (int, error) {
 			c.mu.Unlock()
 			return 0, nil
 		}
-		c.obeyTold()
+		c.applyAdvertised()
 		clear, n, split := c.scanClient(v, b)
 		c.endPassing()
 		c.mu.Unlock()
@@ -391,7 +391,7 @@ func (v *Conn) scanServerFrame(it item) (drop bool) {
 		f := &serverFrame{server: v}
 		for s := range h2.Settings(it.payload) {
 			v.noteSetting(s.ID, s.Val)
-			c.noteTold(f, s.ID, s.Val)
+			c.noteAdvertised(f, s.ID, s.Val)
 		}
 		c.sentToClient(f)
 	case http2.FramePing:

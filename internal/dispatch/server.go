@@ -112,8 +112,8 @@ func (c *conn) newServer(target int) *Conn {
 // maxServerBlock bounds the header blocks and lists of servers.
 const maxServerBlock = 16 << 20
 
-// appendGreeting appends what a server has to read first: the preface, and the client's SETTINGS as they are.
-func (c *conn) appendGreeting(b []byte) []byte {
+// appendPreface appends what a server has to read first: the preface, and the client's SETTINGS as they are.
+func (c *conn) appendPreface(b []byte) []byte {
 	list := []http2.Setting{{ID: http2.SettingEnablePush, Val: 0}} // so that no server opens streams
 	for _, s := range c.settings {
 		if s.ID != http2.SettingEnablePush {
@@ -125,7 +125,7 @@ func (c *conn) appendGreeting(b []byte) []byte {
 
 // join begins what a server reads that joins a connection later.
 func (v *Conn) join() {
-	b := v.c.appendGreeting(v.in.b)
+	b := v.c.appendPreface(v.in.b)
 	v.owes = append(v.owes, nil)
 	v.downloadServer.init(v.c, &b)
 	v.in.b = b

@@ -122,7 +122,7 @@ func (l *bufferLender) Put() {
 func (c *conn) takeFrames(b []byte) (rest []byte, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.obeyTold()
+	c.applyAdvertised()
 	for {
 		for c.stalled() {
 			c.unread.Wait()
@@ -898,16 +898,16 @@ func (v *Conn) takeSettings(payload []byte) error {
 		}
 	}
 	var list []http2.Setting
-	if least != c.told.maxStreams {
+	if least != c.advertised.maxStreams {
 		list = append(list, http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: least})
 	}
-	if maxList < c.told.maxList || c.told.maxList == 0 {
+	if maxList < c.advertised.maxList || c.advertised.maxList == 0 {
 		list = append(list, http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: maxList})
 	}
-	if v.window < int64(c.told.window) {
+	if v.window < int64(c.advertised.window) {
 		list = append(list, http2.Setting{ID: http2.SettingInitialWindowSize, Val: uint32(v.window)})
 	}
-	if v.connect && !c.told.connect {
+	if v.connect && !c.advertised.connect {
 		list = append(list, http2.Setting{ID: http2.SettingEnableConnectProtocol, Val: 1}) // RFC 8441, 3
 	}
 	if len(list) == 0 || c.closing {
@@ -915,7 +915,7 @@ func (v *Conn) takeSettings(payload []byte) error {
 	}
 	f := &serverFrame{}
 	for _, s := range list {
-		c.noteTold(f, s.ID, s.Val)
+		c.noteAdvertised(f, s.ID, s.Val)
 	}
 	c.sentToClient(f)
 	c.emit(h2.AppendSettings(c.out, list...))

@@ -93,13 +93,13 @@ func (d *Dispatcher) Start(o Opened, owner Owner) {
 		v.owes = append(v.owes, f)
 	}
 	v.lent = heldBuffers.Get().(*[heldBuffer]byte)
-	v.buf = c.appendGreeting(v.lent[:0])
+	v.buf = c.appendPreface(v.lent[:0])
 	v.clear = len(v.buf)
 	owner.Started(c, true)
 	if len(received) > 0 {
 		// Here, so that no server's goroutine grows its stack for it.
 		v.buf = append(v.buf, received...)
-		c.obeyTold()
+		c.applyAdvertised()
 		clear, n, split := c.scanClient(v, v.buf[v.clear:])
 		if split {
 			n = clear
@@ -158,7 +158,7 @@ func (c *conn) appendEarlySettings(b []byte) []byte {
 	c.spoken, c.early = true, true
 	f := &serverFrame{}
 	for _, s := range c.d.EarlySettings {
-		c.noteTold(f, s.ID, s.Val)
+		c.noteAdvertised(f, s.ID, s.Val)
 	}
 	c.sentToClient(f)
 	return h2.AppendSettings(b, c.d.EarlySettings...)
@@ -166,27 +166,27 @@ func (c *conn) appendEarlySettings(b []byte) []byte {
 
 // sentToClient takes note of a SETTINGS frame that is sent to the client.
 func (c *conn) sentToClient(f *serverFrame) {
-	f.most = int(min(c.told.maxStreams, h2.MaxStreamID))
+	f.most = int(min(c.advertised.maxStreams, h2.MaxStreamID))
 	c.toClient = append(c.toClient, f)
 }
 
-// noteTold takes note of a setting that is sent to the client with f.
-func (c *conn) noteTold(f *serverFrame, id http2.SettingID, val uint32) {
+// noteAdvertised takes note of a setting that is sent to the client with f.
+func (c *conn) noteAdvertised(f *serverFrame, id http2.SettingID, val uint32) {
 	switch id {
 	case http2.SettingInitialWindowSize:
 		f.hasWindow, f.window = true, int64(val)
-		c.told.window = val
+		c.advertised.window = val
 	case http2.SettingMaxConcurrentStreams:
-		c.told.maxStreams = val
+		c.advertised.maxStreams = val
 	case http2.SettingMaxHeaderListSize:
-		c.told.maxList = val
+		c.advertised.maxList = val
 	case http2.SettingEnableConnectProtocol:
-		c.told.connect = val == 1
+		c.advertised.connect = val == 1
 	case http2.SettingMaxFrameSize:
 		// The client may use it as soon as it knows. A lower one holds only once it has acknowledged it, and is left to
 		// the server.
-		c.told.maxFrame = max(c.told.maxFrame, int(val))
+		c.advertised.maxFrame = max(c.advertised.maxFrame, int(val))
 	case http2.SettingHeaderTableSize:
-		c.told.tableSize = max(c.told.tableSize, val)
+		c.advertised.tableSize = max(c.advertised.tableSize, val)
 	}
 }
