@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -888,7 +889,7 @@ func (v *Conn) takeSettings(payload []byte) error {
 	}
 
 	least := uint32(min(c.d.Limits.MaxStreams, h2.MaxStreamID))
-	maxList := uint32(min(c.d.Limits.MaxHeaderListBytes, 1<<32-1))
+	maxList := uint32(min(int64(c.d.Limits.MaxHeaderListBytes), math.MaxUint32))
 	for _, v := range c.servers {
 		if v != nil {
 			least = min(least, v.maxStreams)
