@@ -107,6 +107,17 @@ func realServers() (*grpc.Server, *http.Server) {
 	return gs, hs
 }
 
+// patient is for a busy machine.
+var patient = Limits{ShutdownGrace: time.Minute, DecideTimeout: time.Minute, HandshakeTimeout: time.Minute}
+
+func nobodyRefused(t *testing.T) Hooks {
+	return Hooks{OnRefuse: func(r Refused) {
+		if r.Reason != ReasonClientClosed {
+			t.Errorf("refused for %q: %v", r.Reason, r.Err)
+		}
+	}}
+}
+
 // servingReal starts the ways to serve with real servers, and returns how to stop them gracefully.
 var servingReal = []struct {
 	name  string
@@ -114,6 +125,7 @@ var servingReal = []struct {
 }{
 	{"Mux", func(t *testing.T, l net.Listener) func(context.Context) error {
 		m := newMux(l)
+		m.Limits, m.Hooks = patient, nobodyRefused(t)
 		gs, hs := realServers()
 		inside := m.TLS(serverTLS())
 		for _, match := range []func(...Matcher) net.Listener{m.Match, inside.Match} {
@@ -125,6 +137,7 @@ var servingReal = []struct {
 	}},
 	{"Requests", func(t *testing.T, l net.Listener) func(context.Context) error {
 		m := newMux(l)
+		m.Limits, m.Hooks = patient, nobodyRefused(t)
 		gs, hs := realServers()
 		inside := m.TLS(serverTLS())
 		for _, add := range []struct {
@@ -158,7 +171,7 @@ func stopInOrder(t *testing.T, m *Mux, gs *grpc.Server, hs *http.Server) func(co
 
 func startReal(t *testing.T, l net.Listener, perConnection bool) func(context.Context) error {
 	gs, hs := realServers()
-	s := &Server{GRPC: gs, HTTP: hs, TLSConfig: serverTLS(), PerConnection: perConnection, Logger: quiet}
+	s := &Server{GRPC: gs, HTTP: hs, TLSConfig: serverTLS(), PerConnection: perConnection, Limits: patient, Hooks: nobodyRefused(t), Logger: quiet}
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(l) }()
 	t.Cleanup(func() {
@@ -169,7 +182,7 @@ func startReal(t *testing.T, l net.Listener, perConnection bool) func(context.Co
 }
 
 // TestYoungConnections checks that a client that was accepted a moment before Shutdown, and sends its request a moment after
-// it, is served, as by the servers alone; also if TLS has to come before, and beside clients that say nothing.
+// it, is served, as by the servers alone; also if TLS has to come before. (TestWaiting has those that say nothing.)
 func TestYoungConnections(t *testing.T) {
 	t.Parallel()
 	const tries = 15
@@ -179,7 +192,7 @@ func TestYoungConnections(t *testing.T) {
 				t.Parallel()
 				l := &closing{recorder: record(listen(t, "tcp")), closed: make(chan struct{})}
 				shutdown := s.start(t, l)
-				ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+				ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 				defer cancel()
 				errs := make(chan error, tries)
 				for range tries {
@@ -190,8 +203,7 @@ func TestYoungConnections(t *testing.T) {
 						})
 					}()
 				}
-				dial(t, l)
-				for range tries + 1 {
+				for range tries {
 					<-l.conns
 				}
 				stopped := make(chan error, 1)
