@@ -187,8 +187,10 @@ func attack(t *testing.T, server, kind string, shared bool, conns int, frames fu
 		all[i] = c
 		open.Go(func() {
 			c.SetDeadline(time.Now().Add(2 * time.Second))
-			if i%2 == 0 { // the others do not read
+			if i%2 == 0 {
 				open.Go(func() { awaitLast(c) })
+			} else { // does not read, and so can come to write no more
+				c.SetDeadline(time.Now().Add(time.Second / 2))
 			}
 			c.Write(w.Bytes())
 		})
@@ -215,6 +217,7 @@ func awaitLast(c net.Conn) {
 	}
 }
 
+// TestAttacks compares. ONEPORT_ATTACK_CONNS is how many connections attack.
 func TestAttacks(t *testing.T) {
 	if raceEnabled {
 		t.Skip("with the race detector a process takes other memory, and time")
@@ -249,7 +252,7 @@ func TestAttacks(t *testing.T) {
 						}
 						t.Logf("%s, shared %t: %.0f KiB, both servers alone %.0f KiB; %.1f handlers, alone %.1f", kind, shared,
 							memory/1024, both/1024, n, handlers)
-						tooMany := n > 1.2*handlers+2 // at the end of the time some have not begun, or not ended
+						tooMany := n > 1.5*handlers+10 // how many run at a time varies with the machine's load
 						tooMuch := memory > 1.5*both+noise/float64(conns)
 						if !tooMany && !tooMuch {
 							break
