@@ -12,7 +12,7 @@ import (
 )
 
 // TestSlowConnections has many connections that gRPC and HTTP share. On each, answers of both wait for a client that reads
-// nothing, and uploads to both wait for handlers that read nothing. They stay below what docs/streams.md says is held for a
+// nothing, and uploads to both wait for handlers that read nothing. They stay below what docs/requests.md says is held for a
 // connection, and Shutdown ends them all in its time. ONEPORT_SLOW_CONNS is how many there are.
 func TestSlowConnections(t *testing.T) {
 	if raceEnabled {
@@ -69,7 +69,7 @@ func TestSlowConnections(t *testing.T) {
 	}
 	each := (now.Memory - before.Memory) / int64(conns)
 	// Uploads, and answers of each server; frames that servers do not read, and that the client does not; see
-	// docs/streams.md. What the servers themselves take, their buffers and the answers in them, is not oneport's.
+	// docs/requests.md. What the servers themselves take, their buffers and the answers in them, is not oneport's.
 	const bound = maxBuffered + 2*(maxBuffered+maxBuffered/2) + 2*(256<<10) + 512<<10
 	t.Logf("%d connections take %d KiB each, of %d", conns, each>>10, bound>>10)
 	if each > bound {
