@@ -77,6 +77,7 @@ type Mux struct {
 	upgrades sync.Once     // see warnOfUpgrade
 	work     chan *pending // for goroutines that are idle
 	idle     atomic.Int32  // how many these are
+	late     atomic.Bool   // a server has got a connection since stopping was set
 
 	mu       sync.Mutex
 	names    map[string]int // of routes
@@ -306,6 +307,12 @@ func (m *Mux) settle(ctx context.Context) error {
 	defer cancel()
 	err := m.lobby.Settled(settling)
 	m.lobby.Stop()
+	if m.late.Load() {
+		select {
+		case <-time.After(min(beginTime, m.limits.ShutdownGrace)):
+		case <-ctx.Done():
+		}
+	}
 	if err == nil || ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -314,6 +321,20 @@ func (m *Mux) settle(ctx context.Context) error {
 	}
 	return fmt.Errorf("oneport: connections were refused because their servers did not accept them within %v (Limits.DecideTimeout)",
 		m.limits.DecideTimeout)
+}
+
+// beginTime is how long servers have, after the last of the connections that were decided during a shutdown, to begin with
+// it. When they are told to stop, grpc-go closes a connection on which it has done nothing, and net/http one of HTTP/2
+// whose first request it has not seen and one of HTTP/1 whose first request it is reading.
+const beginTime = 100 * time.Millisecond
+
+// noteServed notes that a server has got a connection.
+func (m *Mux) noteServed() {
+	select {
+	case <-m.stop:
+		m.late.Store(true)
+	default:
+	}
 }
 
 // Close stops the mux at once. It closes the listener that the mux accepts from, all connections without a route, all

@@ -1069,7 +1069,7 @@ func TestShutdown(t *testing.T) {
 		default:
 		}
 		second := accept(t, route)
-		if err := <-done; err != nil || time.Since(start) != 0 {
+		if err := <-done; err != nil || time.Since(start) != beginTime {
 			t.Errorf("Shutdown returned %v after %v", err, time.Since(start))
 		}
 		if _, err := route.Accept(); !errors.Is(err, net.ErrClosed) {

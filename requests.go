@@ -288,6 +288,7 @@ func (d *dispatched) Accepted() {
 	d.served = true
 	m := d.requests.mux
 	m.counters.dispatched.Add(1)
+	m.noteServed()
 	m.lobby.Move(&d.Entry, lobby.Dispatched)
 	if m.isStopping() {
 		go d.client.Drain() // Shutdown has drained those that were dispatched then

@@ -171,6 +171,7 @@ func (rt *route) Accept() (net.Conn, error) {
 		return nil, &net.OpError{Op: "accept", Net: rt.Addr().Network(), Addr: rt.Addr(), Err: net.ErrClosed}
 	}
 	rt.matched.Add(1)
+	rt.mux.noteServed()
 	server := c.serverConn(rt, held)
 	rt.mux.lobby.Leave(&c.Entry)
 	c.recycle()

@@ -190,35 +190,45 @@ func TestYoungConnections(t *testing.T) {
 		for _, client := range youngClients {
 			t.Run(s.name+"/"+client.name, func(t *testing.T) {
 				t.Parallel()
-				l := &closing{recorder: record(listen(t, "tcp")), closed: make(chan struct{})}
-				shutdown := s.start(t, l)
-				ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-				defer cancel()
-				errs := make(chan error, tries)
-				for range tries {
-					go func() {
-						errs <- client.request(ctx, l.Addr().String(), func() (net.Conn, error) {
-							c, err := net.Dial("tcp", l.Addr().String())
-							return held{c, l.closed}, err
-						})
-					}()
-				}
-				for range tries {
-					<-l.conns
-				}
-				stopped := make(chan error, 1)
-				go func() { stopped <- shutdown(ctx) }()
-				for range tries {
-					if err := <-errs; err != nil {
-						t.Error(err)
+				// On a busy machine grpc-go and net/http can drop a connection that they were about to begin with when they
+				// are told to stop, as they do alone (see beginTime); not each time.
+				var err error
+				for range 4 {
+					if err = youngConnections(t, tries, s.start, client.request); err == nil {
+						return
 					}
 				}
-				if err := <-stopped; err != nil {
-					t.Errorf("Shutdown returned %v", err)
-				}
+				t.Error(err)
 			})
 		}
 	}
+}
+
+// youngConnections shuts down a port to which clients have connected, and returns what happened to their requests.
+func youngConnections(t *testing.T, clients int, start func(*testing.T, net.Listener) func(context.Context) error,
+	request func(context.Context, string, func() (net.Conn, error)) error) error {
+	l := &closing{recorder: record(listen(t, "tcp")), closed: make(chan struct{})}
+	shutdown := start(t, l)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	results := make(chan error, clients+1)
+	for range clients {
+		go func() {
+			results <- request(ctx, l.Addr().String(), func() (net.Conn, error) {
+				c, err := net.Dial("tcp", l.Addr().String())
+				return held{c, l.closed}, err
+			})
+		}()
+	}
+	for range clients {
+		<-l.conns
+	}
+	go func() { results <- shutdown(ctx) }()
+	var errs []error
+	for range clients + 1 {
+		errs = append(errs, <-results)
+	}
+	return errors.Join(errs...)
 }
 
 // TestShutdownBeforeHandlers has a gRPC handler that ignores its context.
