@@ -91,7 +91,7 @@ func shown(t *testing.T, pki *zoo.PKI, name string, flags []string) string {
 	}
 	a := animals[i]
 	addr := a.start(t, pki)
-	args := slices.Concat(a.args, flags, []string{"-idle", "200ms"})
+	args := slices.Concat(a.args, flags, []string{"-idle", "400ms"})
 	if a.files != nil {
 		args = append(args, a.files(t, pki)...)
 	}
@@ -137,7 +137,7 @@ func shown(t *testing.T, pki *zoo.PKI, name string, flags []string) string {
 	// The timeout of the tests is shorter than the default.
 	out = strings.ReplaceAll(out, "600 ms", "5 s")
 	out = regexp.MustCompile(`(?m)date: .* GMT$`).ReplaceAllString(out, "date: Tue, 01 Jan 2030 00:00:00 GMT")
-	return strings.ReplaceAll(out, "idle for 200 ms", "idle for 2 s   ")
+	return strings.ReplaceAll(out, "idle for 400 ms", "idle for 2 s   ")
 }
 
 // flagsOf are the animal's flags that a reader has to know.

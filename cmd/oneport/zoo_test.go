@@ -330,7 +330,7 @@ type output struct {
 
 func checkAnimal(t *testing.T, a animal, pki *zoo.PKI) {
 	addr := a.start(t, pki)
-	args := append([]string{"probe", "-json", "-idle", "200ms"}, a.args...)
+	args := append([]string{"probe", "-json", "-idle", "600ms"}, a.args...)
 	if a.files != nil {
 		args = append(args, a.files(t, pki)...)
 	}
