@@ -5,9 +5,8 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
-	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -38,13 +37,12 @@ func TestParse(t *testing.T) {
 		args string
 		want want
 	}{
-		{"", want{"plain", all[0].Name, 12, 500 * time.Millisecond, "results/full"}},
-		{"-quick", want{"plain", all[0].Name, 2, 100 * time.Millisecond, "results/quick"}},
+		{"", want{"plain", all[0].Name, 18, 75 * time.Millisecond, "results/full"}},
+		{"-quick", want{"plain", all[0].Name, 1, 20 * time.Millisecond, "results/full"}},
+		{"-selfcheck", want{"plain", "new-http1", 24, 75 * time.Millisecond, "results/custom"}},
 		{"-quick -rounds 3 -duration 1s -out x", want{"plain", all[0].Name, 3, time.Second, "x"}},
-		{"-contender oneport,plain -scenario rpc-1", want{"oneport", "rpc-1", 12, 500 * time.Millisecond, "results/custom"}},
-		{"-scenario rpc-*,rpc-1,new-grpc", want{"plain", "rpc-1", 12, 500 * time.Millisecond, "results/custom"}},
-		{"-target localhost:80", want{"target", "new-http1", 12, 500 * time.Millisecond, "results/custom"}},
-		{"-target localhost:80 -contender plain -quick", want{"target", "new-http1", 2, 100 * time.Millisecond, "results/custom"}},
+		{"-contender oneport,plain -scenario rpc-1", want{"oneport", "rpc-1", 18, 75 * time.Millisecond, "results/custom"}},
+		{"-scenario rpc-*,rpc-1,new-grpc", want{"plain", "rpc-1", 18, 75 * time.Millisecond, "results/custom"}},
 	} {
 		o, err := parse(strings.Fields(tt.args), io.Discard)
 		if err != nil {
@@ -63,9 +61,9 @@ func TestCommand(t *testing.T) {
 	t.Parallel()
 	for want, args := range map[string][]string{
 		"go run .": nil,
-		"go run . -scenario 'rpc-*,new-grpc' -rounds 2":            {"-scenario", "rpc-*,new-grpc", "-rounds", "2"},
-		`go run . -target localhost:80 -path '/it'\''s/there?a=b'`: {"-target", "localhost:80", "-path", "/it's/there?a=b"},
-		"go run . -out ''": {"-out", ""},
+		"go run . -scenario 'rpc-*,new-grpc' -rounds 2": {"-scenario", "rpc-*,new-grpc", "-rounds", "2"},
+		`go run . -out '/it'\''s/there?a=b'`:            {"-out", "/it's/there?a=b"},
+		"go run . -out ''":                              {"-out", ""},
 	} {
 		o, err := parse(args, io.Discard)
 		if err != nil {
@@ -98,8 +96,6 @@ func TestParseFails(t *testing.T) {
 		"-contender nobody":                     `there is no "nobody"`,
 		"-scenario nothing":                     `there is no "nothing"`,
 		"-scenario nothing-*":                   `there is no "nothing-*"`,
-		"-target nowhere":                       "missing port",
-		"-target a:1 -scenario body-100m-grpc":  "the target cannot play it",
 		"-rounds -1":                            "-rounds and -duration",
 		"-duration -1s":                         "-rounds and -duration",
 		"-compare a":                            "two directories",
@@ -117,54 +113,55 @@ func TestParseFails(t *testing.T) {
 	}
 }
 
-// TestPlan has every contender be first in turn, and nobody play what it cannot.
+// TestPlan has the baseline first, and nobody play what it cannot.
 func TestPlan(t *testing.T) {
 	t.Parallel()
-	o, err := parse([]string{"-contender", "plain,oneport,servehttp", "-scenario", "new-grpc,routes-1", "-rounds", "3"}, io.Discard)
+	o, err := parse([]string{"-contender", "oneport,servehttp,plain", "-scenario", "new-grpc,routes-1,mixed,idle-grpc", "-rounds", "9"}, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var got []string
-	for _, s := range o.plan() {
-		got = append(got, s.scenario.Name+" "+s.contender.Name)
+	for _, p := range o.plan() {
+		var names []string
+		for _, c := range p.contenders {
+			names = append(names, c.Name)
+		}
+		got = append(got, fmt.Sprint(p.scenario.Name, ": ", strings.Join(names, " "), ", ", p.most))
 	}
 	want := []string{
-		"new-grpc plain", "new-grpc oneport", "new-grpc servehttp", "routes-1 plain", "routes-1 oneport",
-		"new-grpc oneport", "new-grpc servehttp", "new-grpc plain", "routes-1 oneport", "routes-1 plain",
-		"new-grpc servehttp", "new-grpc plain", "new-grpc oneport", "routes-1 plain", "routes-1 oneport",
+		"new-grpc: plain oneport servehttp, 9", "routes-1: plain oneport, 9", "mixed: servehttp, 9", "idle-grpc: plain oneport servehttp, 6",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	o.rounds = 20
-	o.scenarios[0].MaxRounds = 2
-	n := 0
-	for _, s := range o.plan() {
-		if s.scenario.Name == "new-grpc" {
-			n++
-		}
+	if o, err = parse([]string{"-scenario", "new-grpc,routes-1"}, io.Discard); err != nil {
+		t.Fatal(err)
 	}
-	if n != 2*3 {
-		t.Errorf("a scenario of two rounds is played %d times by three", n)
+	for i, p := range o.plan() {
+		control := slices.ContainsFunc(p.contenders, func(c contender.Contender) bool { return c.Control })
+		if want := i == 0; control != want {
+			t.Errorf("%s has the baseline twice: %v, want %v", p.scenario.Name, control, want)
+		}
 	}
 }
 
-// TestFullFits holds the whole run to the time that README.md promises, as it is planned.
+// TestFullFits holds a whole run on a quiet machine to the time that README.md promises, as it is planned. On a busy one
+// the limit ends it.
 func TestFullFits(t *testing.T) {
 	t.Parallel()
-	for args, most := range map[string]time.Duration{"": 40 * time.Minute, "-quick": 5 * time.Minute} {
-		o, err := parse(strings.Fields(args), io.Discard)
-		if err != nil {
-			t.Fatal(err)
-		}
-		o.scenarios = load.Table(2)
-		var total time.Duration
-		for _, s := range o.plan() {
-			total += s.takes(o)
-		}
-		if total > most {
-			t.Errorf("%q would take %v", args, total)
-		}
+	o, err := parse(nil, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.scenarios = load.Table(2)
+	var total time.Duration
+	for _, p := range o.plan() {
+		total += time.Duration(min(p.most, 12)) * p.takes(o)
+		t.Log(p.scenario.Name, p.slices(), p.takes(o))
+	}
+	t.Log(total)
+	if total > o.limit || o.limit > 40*time.Minute {
+		t.Errorf("a run would take %v", total)
 	}
 }
 
@@ -199,23 +196,27 @@ func TestSmoke(t *testing.T) {
 	if got := out.String(); !strings.Contains(got, "new-grpc  oneport") || !strings.Contains(got, "too few rounds") {
 		t.Errorf("it has printed %s", got)
 	}
-	if got := errOut.String(); !strings.Contains(got, "round 2 of 2") {
+	if got := errOut.String(); !strings.Contains(got, "new-grpc, 1 of 1") {
 		t.Errorf("the progress was %s", got)
 	}
 	r, err := results.Read(filepath.Join(dir, results.File))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Samples) != 4 || len(r.Latencies) != 2 || len(r.Failures) != 0 {
-		t.Fatalf("%d samples, %d latencies, %d failures", len(r.Samples), len(r.Latencies), len(r.Failures))
+	if len(r.Kept) == 0 || len(r.Latencies) != 2 || len(r.Failures) != 0 {
+		t.Fatalf("%d kept, %d latencies, %d failures", len(r.Kept), len(r.Latencies), len(r.Failures))
+	}
+	if b := r.Run.Busy; b == nil || b.Slices != 2*(2*results.Passes+1) {
+		t.Errorf("how busy the machine was: %+v", b)
 	}
 	if got := r.Run.Processors; !strings.Contains(got, "for the server") && !strings.Contains(strings.Join(r.Notes, " "), "share the processors") {
 		t.Errorf("the processors: %q, with the notes %q", got, r.Notes)
 	}
-	for _, s := range r.Samples {
-		for _, metric := range []string{"throughput", "p50", "p999", "allocs"} {
-			if !(s.Values[metric] > 0) {
-				t.Errorf("%s, round %d: %s is %v", s.Contender, s.Round, metric, s.Values[metric])
+	sum := r.Summarize()
+	for _, c := range r.Contenders {
+		for _, metric := range []string{"throughput", "cpu", "p50", "p999", "allocs", "voluntary", "goroutines"} {
+			if e, ok := sum.Absolute("new-grpc", c.Name, metric); !ok || !(e.Median > 0) && runtime.GOOS != "windows" || e.N != 2 {
+				t.Errorf("%s: %s is %+v", c.Name, metric, e)
 			}
 		}
 	}
@@ -262,8 +263,7 @@ func TestShared(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r := &runner{options: o, results: newResults(o, time.Now()), noted: make(map[string]bool)}
-		r.divide()
+		r := newRunner(o, time.Now(), io.Discard)
 		if args == "-shared" && r.split != nil {
 			t.Errorf("%s: they are divided: %s", args, r.results.Run.Processors)
 		}
@@ -273,65 +273,18 @@ func TestShared(t *testing.T) {
 	}
 }
 
-// TestTarget puts a server under load that is not one of the contenders, and one that drops every second connection.
-func TestTarget(t *testing.T) {
+// TestQuick says that all answers are right, of one scenario that is played in slices and one that is not.
+func TestQuick(t *testing.T) {
 	t.Parallel()
-	for _, drops := range []bool{false, true} {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if drops {
-			l = &dropping{Listener: l}
-		}
-		s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if r.URL.Path != "/v1/hello" {
-				w.WriteHeader(http.StatusNotFound)
-			}
-			io.WriteString(w, "hello")
-		})}
-		served := make(chan error)
-		go func() { served <- s.Serve(l) }()
-		dir := t.TempDir()
-		args := strings.Fields("-scenario new-http1 -rounds 1 -duration 10ms -path /v1/hello -target " + l.Addr().String())
-		err = command(t.Context(), append(args, "-out", dir), io.Discard, io.Discard)
-		s.Close()
-		<-served
-		r, readErr := results.Read(filepath.Join(dir, results.File))
-		if readErr != nil {
-			t.Fatal(readErr)
-		}
-		if drops {
-			if err == nil || len(r.Failures) != 1 || len(r.Samples) != 0 {
-				t.Errorf("a server that drops connections: %v, %+v, %d samples", err, r.Failures, len(r.Samples))
-			}
-			continue
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := r.Run.Processors; got != "shared by server and load" {
-			t.Errorf("the processors: %s", got)
-		}
-		v := r.Samples[0].Values
-		if _, measured := v["cpu"]; measured || !(v["throughput"] > 0) {
-			t.Errorf("%v", v)
+	var out bytes.Buffer
+	if err := command(t.Context(), strings.Fields("-quick -contender plain,oneport -scenario new-http1,idle-http1,rtt-10"), &out, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"new-http1        all answers right: plain, oneport", "idle-http1       all answers right", "nothing was measured"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in:\n%s", want, &out)
 		}
 	}
-}
-
-// dropping is a listener that closes every second connection.
-type dropping struct {
-	net.Listener
-	n int
-}
-
-func (l *dropping) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if l.n++; err == nil && l.n%2 == 0 {
-		c.Close()
-	}
-	return c, err
 }
 
 // TestInterrupted writes what there is.
@@ -340,7 +293,7 @@ func TestInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	dir := t.TempDir()
-	err := command(ctx, []string{"-quick", "-scenario", "rpc-1", "-out", dir}, io.Discard, io.Discard)
+	err := command(ctx, []string{"-scenario", "rpc-1", "-out", dir}, io.Discard, io.Discard)
 	if err == nil || err.Error() != "interrupted" {
 		t.Errorf("%v", err)
 	}
@@ -367,12 +320,13 @@ func TestValues(t *testing.T) {
 	for i := range 100 {
 		latency.RecordValue(int64(i+1) * int64(time.Millisecond))
 	}
-	before := contender.Usage{CPU: time.Second, GC: 100 * time.Millisecond, Allocs: 1000, AllocBytes: 10_000, Resident: 30 << 20, Peak: 40 << 20}
-	after := contender.Usage{CPU: 3 * time.Second, GC: 200 * time.Millisecond, Allocs: 3000, AllocBytes: 110_000, Resident: 80 << 20, Peak: 90 << 20}
-	idle := contender.Usage{Resident: 20 << 20}
+	before := contender.Usage{CPU: time.Second, GC: 100 * time.Millisecond, Allocs: 1000, AllocBytes: 10_000, Resident: 30 << 20, Peak: 40 << 20, Voluntary: 100, Involuntary: 10, Delay: time.Second, Goroutines: 10}
+	after := contender.Usage{CPU: 3 * time.Second, GC: 200 * time.Millisecond, Allocs: 3000, AllocBytes: 110_000, Resident: 80 << 20, Peak: 90 << 20, Voluntary: 300, Involuntary: 15, Delay: 2 * time.Second, Goroutines: 110}
+	idle := contender.Usage{Resident: 20 << 20, Goroutines: 12}
 	perOp := map[string]float64{
 		"throughput": 50, "p50": 50_000, "p90": 90_000, "p99": 99_000, "p999": 100_000,
 		"cpu": 20_000, "gc": 5, "allocs": 20, "bytes": 1000, "peak": 90, "idle": 20,
+		"voluntary": 2, "involuntary": 0.05, "delay": 10_000, "goroutines": 12,
 	}
 	with := func(more map[string]float64, without ...string) map[string]float64 {
 		v := make(map[string]float64)
@@ -402,12 +356,12 @@ func TestValues(t *testing.T) {
 		{
 			"a server that is not measured", load.Scenario{},
 			load.Measurement{Ops: 100, Elapsed: 2 * time.Second, Latency: latency},
-			with(nil, "cpu", "gc", "allocs", "bytes", "peak", "idle"),
+			with(nil, "cpu", "gc", "allocs", "bytes", "peak", "idle", "voluntary", "involuntary", "delay", "goroutines"),
 		},
 		{
 			"idle connections", load.Scenario{},
 			load.Measurement{Ops: 50, Connections: 50, Before: before, After: after, Idle: idle},
-			map[string]float64{"memory": 1 << 20, "peak": 90, "idle": 20},
+			map[string]float64{"memory": 1 << 20, "peak": 90, "idle": 20, "goroutines": 2},
 		},
 	} {
 		got := values(&tt.scenario, &tt.m)

@@ -48,9 +48,16 @@ func command(ctx context.Context, args []string, out, errOut io.Writer) error {
 	case o.compare != "":
 		return compare(o.compare, o.with, out)
 	}
+	if o.quick {
+		return smoke(ctx, o, out)
+	}
 	r, err := run(ctx, o, errOut)
 	if r == nil {
 		return err
 	}
-	return errors.Join(write(r, o.out, out), err)
+	err = errors.Join(write(r, o.out, out), err)
+	if o.selfCheck && err == nil {
+		err = r.SelfCheck(contender.Table[0].Name, contender.Again.Name, out)
+	}
+	return err
 }

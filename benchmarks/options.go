@@ -5,7 +5,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net"
 	"slices"
 	"strings"
 	"time"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/oneport-go/oneport/benchmarks/internal/contender"
 	"github.com/oneport-go/oneport/benchmarks/internal/load"
+	"github.com/oneport-go/oneport/benchmarks/internal/results"
 )
 
 // options are what the command line says.
@@ -20,13 +20,15 @@ type options struct {
 	contenders []contender.Contender
 	scenarios  []load.Scenario
 	rounds     int
+	more       bool // rounds, where the intervals are wide and there is time
 	duration   time.Duration
 	warmUp     time.Duration
+	limit      time.Duration
 	most       int // connections, 0 for as many as a scenario wants
 	out        string
 	shared     bool
-
-	target, path, method string
+	quick      bool
+	selfCheck  bool
 
 	list          bool
 	report        string
@@ -35,36 +37,33 @@ type options struct {
 	command string // that says the same
 }
 
-// targetName is the name under which the server at -target is in the results.
-const targetName = "target"
-
-// The defaults. Twelve rounds are the fewest for which two that are far off do not decide how far an interval reaches.
+// The defaults.
 const (
-	defaultRounds   = 12
-	defaultDuration = 500 * time.Millisecond
-	quickRounds     = 2
-	quickDuration   = 100 * time.Millisecond
-	quickMost       = 2000
+	defaultRounds   = results.MostRounds
+	defaultDuration = 75 * time.Millisecond
+	defaultLimit    = 38 * time.Minute
+	warmUp          = 60 * time.Millisecond
+	quickDuration   = 20 * time.Millisecond
+	quickMost       = 500
+	selfCheckRounds = 3 * results.FewestRounds
 )
 
 // parse reads the command line.
 func parse(args []string, errOut io.Writer) (*options, error) {
 	var o options
 	var contenders, scenarios string
-	var quick bool
 	flags := flag.NewFlagSet("benchmarks", flag.ContinueOnError)
 	flags.SetOutput(errOut)
 	flags.StringVar(&contenders, "contender", "", "run only these `names`, with commas between them; the baseline is one of them")
 	flags.StringVar(&scenarios, "scenario", "", "run only these `names`; rpc-* stands for all that begin so")
-	flags.IntVar(&o.rounds, "rounds", 0, "measure everything this many times (default 12, with -quick 2)")
-	flags.DurationVar(&o.duration, "duration", 0, "measure each scenario for so long in a round (default 500ms, with -quick 100ms)")
-	flags.BoolVar(&quick, "quick", false, "a short run, that shows errors and no times to rely on")
+	flags.IntVar(&o.rounds, "rounds", 0, fmt.Sprintf("measure everything this many times at most, each time with new processes; fewer where the intervals are narrow (default %d)", defaultRounds))
+	flags.DurationVar(&o.duration, "duration", 0, "measure in slices of this length (default 75ms)")
+	flags.DurationVar(&o.limit, "limit", defaultLimit, "end the run in this time")
+	flags.BoolVar(&o.quick, "quick", false, "no measuring: does everything work?")
+	flags.BoolVar(&o.selfCheck, "selfcheck", false, "compare the baseline with itself, and fail if the harness finds differences more often than its confidence allows")
 	flags.BoolVar(&o.shared, "shared", false, "let servers and load share the processors, and do not give each half of them")
 	flags.BoolVar(&o.list, "list", false, "list contenders and scenarios and how long the run would take, and do not run")
-	flags.StringVar(&o.out, "out", "", "write the results to this `directory` (default results/full, results/quick for -quick, and results/custom where scenarios or contenders are chosen)")
-	flags.StringVar(&o.target, "target", "", "put the server at this `host:port` under load too, with requests for -path and -method")
-	flags.StringVar(&o.path, "path", "/", "the `path` of a GET that the target answers")
-	flags.StringVar(&o.method, "method", load.HealthCheck, "the gRPC `method` that the target answers, with an empty message")
+	flags.StringVar(&o.out, "out", "", "write the results to this `directory` (default results/full, and results/custom where scenarios or contenders are chosen)")
 	flags.StringVar(&o.report, "report", "", "do not run: write the report of this `directory` anew, from its results.json")
 	flags.StringVar(&o.compare, "compare", "", "do not run: say where the results.json of this `directory` disagrees with the one of the directory that follows")
 	flags.Usage = func() {
@@ -92,22 +91,25 @@ func parse(args []string, errOut io.Writer) (*options, error) {
 		o.command += " " + quoted(arg)
 	}
 
-	if quick {
+	switch {
+	case o.quick:
 		o.most = quickMost
-		o.rounds, o.duration = orDefault(o.rounds, quickRounds), orDefault(o.duration, quickDuration)
+		o.rounds, o.duration = orDefault(o.rounds, 1), orDefault(o.duration, quickDuration)
+	case o.selfCheck:
+		o.rounds = orDefault(o.rounds, selfCheckRounds)
+		contenders, scenarios = orDefault(contenders, "plain,plain-again"), orDefault(scenarios, selfCheckScenarios)
 	}
+	o.more = o.rounds == 0
 	o.rounds, o.duration = orDefault(o.rounds, defaultRounds), orDefault(o.duration, defaultDuration)
-	o.warmUp = o.duration / 4
+	o.warmUp = min(warmUp, o.duration)
 
 	if err := o.choose(contenders, scenarios); err != nil {
 		return nil, err
 	}
 	switch {
 	case o.out != "":
-	case contenders != "" || scenarios != "" || o.target != "":
+	case contenders != "" || scenarios != "":
 		o.out = "results/custom"
-	case quick:
-		o.out = "results/quick"
 	default:
 		o.out = "results/full"
 	}
@@ -132,33 +134,23 @@ func orDefault[T comparable](v, def T) T {
 	return v
 }
 
-// choose finds the contenders and scenarios of the names. No names are all of them; for a target, the target and what can
-// be asked of it.
+// choose finds the contenders and scenarios of the names. No names are all of them, and the baseline once more as a control.
 func (o *options) choose(contenders, scenarios string) error {
-	if o.target != "" {
-		if _, _, err := net.SplitHostPort(o.target); err != nil {
-			return fmt.Errorf("-target: %w", err)
-		}
-		o.contenders = []contender.Contender{{Name: targetName, About: "the server at -target"}}
-	}
-	switch {
-	case contenders != "":
+	if contenders == "" {
+		o.contenders = append(slices.Clone(contender.Table), contender.Again)
+	} else {
 		for name := range strings.SplitSeq(contenders, ",") {
 			c, ok := contender.Find(name)
 			if !ok {
 				return fmt.Errorf("-contender: there is no %q; -list shows what there is", name)
 			}
+			c.Control = false // it was asked for
 			if !slices.ContainsFunc(o.contenders, func(d contender.Contender) bool { return d.Name == name }) {
 				o.contenders = append(o.contenders, c)
 			}
 		}
-	case o.target == "":
-		o.contenders = contender.Table
 	}
 	all := load.Table(load.Processors())
-	if o.target != "" {
-		all = slices.DeleteFunc(all, func(s load.Scenario) bool { return !s.ForTarget() })
-	}
 	if scenarios == "" {
 		o.scenarios = all
 		return nil
@@ -175,8 +167,11 @@ func (o *options) choose(contenders, scenarios string) error {
 			}
 		}
 		if !found {
-			return fmt.Errorf("-scenario: there is no %q, or the target cannot play it; -list shows what there is", name)
+			return fmt.Errorf("-scenario: there is no %q; -list shows what there is", name)
 		}
 	}
 	return nil
 }
+
+// selfCheckScenarios are those in which the baseline is compared with itself.
+const selfCheckScenarios = "new-http1,new-grpc,new-h2c,rpc-1,rpc-32,http1-keepalive"

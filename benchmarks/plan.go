@@ -9,42 +9,74 @@ import (
 
 	"github.com/oneport-go/oneport/benchmarks/internal/contender"
 	"github.com/oneport-go/oneport/benchmarks/internal/load"
+	"github.com/oneport-go/oneport/benchmarks/internal/results"
 )
 
-// A step is one measurement of a plan.
-type step struct {
-	round     int
-	scenario  *load.Scenario
-	contender contender.Contender
+// A play is a scenario with those that play it, and how far that is.
+type play struct {
+	scenario   *load.Scenario
+	contenders []contender.Contender // the baseline first, if it is there
+	rounds     int                   // that were played
+	most       int                   // rounds before the others have had their turn
 }
 
-// overhead is about what starting and stopping a server process takes.
-const overhead = 150 * time.Millisecond
+// What a round takes beside the measuring: the start and the end of a server process, and what is asked of it around each
+// slice.
+const (
+	startTakes = 150 * time.Millisecond
+	sliceTakes = 5 * time.Millisecond
+)
 
-// takes is about how long the step will take.
-func (s step) takes(o *options) time.Duration {
-	return overhead + o.warmUp + o.duration + s.scenario.Takes
-}
-
-// plan is what to measure in which order: in each round every scenario with all contenders one after the other, a
-// different one first each time.
-func (o *options) plan() []step {
-	var steps []step
-	for round := range o.rounds {
-		for i := range o.scenarios {
-			s := &o.scenarios[i]
-			if s.MaxRounds > 0 && round >= s.MaxRounds {
+// plan is what to play.
+func (o *options) plan() []*play {
+	var plays []*play
+	for i := range o.scenarios {
+		s := &o.scenarios[i]
+		p := &play{scenario: s, most: o.rounds}
+		if s.MaxRounds > 0 {
+			p.most = min(p.most, s.MaxRounds)
+		}
+		for _, c := range o.contenders {
+			if need, _ := s.Missing(c); need != "" || c.Control && !s.Control {
 				continue
 			}
-			for j := range o.contenders {
-				c := o.contenders[(round+j)%len(o.contenders)]
-				if need, _ := s.Missing(c); need == "" {
-					steps = append(steps, step{round, s, c})
-				}
+			p.contenders = append(p.contenders, c)
+			if c.Name == s.Baseline {
+				last := len(p.contenders) - 1
+				copy(p.contenders[1:], p.contenders[:last])
+				p.contenders[0] = c
 			}
 		}
+		if len(p.contenders) > 0 {
+			plays = append(plays, p)
+		}
 	}
-	return steps
+	return plays
+}
+
+// slice is how long a slice of the play is.
+func (p *play) slice(o *options) time.Duration { return max(o.duration, p.scenario.Slice) }
+
+func (p *play) passes() int {
+	if p.scenario.Passes > 0 {
+		return p.scenario.Passes
+	}
+	return results.Passes
+}
+
+// slices is how many slices a round has.
+func (p *play) slices() int {
+	n := len(p.contenders)
+	if !p.scenario.Sliced() {
+		return n
+	}
+	return p.passes()*(n-1+n/2) + 1
+}
+
+// takes is about how long a round takes.
+func (p *play) takes(o *options) time.Duration {
+	n := time.Duration(len(p.contenders))
+	return n*(startTakes+o.warmUp) + time.Duration(p.slices())*(p.slice(o)+sliceTakes+p.scenario.Takes)
 }
 
 // list prints what there is and how long it would take.
@@ -71,11 +103,12 @@ func list(o *options, out io.Writer) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	var total time.Duration
-	steps := o.plan()
-	for _, s := range steps {
-		total += s.takes(o)
+	var least, most time.Duration
+	for _, p := range o.plan() {
+		least += time.Duration(min(p.most, results.FewestRounds)) * p.takes(o)
+		most += time.Duration(p.most) * p.takes(o)
 	}
-	_, err := fmt.Fprintf(out, "\n%d measurements in %d rounds, about %v\n", len(steps), o.rounds, total.Round(time.Second))
+	_, err := fmt.Fprintf(out, "\nabout %v on a quiet machine, %v on a busy one, and no more than %v\n",
+		min(least, o.limit).Round(time.Second), min(most, o.limit).Round(time.Second), o.limit)
 	return err
 }

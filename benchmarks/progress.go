@@ -6,56 +6,41 @@ import (
 	"os"
 	"time"
 
-	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
 )
 
-// progress shows how far a run is: on a terminal a bar with the time left, elsewhere a line for each round.
+// progress shows how far a run is: on a terminal in one line, elsewhere in a line for each scenario.
 type progress struct {
-	out     io.Writer
-	options *options
-	bar     *progressbar.ProgressBar // nil if out is not a terminal
-	round   int
-	began   time.Time
+	out      io.Writer
+	terminal bool
+	limit    time.Duration
+	began    time.Time
+	last     string
 }
 
-func newProgress(out io.Writer, steps []step, o *options) *progress {
-	p := &progress{out: out, options: o, round: -1, began: time.Now()}
-	if f, ok := out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		var total time.Duration
-		for _, s := range steps {
-			total += s.takes(o)
-		}
-		p.bar = progressbar.NewOptions64(total.Milliseconds(),
-			progressbar.OptionSetWriter(out),
-			progressbar.OptionFullWidth(),
-			progressbar.OptionSetPredictTime(true),
-			progressbar.OptionSetElapsedTime(true),
-			progressbar.OptionClearOnFinish(),
-			progressbar.OptionThrottle(100*time.Millisecond),
-		)
+func newProgress(out io.Writer, limit time.Duration) *progress {
+	p := &progress{out: out, limit: limit, began: time.Now()}
+	if f, ok := out.(*os.File); ok {
+		p.terminal = term.IsTerminal(int(f.Fd()))
 	}
 	return p
 }
 
 // at says what is measured now.
-func (p *progress) at(s step) {
-	if p.bar != nil {
-		p.bar.Describe(fmt.Sprintf("round %d of %d, %s, %s", s.round+1, p.options.rounds, s.scenario.Name, s.contender.Name))
-	} else if s.round != p.round {
-		fmt.Fprintf(p.out, "%v: round %d of %d\n", time.Since(p.began).Round(time.Second), s.round+1, p.options.rounds)
+func (p *progress) at(scenario string, number, of, round int) {
+	took := time.Since(p.began).Round(time.Second)
+	if p.terminal {
+		fmt.Fprintf(p.out, "\r\x1b[K%v of %v at most: %s, %d of %d, round %d", took, p.limit, scenario, number, of, round)
+		return
 	}
-	p.round = s.round
-}
-
-func (p *progress) done(s step) {
-	if p.bar != nil {
-		p.bar.Add64(s.takes(p.options).Milliseconds())
+	if scenario != p.last {
+		fmt.Fprintf(p.out, "%v: %s, %d of %d\n", took, scenario, number, of)
 	}
+	p.last = scenario
 }
 
 func (p *progress) end() {
-	if p.bar != nil {
-		p.bar.Finish()
+	if p.terminal {
+		fmt.Fprint(p.out, "\r\x1b[K")
 	}
 }

@@ -6,10 +6,11 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"net"
+	"math/rand/v2"
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -17,6 +18,7 @@ import (
 	"github.com/oneport-go/oneport/benchmarks/internal/affinity"
 	"github.com/oneport-go/oneport/benchmarks/internal/contender"
 	"github.com/oneport-go/oneport/benchmarks/internal/load"
+	"github.com/oneport-go/oneport/benchmarks/internal/machine"
 	"github.com/oneport-go/oneport/benchmarks/internal/results"
 )
 
@@ -27,9 +29,10 @@ type cell struct{ scenario, contender string }
 type runner struct {
 	options   *options
 	results   *results.Results
+	progress  *progress
+	random    *rand.Rand
 	proxied   bool // round-trip times are those of a proxy
 	split     *split
-	failed    map[cell]bool
 	noted     map[string]bool
 	latencies map[cell]*hdrhistogram.Histogram
 	order     []cell // of latencies
@@ -38,44 +41,32 @@ type runner struct {
 // run measures everything. With results it can return an error too: that of a contender that has failed, or that the run
 // was interrupted.
 func run(ctx context.Context, o *options, errOut io.Writer) (*results.Results, error) {
-	steps := o.plan()
-	if len(steps) == 0 {
+	plays := o.plan()
+	if len(plays) == 0 {
 		return nil, errors.New("none of the contenders can play one of the scenarios")
 	}
 	began := time.Now()
-	r := &runner{
-		options:   o,
-		results:   newResults(o, began),
-		failed:    make(map[cell]bool),
-		noted:     make(map[string]bool),
-		latencies: make(map[cell]*hdrhistogram.Histogram),
+	r := newRunner(o, began, errOut)
+	defer r.end()
+	machineBegan := machine.Now()
+	r.results.Run.Busy = &results.Busy{LoadBegan: machine.Load()}
+	deadline := began.Add(o.limit)
+	for i, p := range plays {
+		// What the scenarios before this one have left of their time is shared by the rest.
+		share := time.Until(deadline) / time.Duration(len(plays)-i)
+		r.rounds(ctx, p, i+1, len(plays), p.most, time.Now().Add(share))
 	}
-	r.roundTrips()
-	r.divide()
-	defer r.shareAll()
-	if limit := connectionLimit(); limit > 0 && (o.most == 0 || limit < o.most) {
-		o.most = limit
-	}
-	progress := newProgress(errOut, steps, o)
-	defer progress.end()
-	for _, s := range steps {
-		if ctx.Err() != nil {
-			r.note("The run was interrupted.")
-			break
-		}
-		progress.at(s)
-		at := cell{s.scenario.Name, s.contender.Name}
-		if !r.failed[at] {
-			if err := r.step(s); err != nil {
-				r.failed[at] = true
-				r.results.Failures = append(r.results.Failures, results.Failure{
-					Scenario: at.scenario, Contender: at.contender, Round: s.round, Error: err.Error(),
-				})
-			}
-		}
-		progress.done(s)
+	r.goOn(ctx, plays, deadline)
+	if ctx.Err() != nil {
+		r.note("The run was interrupted.")
 	}
 	r.results.Run.Minutes = math.Round(time.Since(began).Minutes()*10) / 10
+	busy := r.results.Run.Busy
+	busy.LoadNow = machine.Load()
+	busy.Steal = machine.Now().Stolen(machineBegan)
+	if busy.Slices > 0 {
+		busy.Others /= float64(busy.Slices)
+	}
 	r.addLatencies()
 	switch {
 	case len(r.results.Failures) > 0:
@@ -86,6 +77,80 @@ func run(ctx context.Context, o *options, errOut io.Writer) (*results.Results, e
 	return r.results, nil
 }
 
+func newRunner(o *options, began time.Time, errOut io.Writer) *runner {
+	r := &runner{
+		options:   o,
+		results:   newResults(o, began),
+		progress:  newProgress(errOut, o.limit),
+		random:    rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
+		noted:     make(map[string]bool),
+		latencies: make(map[cell]*hdrhistogram.Histogram),
+	}
+	r.roundTrips()
+	r.divide()
+	if limit := connectionLimit(); limit > 0 && (o.most == 0 || limit < o.most) {
+		o.most = limit
+	}
+	return r
+}
+
+func (r *runner) end() {
+	r.progress.end()
+	r.shareAll()
+}
+
+// rounds plays a scenario until its intervals are narrow, or it has had so many rounds, or its time is over. It has one
+// round in any case.
+func (r *runner) rounds(ctx context.Context, p *play, number, of, most int, until time.Time) {
+	for first := true; ctx.Err() == nil && p.rounds < most; first = false {
+		if !first && (time.Now().Add(p.takes(r.options)).After(until) || r.narrow(p)) {
+			return
+		}
+		r.progress.at(p.scenario.Name, number, of, p.rounds+1)
+		if !r.round(ctx, p) {
+			return
+		}
+		p.rounds++
+	}
+}
+
+func (r *runner) narrow(p *play) bool {
+	if p.rounds < results.FewestRounds {
+		return false
+	}
+	// Of this scenario alone, since it is asked after each round.
+	one := *r.results
+	one.Samples = r.of(p.scenario.Name)
+	return one.Narrow(p.scenario.Name, one.Summarize())
+}
+
+func (r *runner) of(scenario string) []results.Sample {
+	var of []results.Sample
+	for _, s := range r.results.Samples {
+		if s.Scenario == scenario {
+			of = append(of, s)
+		}
+	}
+	return of
+}
+
+// goOn gives the scenarios whose intervals are still wide what is left of the time, a round each in turn.
+func (r *runner) goOn(ctx context.Context, plays []*play, deadline time.Time) {
+	for going := r.options.more; going; {
+		going = false
+		for i, p := range plays {
+			if p.rounds < p.most || p.most < r.options.rounds || p.rounds >= 3*p.most || r.narrow(p) {
+				continue
+			}
+			before := p.rounds
+			if time.Now().Add(p.takes(r.options)).Before(deadline) {
+				r.rounds(ctx, p, i+1, len(plays), p.rounds+1, deadline)
+			}
+			going = going || p.rounds > before
+		}
+	}
+}
+
 func newResults(o *options, began time.Time) *results.Results {
 	r := &results.Results{
 		Environment: results.Look(),
@@ -93,6 +158,7 @@ func newResults(o *options, began time.Time) *results.Results {
 			Command:  o.command,
 			Began:    began.UTC().Format(time.RFC3339),
 			Rounds:   o.rounds,
+			Width:    results.Enough,
 			WarmUp:   o.warmUp.String(),
 			Duration: o.duration.String(),
 		},
@@ -151,7 +217,7 @@ type split struct {
 func (r *runner) divide() {
 	const shared = "shared by server and load"
 	r.results.Run.Processors = shared
-	if r.options.shared || !slices.ContainsFunc(r.options.contenders, func(c contender.Contender) bool { return c.Name != targetName }) {
+	if r.options.shared {
 		return
 	}
 	all, err := affinity.All()
@@ -174,11 +240,11 @@ func numbers(list []int) string {
 
 // processors gives the load its processors and returns those of the server. A scenario that is about the number of
 // processors has all of them for both.
-func (r *runner) processors(s step) ([]int, error) {
+func (r *runner) processors(p *play) ([]int, error) {
 	if r.split == nil {
 		return nil, nil
 	}
-	if s.scenario.Server.Procs > 0 {
+	if p.scenario.Server.Procs > 0 {
 		return r.split.all, r.shareAll()
 	}
 	if !r.split.divided {
@@ -209,75 +275,238 @@ func (r *runner) note(s string) {
 	}
 }
 
-// step measures.
-func (r *runner) step(s step) (err error) {
-	env := &load.Env{
-		TLS:      s.scenario.Server.TLS,
+// A seat is a contender in a round: its process, and the load on it.
+type seat struct {
+	contender contender.Contender
+	env       *load.Env
+	session   *load.Session
+	end       []func() error // in reverse
+	merged    *hdrhistogram.Histogram
+	err       error
+}
+
+// close ends what was begun for the seat.
+func (s *seat) close() {
+	for _, end := range slices.Backward(s.end) {
+		s.err = errors.Join(s.err, end())
+	}
+	s.end = nil
+}
+
+// sit starts a contender.
+func (r *runner) sit(p *play, c contender.Contender, processors []int) *seat {
+	s := &seat{contender: c, env: &load.Env{
+		TLS:      p.scenario.Server.TLS,
 		WarmUp:   r.options.warmUp,
-		Duration: r.options.duration,
+		Duration: p.slice(r.options),
 		Most:     r.options.most,
-	}
-	rtt := s.scenario.Server.RTT
-	processors, err := r.processors(s)
+	}}
+	rtt := p.scenario.Server.RTT
+	config := p.scenario.Server
+	config.Contender = c.Name
+	config.Processors = processors
+	config.Namespace = rtt > 0 && !r.proxied
+	process, err := contender.Start(config)
 	if err != nil {
-		return err
+		s.err = err
+		return s
 	}
-	if s.contender.Name == targetName {
-		env.Server = target{}
-		env.Addresses = contender.Addresses{HTTP: r.options.target, GRPC: r.options.target}
-		env.Path, env.Method = r.options.path, r.options.method
-	} else {
-		config := s.scenario.Server
-		config.Contender = s.contender.Name
-		config.Processors = processors
-		config.Namespace = rtt > 0 && !r.proxied
-		p, err := contender.Start(config)
+	s.end = append(s.end, func() error {
+		if s.err != nil && process.Said() != "" {
+			s.err = fmt.Errorf("%w%s", s.err, process.Said())
+		}
+		return process.Stop()
+	})
+	s.env.Server, s.env.Addresses = process, process.Addresses
+	if rtt > 0 && r.proxied {
+		end, err := s.env.Slow(rtt)
 		if err != nil {
-			return err
+			s.err = err
+			return s
 		}
-		defer func() {
-			if err != nil && p.Said() != "" {
-				err = fmt.Errorf("%w%s", err, p.Said())
-			}
-			err = errors.Join(err, p.Stop())
-		}()
-		env.Server, env.Addresses = p, p.Addresses
-		if rtt > 0 && r.proxied {
-			end, err := env.Slow(rtt)
-			if err != nil {
-				return err
-			}
-			defer end()
+		s.end = append(s.end, func() error { end(); return nil })
+	}
+	return s
+}
+
+// round plays a round of a scenario, and reports whether that made sense.
+func (r *runner) round(ctx context.Context, p *play) bool {
+	var players []contender.Contender
+	for _, c := range p.contenders {
+		if !r.failed(p, c) {
+			players = append(players, c)
 		}
 	}
-	m, err := s.scenario.Measure(env)
+	if len(players) == 0 || r.failed(p, p.contenders[0]) && p.rounds > 0 {
+		return false
+	}
+	processors, err := r.processors(p)
+	if err != nil {
+		for _, c := range players {
+			r.fail(p, c, err)
+		}
+		return false
+	}
+	if p.scenario.Sliced() {
+		r.sliced(ctx, p, players, processors)
+	} else {
+		r.whole(ctx, p, players, processors)
+	}
+	return true
+}
+
+func (r *runner) failed(p *play, c contender.Contender) bool {
+	return slices.ContainsFunc(r.results.Failures, func(f results.Failure) bool {
+		return f.Scenario == p.scenario.Name && f.Contender == c.Name
+	})
+}
+
+func (r *runner) fail(p *play, c contender.Contender, err error) {
+	r.results.Failures = append(r.results.Failures, results.Failure{
+		Scenario: p.scenario.Name, Contender: c.Name, Round: p.rounds, Error: err.Error(),
+	})
+}
+
+// whole measures each contender once, with a process that no other is beside.
+func (r *runner) whole(ctx context.Context, p *play, players []contender.Contender, processors []int) {
+	for at, i := range r.random.Perm(len(players)) {
+		if ctx.Err() != nil {
+			return
+		}
+		s := r.sit(p, players[i], processors)
+		var m *load.Measurement
+		if s.err == nil {
+			m, s.err = p.scenario.Measure(s.env)
+		}
+		s.close()
+		if s.err != nil {
+			r.fail(p, s.contender, s.err)
+			continue
+		}
+		r.addNote(p, m)
+		r.addSample(p, s.contender, at, 0, values(p.scenario, m))
+		r.addLatency(p, s.contender, m.Latency)
+	}
+}
+
+// sliced has the contenders take turns, in slices. The first of the players is the baseline.
+func (r *runner) sliced(ctx context.Context, p *play, players []contender.Contender, processors []int) {
+	seats := make([]*seat, len(players))
+	var starting sync.WaitGroup
+	for i, c := range players {
+		starting.Go(func() { seats[i] = r.sit(p, c, processors) })
+	}
+	starting.Wait()
+	for _, i := range r.random.Perm(len(seats)) {
+		if s := seats[i]; s.err == nil && ctx.Err() == nil {
+			s.session, s.err = p.scenario.Open(s.env)
+		}
+	}
+	at := 0
+	play := func(i int) {
+		if s := seats[i]; s.err == nil && ctx.Err() == nil {
+			s.err = r.slice(p, s, at)
+		}
+		at++
+	}
+	for range p.passes() {
+		for _, i := range results.Pass(r.random, len(seats)) {
+			play(i)
+		}
+	}
+	play(0)
+	for _, s := range seats {
+		var whole *load.Measurement
+		if s.session != nil {
+			m, err := s.session.Close()
+			whole, s.err = m, errors.Join(s.err, err)
+		}
+		s.close()
+		if s.err != nil {
+			r.fail(p, s.contender, s.err)
+			continue
+		}
+		if whole == nil || whole.Ops == 0 {
+			continue // interrupted
+		}
+		r.addNote(p, whole)
+		v := values(p.scenario, whole)
+		for metric, quantile := range tail {
+			if s.merged != nil {
+				v[metric] = microseconds(s.merged.ValueAtQuantile(quantile))
+			}
+		}
+		delete(v, "cpu") // which the slices have, each compared with its neighbours
+		r.addSample(p, s.contender, 0, 0, v)
+		r.addLatency(p, s.contender, s.merged)
+	}
+}
+
+// slice measures a slice.
+func (r *runner) slice(p *play, s *seat, at int) error {
+	before := machine.Now()
+	m, err := s.session.Slice(s.env.Duration)
 	if err != nil {
 		return err
 	}
-	r.add(s, m)
+	after := machine.Now()
+	others := after.Others(before, m.After.CPU-m.Before.CPU)
+	busy := r.results.Run.Busy
+	busy.Slices++
+	busy.Others += others
+	if others > disturbed {
+		busy.Disturbed++
+	}
+	v := values(p.scenario, m)
+	// A slice has too few operations for the tail of the latencies, and what is counted takes no neighbour to compare with.
+	for metric := range tail {
+		delete(v, metric)
+	}
+	for _, metric := range []string{"voluntary", "involuntary", "delay"} {
+		delete(v, metric)
+	}
+	r.addSample(p, s.contender, at, others, v)
+	if s.merged == nil {
+		s.merged = m.Latency
+	} else {
+		s.merged.Merge(m.Latency)
+	}
 	return nil
 }
 
-// add adds a measurement to the results.
-func (r *runner) add(s step, m *load.Measurement) {
+// disturbed is the part of the processors that others have in a slice that is counted as disturbed.
+const disturbed = 0.10
+
+func (r *runner) addNote(p *play, m *load.Measurement) {
 	if m.Note != "" {
-		r.note(s.scenario.Name + ": " + m.Note + ".")
-	}
-	r.results.Samples = append(r.results.Samples, results.Sample{
-		Scenario: s.scenario.Name, Contender: s.contender.Name, Round: s.round,
-		Values: values(s.scenario, m),
-	})
-	at := cell{s.scenario.Name, s.contender.Name}
-	if m.Latency == nil {
-		return
-	}
-	if all := r.latencies[at]; all != nil {
-		all.Merge(m.Latency)
-	} else {
-		r.latencies[at] = m.Latency
-		r.order = append(r.order, at)
+		r.note(p.scenario.Name + ": " + m.Note + ".")
 	}
 }
+
+func (r *runner) addSample(p *play, c contender.Contender, at int, others float64, v map[string]float64) {
+	r.results.Samples = append(r.results.Samples, results.Sample{
+		Scenario: p.scenario.Name, Contender: c.Name, Round: p.rounds, At: at, Others: math.Round(1e4*others) / 1e4, Values: v,
+	})
+}
+
+func (r *runner) addLatency(p *play, c contender.Contender, h *hdrhistogram.Histogram) {
+	if h == nil {
+		return
+	}
+	at := cell{p.scenario.Name, c.Name}
+	if all := r.latencies[at]; all != nil {
+		all.Merge(h)
+		return
+	}
+	r.latencies[at] = h
+	r.order = append(r.order, at)
+}
+
+// The quantiles of the latencies, those of a slice and those of a round.
+var (
+	middle = map[string]float64{"p50": 50}
+	tail   = map[string]float64{"p90": 90, "p99": 99, "p999": 99.9}
+)
 
 // values are the metrics of a measurement.
 func values(s *load.Scenario, m *load.Measurement) map[string]float64 {
@@ -287,19 +516,35 @@ func values(s *load.Scenario, m *load.Measurement) map[string]float64 {
 		v["throughput"] = ops / m.Elapsed.Seconds()
 	}
 	if m.Latency != nil {
-		for metric, quantile := range map[string]float64{"p50": 50, "p90": 90, "p99": 99, "p999": 99.9} {
-			v[metric] = microseconds(m.Latency.ValueAtQuantile(quantile))
+		for _, quantiles := range []map[string]float64{middle, tail} {
+			for metric, quantile := range quantiles {
+				v[metric] = microseconds(m.Latency.ValueAtQuantile(quantile))
+			}
+		}
+		if s.Server.RTT > 0 {
+			v["roundtrips"] = v["p50"] / (float64(s.Server.RTT) / float64(time.Microsecond))
 		}
 	}
 	before, after := m.Before, m.After
 	if m.Connections > 0 {
+		n := float64(m.Connections)
 		if before.Resident > 0 {
-			v["memory"] = (float64(after.Resident) - float64(before.Resident)) / float64(m.Connections)
+			v["memory"] = (float64(after.Resident) - float64(before.Resident)) / n
 		}
+		v["goroutines"] = float64(after.Goroutines-before.Goroutines) / n
 	} else if after.CPU > 0 {
 		cpu := after.CPU - before.CPU
-		v["cpu"] = float64(cpu) / float64(time.Microsecond) / ops
-		v["gc"] = 100 * float64(after.GC-before.GC) / float64(cpu)
+		v["cpu"] = microseconds(int64(cpu)) / ops
+		if after.GC > before.GC {
+			v["gc"] = 100 * float64(after.GC-before.GC) / float64(cpu)
+		}
+		if after.Voluntary > 0 {
+			v["voluntary"] = float64(after.Voluntary-before.Voluntary) / ops
+			v["involuntary"] = float64(after.Involuntary-before.Involuntary) / ops
+		}
+		if after.Delay > 0 {
+			v["delay"] = microseconds(int64(after.Delay-before.Delay)) / ops
+		}
 	}
 	if after.Allocs > 0 && m.Connections == 0 {
 		v["allocs"] = float64(after.Allocs-before.Allocs) / ops
@@ -310,9 +555,9 @@ func values(s *load.Scenario, m *load.Measurement) map[string]float64 {
 	}
 	if m.Idle.Resident > 0 {
 		v["idle"] = float64(m.Idle.Resident) / (1 << 20)
-	}
-	if s.Server.RTT > 0 {
-		v["roundtrips"] = v["p50"] / (float64(s.Server.RTT) / float64(time.Microsecond))
+		if m.Connections == 0 {
+			v["goroutines"] = float64(m.Idle.Goroutines)
+		}
 	}
 	return v
 }
@@ -330,10 +575,3 @@ func (r *runner) addLatencies() {
 		r.results.Latencies = append(r.results.Latencies, l)
 	}
 }
-
-// target is a server of which only the address is known.
-type target struct{}
-
-func (target) Dial(address string) (net.Conn, error) { return net.Dial("tcp", address) }
-
-func (target) Usage(contender.Moment) (contender.Usage, error) { return contender.Usage{}, nil }

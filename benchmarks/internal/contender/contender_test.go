@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
@@ -140,6 +141,12 @@ func TestUsage(t *testing.T) {
 	if after.Allocs <= before.Allocs || after.AllocBytes <= before.AllocBytes {
 		t.Errorf("nothing was allocated for ten connections: %+v, then %+v", before, after)
 	}
+	if after.Goroutines < 1 {
+		t.Errorf("%d goroutines", after.Goroutines)
+	}
+	if runtime.GOOS != "windows" && after.Voluntary <= before.Voluntary {
+		t.Errorf("ten connections and no context switch: %d, then %d", before.Voluntary, after.Voluntary)
+	}
 	if before.CPU != 0 && after.CPU <= before.CPU {
 		t.Errorf("ten connections took no CPU time: %v, then %v", before.CPU, after.CPU)
 	}
@@ -153,6 +160,27 @@ func TestUsage(t *testing.T) {
 		}
 		if trimmed.GC == 0 {
 			t.Error("the garbage collector has run and taken no time")
+		}
+	}
+}
+
+// TestSettle waits for what a process still has to do, and not for one that never rests.
+func TestSettle(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name string
+		busy int // milliseconds
+		want int
+	}{{"idle", 0, 1}, {"something left", 3, 4}, {"never idle", 1000, 8}} {
+		var used, slept time.Duration
+		settle(func() time.Duration { return used }, func(d time.Duration) {
+			slept += d
+			if slept <= time.Duration(tt.busy)*time.Millisecond {
+				used += d
+			}
+		})
+		if got := int(slept / time.Millisecond); got != tt.want {
+			t.Errorf("%s: it has waited for %d ms, want %d", tt.name, got, tt.want)
 		}
 	}
 }

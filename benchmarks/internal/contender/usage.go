@@ -9,14 +9,26 @@ import (
 
 // Usage is what a server process has used since it started.
 type Usage struct {
-	// CPU is the user and system time of the process, as getrusage(2) accounts for it; 0 where that is not measured.
+	// CPU is the user and system time of the process: where there is one, by the scheduler's own account in nanoseconds,
+	// else by that of getrusage(2); 0 where neither is there.
 	CPU time.Duration
+
+	// Delay is how long the threads of the process were ready to run and waited for a processor; 0 where that is not
+	// measured.
+	Delay time.Duration
 
 	// GC is the time that the garbage collector had of CPU.
 	GC time.Duration
 
 	// Allocs and AllocBytes count what was allocated on the heap.
 	Allocs, AllocBytes uint64
+
+	// Voluntary and Involuntary count the context switches: those of a thread that had nothing left to do, and those of
+	// one that had to make room.
+	Voluntary, Involuntary uint64
+
+	// Goroutines is how many there are.
+	Goroutines int
 
 	// Resident is the memory that the process has in RAM, and Peak the most that it has had, in bytes; 0 where that is
 	// not measured.
@@ -29,7 +41,10 @@ type Moment string
 const (
 	// Now reads the usage as it is. The garbage collector's time is that up to the end of its last cycle.
 	Now Moment = "now"
-	// Collected has the garbage collector run first, so that what is measured from then on starts with a clean heap.
+	// Settled waits until the process has done what it had begun, for a few milliseconds at most, and reads only what
+	// changes in a slice: CPU, Delay and the context switches.
+	Settled Moment = "settled"
+	// Collected runs the garbage collector first, so that what is measured from then on starts with a clean heap.
 	Collected Moment = "collected"
 	// Trimmed also gives the memory that is free back to the system, so that Resident is what is in use.
 	Trimmed Moment = "trimmed"
@@ -38,13 +53,19 @@ const (
 // measure takes the process's usage.
 func measure(m Moment) Usage {
 	switch m {
+	case Settled:
+		settle(cpuTime, time.Sleep)
+		u := Usage{CPU: cpuTime(), Delay: runDelay()}
+		u.Voluntary, u.Involuntary = switches()
+		return u
 	case Collected:
 		runtime.GC()
 	case Trimmed:
 		runtime.GC() // pools are empty after two cycles
 		debug.FreeOSMemory()
 	}
-	u := Usage{CPU: cpuTime()}
+	u := Usage{CPU: cpuTime(), Delay: runDelay(), Goroutines: runtime.NumGoroutine()}
+	u.Voluntary, u.Involuntary = switches()
 	u.Resident, u.Peak = memory()
 	gc := []metrics.Sample{{Name: "/cpu/classes/gc/total:cpu-seconds"}}
 	metrics.Read(gc)
@@ -57,4 +78,23 @@ func measure(m Moment) Usage {
 	metrics.Read(allocs)
 	u.Allocs, u.AllocBytes = allocs[0].Value.Uint64(), allocs[1].Value.Uint64()
 	return u
+}
+
+// settle waits until the process takes hardly any CPU time: connections that a client has closed cost the server something
+// after the client's last operation, which belongs to that operation, and not to whatever is measured next.
+func settle(cpu func() time.Duration, sleep func(time.Duration)) {
+	const (
+		step  = time.Millisecond
+		most  = 8
+		still = step / 10
+	)
+	before := cpu()
+	for range most {
+		sleep(step)
+		now := cpu()
+		if now-before < still {
+			return
+		}
+		before = now
+	}
 }

@@ -96,26 +96,13 @@ const (
 	steadyEvery   = 25 * time.Millisecond // for each client
 )
 
+// silentAge is how old a silent connection may be: less than the time after which a mux closes it.
+const silentAge = 4 * time.Second
+
 // silent has n clients connect and say nothing, half of them where gRPC is and half where HTTP is, beside a steady load.
-func silent(n int) func(*Env) (*Measurement, error) {
-	return func(e *Env) (*Measurement, error) {
-		n, note := e.bounded(n)
-		conns := make([]net.Conn, n)
-		defer func() {
-			for _, c := range conns {
-				if c != nil {
-					c.Close()
-				}
-			}
-		}()
-		err := inParallel(n, func(i int) (err error) {
-			conns[i], err = e.Server.Dial([]string{e.Addresses.HTTP, e.Addresses.GRPC}[i%2])
-			return err
-		})
-		if err != nil {
-			return nil, fmt.Errorf("opening %d silent connections: %w", n, err)
-		}
-		m, err := clients(steadyClients, func(e *Env, i int) (worker, error) {
+func silent(n int) func(*Env) (*Session, error) {
+	return func(e *Env) (*Session, error) {
+		s, err := clients(steadyClients, func(e *Env, i int) (worker, error) {
 			w, err := newEitherConnection(e, i)
 			if err != nil {
 				return nil, err
@@ -129,7 +116,33 @@ func silent(n int) func(*Env) (*Measurement, error) {
 		if err != nil {
 			return nil, err
 		}
-		m.Note = note
-		return m, nil
+		n, note := e.bounded(n)
+		s.note = note
+		conns := make([]net.Conn, n)
+		s.end = func() {
+			for i, c := range conns {
+				if c != nil {
+					c.Close()
+				}
+				conns[i] = nil
+			}
+		}
+		var opened time.Time
+		s.refresh = func() (bool, error) {
+			if time.Since(opened) < silentAge {
+				return false, nil
+			}
+			s.end()
+			opened = time.Now()
+			err := inParallel(n, func(i int) (err error) {
+				conns[i], err = e.Server.Dial([]string{e.Addresses.HTTP, e.Addresses.GRPC}[i%2])
+				return err
+			})
+			if err != nil {
+				return false, fmt.Errorf("opening %d silent connections: %w", n, err)
+			}
+			return true, nil
+		}
+		return s, nil
 	}
 }

@@ -26,20 +26,37 @@ type Scenario struct {
 	Series string
 	X      float64
 
-	// MaxRounds bounds the rounds of what takes long and varies little; 0 is no bound.
-	MaxRounds int
+	// MaxRounds bounds the rounds, and Passes those in a round, of what takes long and varies little; 0 is no bound of its
+	// own.
+	MaxRounds, Passes int
+
+	// Slice is how long a slice takes at least, where the usual length is too short for it.
+	Slice time.Duration
 
 	// Takes is about how long it takes, in addition to the warm-up and the duration.
 	Takes time.Duration
 
+	// Control is set where the baseline is compared with itself as well.
+	Control bool
+
 	// Paced is set where the number of operations in a second is given.
 	Paced bool
 
+	// One of both: open begins to play in slices, and measure plays what cannot be played so.
+	open    func(*Env) (*Session, error)
 	measure func(*Env) (*Measurement, error)
 }
 
-// Measure plays the scenario.
-func (s *Scenario) Measure(e *Env) (*Measurement, error) { return s.measure(e) }
+// Sliced reports whether the scenario can be played in slices.
+func (s *Scenario) Sliced() bool { return s.open != nil }
+
+// Measure plays the scenario once.
+func (s *Scenario) Measure(e *Env) (*Measurement, error) {
+	if s.open != nil {
+		return s.oneSlice(e)
+	}
+	return s.measure(e)
+}
 
 // Missing returns the first need that the contender cannot meet, and why.
 func (s *Scenario) Missing(c contender.Contender) (need contender.Need, why string) {
@@ -68,74 +85,74 @@ func Table(processors int) []Scenario {
 	tls := contender.Config{TLS: true}
 	table := []Scenario{
 		{
-			Name: "new-http1", Title: "New connection, one HTTP/1 request",
-			Needs:   []contender.Need{contender.HTTP1},
-			measure: clients(newClients, newHTTP1Connection),
+			Name: "new-http1", Control: true, Title: "New connection, one HTTP/1 request",
+			Needs: []contender.Need{contender.HTTP1},
+			open:  clients(newClients, newHTTP1Connection),
 		}, {
-			Name: "new-grpc", Title: "New strict gRPC connection, one RPC",
-			Needs:   []contender.Need{contender.GRPC},
-			measure: clients(newClients, newGRPCConnection),
+			Name: "new-grpc", Control: true, Title: "New strict gRPC connection, one RPC",
+			Needs: []contender.Need{contender.GRPC},
+			open:  clients(newClients, newGRPCConnection),
 		}, {
 			Name: "new-h2c", Title: "New HTTP/2 connection with prior knowledge, one request to net/http",
-			Needs:   []contender.Need{contender.H2C},
-			measure: clients(newClients, newH2CConnection),
+			Needs: []contender.Need{contender.H2C},
+			open:  clients(newClients, newH2CConnection),
 		}, {
 			Name: "new-tls-http1", Title: "New TLS connection, one HTTP/1 request",
 			Needs:  []contender.Need{contender.TLS, contender.HTTP1},
-			Server: tls, measure: clients(newClients, newHTTP1Connection),
+			Server: tls, open: clients(newClients, newHTTP1Connection),
 		}, {
 			Name: "new-tls-grpc", Title: "New TLS connection, one RPC",
 			Needs:  []contender.Need{contender.TLS, contender.GRPC},
-			Server: tls, measure: clients(newClients, newGRPCConnection),
+			Server: tls, open: clients(newClients, newGRPCConnection),
 		},
 	}
 	for _, n := range []int{10, 100, 1000} {
 		table = append(table, Scenario{
 			Name: fmt.Sprintf("churn-%d", n), Title: fmt.Sprintf("New connections of %d clients at once, gRPC and HTTP/1 by turns", n),
 			Needs:  []contender.Need{contender.GRPC, contender.HTTP1},
-			Series: "clients", X: float64(n), measure: clients(n, newEitherConnection),
+			Series: "clients", X: float64(n), open: clients(n, newEitherConnection),
 		})
 	}
 	table = append(table,
 		Scenario{
 			Name: "rpc-1", Title: fmt.Sprintf("RPCs on %d open connections, 1 in flight on each", openClients),
-			Needs:   []contender.Need{contender.GRPC},
-			measure: clients(openClients, openGRPC(1)),
+			Needs: []contender.Need{contender.GRPC},
+			open:  clients(openClients, openGRPC(1)),
 		}, Scenario{
-			Name: "rpc-32", Title: fmt.Sprintf("RPCs on %d open connections, %d in flight on each", openClients, inFlight),
-			Needs:   []contender.Need{contender.GRPC},
-			measure: clients(openClients, openGRPC(inFlight)),
+			Name: "rpc-32", Control: true, Title: fmt.Sprintf("RPCs on %d open connections, %d in flight on each", openClients, inFlight),
+			Needs: []contender.Need{contender.GRPC},
+			open:  clients(openClients, openGRPC(inFlight)),
 		}, Scenario{
 			Name: "http1-keepalive", Title: fmt.Sprintf("HTTP/1 requests on %d open connections", openClients),
-			Needs:   []contender.Need{contender.HTTP1},
-			measure: clients(openClients, openHTTP1),
+			Needs: []contender.Need{contender.HTTP1},
+			open:  clients(openClients, openHTTP1),
 		}, Scenario{
 			Name: "mixed", Title: fmt.Sprintf("gRPC and REST by turns on %d open HTTP/2 connections, %d in flight on each", openClients, inFlight),
 			Needs:    []contender.Need{contender.Mixed},
-			Baseline: "servehttp", measure: clients(openClients, openMixed),
+			Baseline: "servehttp", open: clients(openClients, openMixed),
 		}, Scenario{
 			Name: "body-64k-http1", Title: "64 KiB there and back by HTTP/1, on open connections",
-			Needs:   []contender.Need{contender.HTTP1, contender.Bodies},
-			measure: clients(openClients, bodiesHTTP1(echo())),
+			Needs: []contender.Need{contender.HTTP1, contender.Bodies},
+			open:  clients(openClients, bodiesHTTP1(echo())),
 		}, Scenario{
 			Name: "body-64k-grpc", Title: "64 KiB there and back by gRPC, on open connections",
-			Needs:   []contender.Need{contender.GRPC, contender.Bodies},
-			measure: clients(openClients, bodiesGRPC(grpcEcho())),
+			Needs: []contender.Need{contender.GRPC, contender.Bodies},
+			open:  clients(openClients, bodiesGRPC(grpcEcho())),
 		}, Scenario{
 			Name: "body-100m-http1", Title: "100 MB there, then back, by HTTP/1",
-			Needs: []contender.Need{contender.HTTP1, contender.Bodies},
-			Takes: time.Second, measure: clients(1, bodiesHTTP1(upload(largePieces), download(largePieces))),
+			Needs:  []contender.Need{contender.HTTP1, contender.Bodies},
+			Passes: 1, Takes: 200 * time.Millisecond, open: clients(1, bodiesHTTP1(upload(largePieces), download(largePieces))),
 		}, Scenario{
 			Name: "body-100m-grpc", Title: "100 MB there, then back, by gRPC",
-			Needs: []contender.Need{contender.GRPC, contender.Bodies},
-			Takes: time.Second, measure: clients(1, bodiesGRPC(grpcUpload(largePieces), grpcDownload(largePieces))),
+			Needs:  []contender.Need{contender.GRPC, contender.Bodies},
+			Passes: 1, Takes: 200 * time.Millisecond, open: clients(1, bodiesGRPC(grpcUpload(largePieces), grpcDownload(largePieces))),
 		})
 	for _, n := range []int{1, 10, 100, 1000} {
 		table = append(table, Scenario{
 			Name: fmt.Sprintf("routes-%d", n), Title: fmt.Sprintf("New connections, gRPC and HTTP/1 by turns, other routes ahead: %d", n),
 			Needs:  []contender.Need{contender.Routes, contender.GRPC, contender.HTTP1},
 			Server: contender.Config{Routes: n},
-			Series: "routes", X: float64(n), measure: clients(newClients, newEitherConnection),
+			Series: "routes", X: float64(n), open: clients(newClients, newEitherConnection),
 		})
 	}
 	table = append(table,
@@ -152,9 +169,14 @@ func Table(processors int) []Scenario {
 		table = append(table, Scenario{
 			Name: fmt.Sprintf("silent-%d", n), Title: fmt.Sprintf("A steady load of new connections, gRPC and HTTP/1 by turns, beside %d silent clients", n),
 			Needs:  []contender.Need{contender.GRPC, contender.HTTP1},
-			Series: "silent", X: float64(n), Paced: true,
-			Takes: time.Duration(n) * 100 * time.Microsecond, measure: silent(n),
+			Series: "silent", X: float64(n), Paced: true, Slice: silentSlice, Passes: 2, open: silent(n),
 		})
+		if n == manyConnections {
+			// So many take as long to open as they live.
+			s := &table[len(table)-1]
+			s.MaxRounds, s.Takes = 8, time.Second
+			s.measure, s.open = whole(s.open), nil
+		}
 	}
 	for _, rtt := range []time.Duration{0, 10 * time.Millisecond, 50 * time.Millisecond} {
 		for _, withTLS := range []bool{false, true} {
@@ -162,7 +184,7 @@ func Table(processors int) []Scenario {
 				Name:  fmt.Sprintf("rtt-%d", rtt.Milliseconds()),
 				Title: fmt.Sprintf("First RPC of a strict client at a round-trip time of %v", rtt),
 				Needs: []contender.Need{contender.GRPC}, Server: contender.Config{RTT: rtt},
-				Paced: true, MaxRounds: 6, Takes: 8 * rtt, measure: clients(openClients, newGRPCConnection),
+				Paced: true, MaxRounds: 8, Passes: 1, Takes: 4 * rtt, open: clients(openClients, newGRPCConnection),
 			}
 			if withTLS {
 				s.Name = fmt.Sprintf("rtt-tls-%d", rtt.Milliseconds())
@@ -178,7 +200,7 @@ func Table(processors int) []Scenario {
 			Name: fmt.Sprintf("cores-%d", n), Title: fmt.Sprintf("New connections, gRPC and HTTP/1 by turns, with GOMAXPROCS=%d and as many listeners on the port", n),
 			Needs:  []contender.Need{contender.Ports, contender.GRPC, contender.HTTP1},
 			Server: contender.Config{Procs: n, Listeners: n},
-			Series: "cores", X: float64(n), measure: clients(max(newClients, 4*n), newEitherConnection),
+			Series: "cores", X: float64(n), open: clients(max(newClients, 4*n), newEitherConnection),
 		})
 	}
 	for i := range table {
@@ -188,6 +210,9 @@ func Table(processors int) []Scenario {
 	}
 	return table
 }
+
+// silentSlice is enough for each of the steady clients to have several connections.
+const silentSlice = 250 * time.Millisecond
 
 // coreCounts are the powers of two below the number of processors, and that number.
 func coreCounts(processors int) []int {
@@ -215,19 +240,18 @@ func (s *Scenario) ForTarget() bool {
 type makeWorker func(e *Env, i int) (worker, error)
 
 // clients is a load of n clients.
-func clients(n int, make makeWorker) func(*Env) (*Measurement, error) {
-	return func(e *Env) (*Measurement, error) {
-		return withWorkers(e, func() ([]worker, error) {
-			var workers []worker
-			for i := range n {
-				w, err := make(e, i)
-				if err != nil {
-					return workers, err
-				}
-				workers = append(workers, w)
+func clients(n int, make makeWorker) func(*Env) (*Session, error) {
+	return func(e *Env) (*Session, error) {
+		s := new(Session)
+		for i := range n {
+			w, err := make(e, i)
+			if err != nil {
+				s.close()
+				return nil, err
 			}
-			return workers, nil
-		})
+			s.workers = append(s.workers, w)
+		}
+		return s, nil
 	}
 }
 

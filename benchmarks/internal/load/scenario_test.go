@@ -102,7 +102,8 @@ func TestLarge(t *testing.T) {
 			"HTTP/1": bodiesHTTP1(upload(n), download(n)),
 			"gRPC":   bodiesGRPC(grpcUpload(n), grpcDownload(n)),
 		} {
-			if _, err := clients(1, worker)(e); err != nil {
+			s := Scenario{open: clients(1, worker)}
+			if _, err := s.Measure(e); err != nil {
 				t.Errorf("%s, %d pieces: %v", name, n, err)
 			}
 		}
@@ -128,7 +129,8 @@ func TestErrors(t *testing.T) {
 		other := &closedLoop{op: func() error { time.Sleep(time.Millisecond); return nil }}
 		e := &Env{Server: noServer{}, WarmUp: time.Hour}
 		began := time.Now()
-		_, err := withWorkers(e, func() ([]worker, error) { return []worker{other, fails{&closed}}, nil })
+		s := Scenario{open: func(*Env) (*Session, error) { return &Session{workers: []worker{other, fails{&closed}}}, nil }}
+		_, err := s.Measure(e)
 		if err == nil || !strings.Contains(err.Error(), "refused") {
 			t.Errorf("the error is %v", err)
 		}

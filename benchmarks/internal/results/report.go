@@ -157,7 +157,11 @@ func (r *Results) remarks(sum *Summary) []string {
 		lines = append(lines, fmt.Sprintf("%d of %d ratios have no interval: there are too few rounds for one (it takes 6). They say nothing.", unbounded, all))
 	}
 	if n := uncertain - unbounded; n > 0 {
-		lines = append(lines, fmt.Sprintf("%d of %d ratios have an interval wider than %.0f %%, marked with a question mark: the machine was not quiet enough for them, or there are too few rounds.", n, all, 100*wide))
+		lines = append(lines, fmt.Sprintf("%d of %d ratios have an interval wider than %.0f %%, marked with a question mark: the machine was not quiet enough for them, or there was not enough time.", n, all, 100*wideLimit))
+	}
+	if b := r.Run.Busy; b != nil && b.Slices > 0 {
+		lines = append(lines, fmt.Sprintf("Others had %.0f %% of the processors while it was measured, and more than a tenth in %.0f %% of %s slices; %.1f %% were stolen by the host. Load averages: %s at the beginning, %s at the end.",
+			100*b.Others, 100*float64(b.Disturbed)/float64(b.Slices), grouped(int64(b.Slices)), 100*b.Steal, orUnknown(b.LoadBegan), orUnknown(b.LoadNow)))
 	}
 	return append(lines, r.Notes...)
 }
@@ -177,7 +181,7 @@ func (r *Results) writeReport(w io.Writer, sum *Summary, figures []figure) {
 	}
 	rows = append(rows,
 		[]string{"run", fmt.Sprintf("%s, %.1f minutes", r.Run.Began, r.Run.Minutes)},
-		[]string{"rounds", fmt.Sprintf("%d, in each every scenario for %s after a warm-up of %s", r.Run.Rounds, r.Run.Duration, r.Run.WarmUp)})
+		[]string{"rounds", r.rounds()})
 	if r.Run.Processors != "" {
 		rows = append(rows, []string{"processors", r.Run.Processors})
 	}
@@ -204,7 +208,7 @@ func (r *Results) writeReport(w io.Writer, sum *Summary, figures []figure) {
 	}
 	if header, rows := r.overview(sum); len(rows) > 0 {
 		fmt.Fprintf(w, "\n## Ratios\n\n")
-		fmt.Fprintf(w, "Each number is the contender's in relation to that of the scenario's baseline in the same round: the median over the rounds, with its %.0f %% confidence interval. For throughput more is better, for all else less.\n\n", 100*confidence)
+		fmt.Fprintf(w, "Each number is the contender's in relation to that of the scenario's baseline at the same time, with its %.0f %% confidence interval. For throughput more is better, for all else less.\n\n", 100*confidence)
 		writeTable(w, header, rows)
 	}
 	writeFigures(w, figures, "")
@@ -219,6 +223,15 @@ func (r *Results) writeReport(w io.Writer, sum *Summary, figures []figure) {
 		}
 		writeFigures(w, figures, s.Name)
 	}
+}
+
+// rounds says what a round was.
+func (r *Results) rounds() string {
+	if r.Run.Width == 0 {
+		return fmt.Sprintf("%d, in each every scenario for %s after a warm-up of %s", r.Run.Rounds, r.Run.Duration, r.Run.WarmUp)
+	}
+	return fmt.Sprintf("%d, fewer where the intervals are narrower than %.0f %%, more where there was time; new processes for each, slices of %s, in turn and in random order",
+		r.Run.Rounds, 100*r.Run.Width, r.Run.Duration)
 }
 
 func orUnknown(s string) string {

@@ -1,7 +1,10 @@
 package results
 
 import (
+	"cmp"
+	"maps"
 	"math"
+	"slices"
 
 	"golang.org/x/perf/benchmath"
 )
@@ -9,8 +12,8 @@ import (
 // confidence is that of all intervals.
 const confidence = 0.95
 
-// wide is the width of an interval, in relation to its median, from which on a ratio is said to be uncertain.
-const wide = 0.10
+// wideLimit is the width of an interval, in relation to its median, from which on a ratio is said to be uncertain.
+const wideLimit = 0.06
 
 // Estimate is a median with its confidence interval, which rests on no assumption of how the values are distributed.
 type Estimate struct {
@@ -28,7 +31,15 @@ func estimate(values []float64) Estimate {
 func (e Estimate) Bounded() bool { return !math.IsInf(e.Low, 0) && !math.IsInf(e.High, 0) }
 
 // Wide reports whether the interval is too wide to say much, or unbounded.
-func (e Estimate) Wide() bool { return !e.Bounded() || e.High-e.Low > wide*math.Abs(e.Median) }
+func (e Estimate) Wide() bool { return e.width() > wideLimit }
+
+// width is the width of the interval in relation to the median.
+func (e Estimate) width() float64 {
+	if !e.Bounded() {
+		return math.Inf(1)
+	}
+	return (e.High - e.Low) / math.Abs(e.Median)
+}
 
 // Overlaps reports whether the intervals have a value in common.
 func (e Estimate) Overlaps(f Estimate) bool { return e.Low <= f.High && f.Low <= e.High }
@@ -41,10 +52,18 @@ type Summary struct {
 	absolute, ratio map[key]Estimate
 }
 
-// Summarize estimates every metric, and its ratio to the baseline, which is taken in each round for itself: what slows
-// down a whole round slows down both. What a contender had before it failed counts for nothing.
+// Summarize estimates every metric, and its ratio to the baseline's. What a contender had before it failed counts for
+// nothing. Results that are kept have the estimates in place of the samples.
 func (r *Results) Summarize() *Summary {
-	byRound := make(map[key]map[int]float64)
+	sum := &Summary{absolute: make(map[key]Estimate), ratio: make(map[key]Estimate)}
+	for _, k := range r.Kept {
+		at := key{k.Scenario, k.Contender, k.Metric}
+		sum.absolute[at] = k.Value.estimate()
+		if k.Ratio != nil {
+			sum.ratio[at] = k.Ratio.estimate()
+		}
+	}
+	byRound := make(map[key]map[int][]slice)
 	for _, s := range r.Samples {
 		if r.failed(s.Scenario, s.Contender) {
 			continue
@@ -52,31 +71,58 @@ func (r *Results) Summarize() *Summary {
 		for metric, v := range s.Values {
 			k := key{s.Scenario, s.Contender, metric}
 			if byRound[k] == nil {
-				byRound[k] = make(map[int]float64)
+				byRound[k] = make(map[int][]slice)
 			}
-			byRound[k][s.Round] = v
+			byRound[k][s.Round] = append(byRound[k][s.Round], slice{s.At, v, s.Others})
 		}
 	}
 	baselines := make(map[string]string)
 	for _, s := range r.Scenarios {
 		baselines[s.Name] = s.Baseline
 	}
-	sum := &Summary{absolute: make(map[key]Estimate), ratio: make(map[key]Estimate)}
+	groups := make(map[key][][]slice) // of a scenario and metric
+	for k, rounds := range byRound {
+		k.contender = ""
+		for _, g := range rounds {
+			groups[k] = append(groups[k], g)
+		}
+	}
+	for _, g := range groups {
+		adjust(g)
+	}
 	for k, rounds := range byRound {
 		base := byRound[key{k.scenario, baselines[k.scenario], k.metric}]
 		var values, ratios []float64
-		for round, v := range rounds {
-			values = append(values, v)
-			if b := base[round]; b > 0 {
-				ratios = append(ratios, v/b)
+		for _, g := range slices.Sorted(maps.Keys(rounds)) {
+			values = append(values, typical(rounds[g]))
+			if d, ok := logRatio(rounds[g], base[g]); ok {
+				ratios = append(ratios, d)
 			}
 		}
-		sum.absolute[k] = estimate(values)
+		// Rounded as they are kept, so that a report made of what was kept is the same.
+		sum.absolute[k] = intervalOf(estimate(values)).estimate()
 		if len(ratios) > 0 && FindMetric(k.metric).Ratio {
-			sum.ratio[k] = estimate(ratios)
+			sum.ratio[k] = intervalOf(ratioOf(ratios)).estimate()
 		}
 	}
 	return sum
+}
+
+// keep is what is kept of a run.
+func (s *Summary) keep() []Kept {
+	var all []Kept
+	for k, e := range s.absolute {
+		kept := Kept{Scenario: k.scenario, Contender: k.contender, Metric: k.metric, Value: intervalOf(e)}
+		if ratio, ok := s.ratio[k]; ok {
+			i := intervalOf(ratio)
+			kept.Ratio = &i
+		}
+		all = append(all, kept)
+	}
+	slices.SortFunc(all, func(a, b Kept) int {
+		return cmp.Or(cmp.Compare(a.Scenario, b.Scenario), cmp.Compare(a.Contender, b.Contender), cmp.Compare(a.Metric, b.Metric))
+	})
+	return all
 }
 
 // Absolute returns the estimate of a metric itself.

@@ -38,7 +38,9 @@ func (r *Results) Write(dir string) error {
 	if err != nil {
 		return err
 	}
-	b, err := json.MarshalIndent(r, "", "\t")
+	kept := *r
+	kept.Kept, kept.Samples = sum.keep(), nil
+	b, err := json.MarshalIndent(kept, "", "\t")
 	if err != nil {
 		return err
 	}
@@ -52,6 +54,9 @@ func (r *Results) Write(dir string) error {
 		csvFile:    samples.Bytes(),
 		reportFile: report.Bytes(),
 	} {
+		if name == csvFile && len(r.Samples) == 0 {
+			continue // of results that were kept
+		}
 		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
 			return err
 		}
@@ -59,18 +64,25 @@ func (r *Results) Write(dir string) error {
 	return nil
 }
 
-// writeCSV writes a line for each metric of each sample.
+// writeCSV writes a line for each sample.
 func (r *Results) writeCSV(out io.Writer) error {
 	w := csv.NewWriter(out)
-	w.Write([]string{"scenario", "contender", "round", "metric", "unit", "value"})
+	header := []string{"scenario", "contender", "round", "slice", "others"}
+	for _, m := range Metrics {
+		header = append(header, m.Key)
+	}
+	w.Write(header)
+	number := func(v float64) string { return strconv.FormatFloat(v, 'g', 6, 64) }
 	for _, s := range r.Samples {
+		line := []string{s.Scenario, s.Contender, strconv.Itoa(s.Round), strconv.Itoa(s.At), number(s.Others)}
 		for _, m := range Metrics {
+			cell := ""
 			if v, ok := s.Values[m.Key]; ok {
-				w.Write([]string{
-					s.Scenario, s.Contender, strconv.Itoa(s.Round), m.Key, m.Unit, strconv.FormatFloat(v, 'g', -1, 64),
-				})
+				cell = number(v)
 			}
+			line = append(line, cell)
 		}
+		w.Write(line)
 	}
 	w.Flush()
 	return w.Error()

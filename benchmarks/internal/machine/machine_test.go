@@ -1,0 +1,59 @@
+package machine
+
+import (
+	"math"
+	"runtime"
+	"testing"
+	"time"
+)
+
+func TestParseStat(t *testing.T) {
+	t.Parallel()
+	idle, irq, steal, ok := parseStat("cpu  388766 0 113033 551837 2409 10 12037 4185 0 0\ncpu0 1 2\n")
+	const tick = 10 * time.Millisecond
+	if !ok || idle != (551837+2409)*tick || irq != 12047*tick || steal != 4185*tick {
+		t.Errorf("idle %v, interrupts %v, stolen %v, %v", idle, irq, steal, ok)
+	}
+	for _, stat := range []string{"", "cpu 1 2 3", "intr 1 2 3 4 5 6 7 8 9", "cpu a 2 3 4 5 6 7 8"} {
+		if _, _, _, ok := parseStat(stat); ok {
+			t.Errorf("%q was read", stat)
+		}
+	}
+}
+
+func TestOthers(t *testing.T) {
+	t.Parallel()
+	n := time.Duration(runtime.NumCPU())
+	at := time.Now()
+	before := Times{At: at, Idle: time.Hour}
+	after := Times{
+		At: at.Add(100 * time.Millisecond), Idle: time.Hour + n*40*time.Millisecond, IRQ: n * 10 * time.Millisecond,
+		Own: n * 15 * time.Millisecond, Steal: n * 5 * time.Millisecond,
+	}
+	if got := after.Others(before, n*10*time.Millisecond); math.Abs(got-0.25) > 1e-9 {
+		t.Errorf("others had %v, want 0.25", got)
+	}
+	if got := after.Stolen(before); math.Abs(got-0.05) > 1e-9 {
+		t.Errorf("stolen: %v, want 0.05", got)
+	}
+	if got := after.Others(before, n*time.Second); got != 0 {
+		t.Errorf("others had %v, with servers that had more than there was", got)
+	}
+	if got := before.Others(before, 0); got != 0 {
+		t.Errorf("others had %v of no time", got)
+	}
+}
+
+// TestNow sees that this process works.
+func TestNow(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("the system does not say")
+	}
+	before := Now()
+	for Now().Own == before.Own {
+	}
+	if before.Idle == 0 || Load() == "" {
+		t.Errorf("%+v, load %q", before, Load())
+	}
+}

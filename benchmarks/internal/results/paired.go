@@ -1,0 +1,183 @@
+package results
+
+import (
+	"cmp"
+	"math"
+	"slices"
+)
+
+// How a ratio and its interval are found.
+//
+// What disturbs a measurement on a shared machine comes in bursts, which last from milliseconds to seconds and take any part
+// of the processors. A mean over all of that is a mean of the neighbours. So the contenders take turns, in slices that are
+// shorter than most bursts, in random order, with a slice of the baseline ahead of every two of the others. Each slice is
+// compared with those of the baseline next to it in time, and what slows down all of them for a while cancels out. What is
+// left of a burst, which hits one slice and not the next, is mostly explained by what the system says of the slice: how much
+// of the processors others had. adjust takes that out.
+//
+// A process has properties that it keeps: where its memory lies, how its maps are seeded, how its collector is paced. Two
+// processes of the same program differ by a percent or so however long one measures them. Slices of the same processes are
+// not independent, and an interval from them alone would be too narrow: it would find that a contender differs from itself.
+// So the processes are started anew for every few slices, a round, and the interval is over rounds, each of which
+// counts as one value: the Hodges-Lehmann estimate of the logarithms of its ratios.
+//
+// The interval is that of Wilcoxon's signed-rank test. It assumes that the values lie symmetrically around the truth, which
+// the random order gives: exchange contender and baseline, and the error of the logarithm changes its sign. It assumes
+// nothing of how the values are distributed, and a quarter of them may be wild without effect. A bootstrap of so few
+// rounds promises more than it keeps, and the interval of the sign test, which needs no symmetry, is wider by a fifth.
+// TestNoise shows that the intervals keep what they promise.
+
+// slice is one value of a slice, in a round.
+type slice struct {
+	at     int // its place
+	value  float64
+	others float64 // the part of the processors that others had
+}
+
+// logRatio estimates the logarithm of the ratio between contender and baseline in one round. Both are in order of
+// time.
+func logRatio(contender, baseline []slice) (float64, bool) {
+	var all []float64
+	for _, x := range contender {
+		if b, ok := neighbour(x.at, baseline); ok && x.value > 0 {
+			all = append(all, math.Log(x.value)-b)
+		}
+	}
+	if len(all) == 0 {
+		return 0, false
+	}
+	return hodgesLehmann(all), true
+}
+
+// neighbour is the logarithm of what the baseline would have had at that place: on the line between the slices before and
+// after it, or that of one of the two where the other is missing.
+func neighbour(at int, baseline []slice) (logarithm float64, ok bool) {
+	var before, after *slice
+	for i := range baseline {
+		b := &baseline[i]
+		switch {
+		case b.value <= 0:
+		case b.at <= at:
+			before = b
+		case after == nil:
+			after = b
+		}
+	}
+	switch {
+	case before == nil && after == nil:
+		return 0, false
+	case after == nil:
+		return math.Log(before.value), true
+	case before == nil:
+		return math.Log(after.value), true
+	}
+	part := float64(at-before.at) / float64(after.at-before.at)
+	return (1-part)*math.Log(before.value) + part*math.Log(after.value), true
+}
+
+// typical is the median of the values of a round.
+func typical(s []slice) float64 {
+	var all []float64
+	for _, x := range s {
+		all = append(all, x.value)
+	}
+	return median(all)
+}
+
+func median(values []float64) float64 {
+	v := slices.Sorted(slices.Values(values))
+	n := len(v)
+	return (v[(n-1)/2] + v[n/2]) / 2
+}
+
+// walsh are the means of all pairs of values, each with itself too, in order.
+func walsh(values []float64) []float64 {
+	means := make([]float64, 0, len(values)*(len(values)+1)/2)
+	for i, a := range values {
+		for _, b := range values[i:] {
+			means = append(means, (a+b)/2)
+		}
+	}
+	slices.SortFunc(means, cmp.Compare)
+	return means
+}
+
+// hodgesLehmann is the median of the Walsh averages.
+func hodgesLehmann(values []float64) float64 { return median(walsh(values)) }
+
+// signedRank estimates what the values lie symmetrically around.
+func signedRank(values []float64) Estimate {
+	w := walsh(values)
+	e := Estimate{Median: median(w), Low: math.Inf(-1), High: math.Inf(1), N: len(values)}
+	if k := signedRankBound(len(values), confidence); k > 0 {
+		e.Low, e.High = w[k-1], w[len(w)-k]
+	}
+	return e
+}
+
+// signedRankBound is how many of n(n+1)/2 ordered Walsh averages an interval leaves out at each end, and one: the k-th from
+// either side are its ends. It is 0 if n values are too few for the confidence.
+func signedRankBound(n int, confidence float64) int {
+	// ways[s] is how many of the 2^n choices of signs have the rank sum s.
+	ways := make([]float64, n*(n+1)/2+1)
+	ways[0] = 1
+	for rank := 1; rank <= n; rank++ {
+		for s := len(ways) - 1; s >= rank; s-- {
+			ways[s] += ways[s-rank]
+		}
+	}
+	tail, total := 0.0, math.Pow(2, float64(n))
+	for k, count := range ways {
+		tail += count
+		if 2*tail/total > 1-confidence {
+			return k
+		}
+	}
+	return 0
+}
+
+// ratioOf estimates a ratio from one logarithm for each round.
+func ratioOf(logarithms []float64) Estimate {
+	e := signedRank(logarithms)
+	e.Median = math.Exp(e.Median)
+	if !math.IsInf(e.Low, 0) {
+		e.Low, e.High = math.Exp(e.Low), math.Exp(e.High)
+	}
+	return e
+}
+
+// adjust takes out of the values of a scenario what others did to them: the logarithm of each is a straight line of the part
+// of the processors that they had, with one slope for all contenders, which is fitted to the differences from the means of
+// each group, the slices of a contender in a round. The part does not depend on what is measured, and all slices are
+// treated alike, so this makes no difference where there is none. Where others had nothing, it changes nothing.
+func adjust(groups [][]slice) {
+	slope := slopeOf(groups)
+	for _, g := range groups {
+		for i := range g {
+			g[i].value *= math.Exp(-slope * g[i].others)
+		}
+	}
+}
+
+func slopeOf(groups [][]slice) float64 {
+	var xy, xx float64
+	for _, g := range groups {
+		var x, y, n float64
+		for _, s := range g {
+			if s.value > 0 {
+				x, y, n = x+s.others, y+math.Log(s.value), n+1
+			}
+		}
+		for _, s := range g {
+			if s.value > 0 {
+				dx := s.others - x/n
+				xy += dx * (math.Log(s.value) - y/n)
+				xx += dx * dx
+			}
+		}
+	}
+	if xx == 0 {
+		return 0
+	}
+	return xy / xx
+}

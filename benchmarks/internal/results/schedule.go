@@ -1,0 +1,61 @@
+package results
+
+import "math/rand/v2"
+
+// What a scenario that is played in slices takes.
+const (
+	// Passes is how many slices each contender has in a round; the baseline has about half as many as all the others
+	// together.
+	Passes = 4
+
+	// FewestRounds is how many there are in any case. MostRounds is how many there are at most before the other
+	// scenarios have had their turn.
+	FewestRounds, MostRounds = 8, 18
+)
+
+// Pass is the order of the slices of one pass over n contenders, as indices of contenders, of which 0 is the baseline. Each
+// of the others has one slice, in random order, and one of the baseline is in front of every two. The first slice of the
+// next pass is the baseline's, so each has the baseline as a neighbour. With k others that is close to the best use of the
+// time too: the baseline is in all ratios, and should have the square root of k slices for each one of theirs.
+func Pass(r *rand.Rand, n int) []int {
+	var order []int
+	for i, other := range r.Perm(n - 1) {
+		if i%2 == 0 {
+			order = append(order, 0)
+		}
+		order = append(order, 1+other)
+	}
+	if n == 1 {
+		return []int{0}
+	}
+	return order
+}
+
+// Enough is how wide an interval may be in relation to its middle before the measuring goes on.
+const Enough = 0.04
+
+// deciding are the metrics whose intervals decide whether a scenario has been measured long enough. Latencies further out
+// than the median take longer than a run.
+var deciding = []string{"cpu", "throughput", "p50", "memory"}
+
+// Narrow reports whether all ratios of the deciding metrics of a scenario have narrow intervals. Whether one is narrow says
+// nothing of where it lies, so that stopping then does not make it miss more often.
+func (r *Results) Narrow(scenario string, sum *Summary) bool {
+	some := false
+	for _, c := range r.Contenders {
+		if r.isBaseline(scenario, c.Name) || r.failed(scenario, c.Name) {
+			continue
+		}
+		for _, metric := range deciding {
+			e, ok := sum.Ratio(scenario, c.Name, metric)
+			if !ok {
+				continue
+			}
+			some = true
+			if e.N < FewestRounds || e.width() > Enough {
+				return false
+			}
+		}
+	}
+	return some
+}
