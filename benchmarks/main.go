@@ -48,6 +48,13 @@ func command(ctx context.Context, args []string, out, errOut io.Writer) error {
 	case o.compare != "":
 		return compare(o.compare, o.with, out)
 	}
+	if o.counts {
+		c, err := countAll(ctx, o, errOut)
+		if c == nil || err != nil {
+			return err
+		}
+		return writeCounts(c, o, out)
+	}
 	if o.quick {
 		return smoke(ctx, o, out)
 	}
@@ -58,6 +65,9 @@ func command(ctx context.Context, args []string, out, errOut io.Writer) error {
 	err = errors.Join(write(r, o.out, out), err)
 	if o.selfCheck && err == nil {
 		err = r.SelfCheck(contender.Table[0].Name, contender.Again.Name, out)
+	}
+	if o.against != "" && err == nil {
+		err = againstRun(r, o.against, out)
 	}
 	return err
 }

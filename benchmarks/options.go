@@ -29,6 +29,9 @@ type options struct {
 	shared     bool
 	quick      bool
 	selfCheck  bool
+	counts     bool
+	syscalls   bool
+	against    string
 
 	list          bool
 	report        string
@@ -61,6 +64,9 @@ func parse(args []string, errOut io.Writer) (*options, error) {
 	flags.DurationVar(&o.limit, "limit", defaultLimit, "end the run in this time")
 	flags.BoolVar(&o.quick, "quick", false, "no measuring: does everything work?")
 	flags.BoolVar(&o.selfCheck, "selfcheck", false, "compare the baseline with itself, and fail if the harness finds differences more often than its confidence allows")
+	flags.BoolVar(&o.counts, "counts", false, "no measuring: count what an operation takes of the servers that does not depend on the machine")
+	flags.BoolVar(&o.syscalls, "syscalls", false, "count system calls too, with strace (implies -counts)")
+	flags.StringVar(&o.against, "against", "", "compare with what is kept in this `directory`, and fail where it differs: counts by a tolerance, ratios by their intervals")
 	flags.BoolVar(&o.shared, "shared", false, "let servers and load share the processors, and do not give each half of them")
 	flags.BoolVar(&o.list, "list", false, "list contenders and scenarios and how long the run would take, and do not run")
 	flags.StringVar(&o.out, "out", "", "write the results to this `directory` (default results/full, and results/custom where scenarios or contenders are chosen)")
@@ -91,7 +97,10 @@ func parse(args []string, errOut io.Writer) (*options, error) {
 		o.command += " " + quoted(arg)
 	}
 
+	o.counts = o.counts || o.syscalls
 	switch {
+	case o.counts:
+		o.rounds = orDefault(o.rounds, countsRounds)
 	case o.quick:
 		o.most = quickMost
 		o.rounds, o.duration = orDefault(o.rounds, 1), orDefault(o.duration, quickDuration)
@@ -108,6 +117,8 @@ func parse(args []string, errOut io.Writer) (*options, error) {
 	}
 	switch {
 	case o.out != "":
+	case o.counts:
+		o.out = "results/counts"
 	case contenders != "" || scenarios != "":
 		o.out = "results/custom"
 	default:

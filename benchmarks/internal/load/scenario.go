@@ -42,6 +42,9 @@ type Scenario struct {
 	// Paced is set where the number of operations in a second is given.
 	Paced bool
 
+	// single makes the one client whose operations are counted; nil where they are not.
+	single makeWorker
+
 	// One of both: open begins to play in slices, and measure plays what cannot be played so.
 	open    func(*Env) (*Session, error)
 	measure func(*Env) (*Measurement, error)
@@ -86,24 +89,24 @@ func Table(processors int) []Scenario {
 	table := []Scenario{
 		{
 			Name: "new-http1", Control: true, Title: "New connection, one HTTP/1 request",
-			Needs: []contender.Need{contender.HTTP1},
-			open:  clients(newClients, newHTTP1Connection),
+			Needs:  []contender.Need{contender.HTTP1},
+			single: newHTTP1Connection, open: clients(newClients, newHTTP1Connection),
 		}, {
 			Name: "new-grpc", Control: true, Title: "New strict gRPC connection, one RPC",
-			Needs: []contender.Need{contender.GRPC},
-			open:  clients(newClients, newGRPCConnection),
+			Needs:  []contender.Need{contender.GRPC},
+			single: newGRPCConnection, open: clients(newClients, newGRPCConnection),
 		}, {
 			Name: "new-h2c", Title: "New HTTP/2 connection with prior knowledge, one request to net/http",
-			Needs: []contender.Need{contender.H2C},
-			open:  clients(newClients, newH2CConnection),
+			Needs:  []contender.Need{contender.H2C},
+			single: newH2CConnection, open: clients(newClients, newH2CConnection),
 		}, {
 			Name: "new-tls-http1", Title: "New TLS connection, one HTTP/1 request",
 			Needs:  []contender.Need{contender.TLS, contender.HTTP1},
-			Server: tls, open: clients(newClients, newHTTP1Connection),
+			Server: tls, single: newHTTP1Connection, open: clients(newClients, newHTTP1Connection),
 		}, {
 			Name: "new-tls-grpc", Title: "New TLS connection, one RPC",
 			Needs:  []contender.Need{contender.TLS, contender.GRPC},
-			Server: tls, open: clients(newClients, newGRPCConnection),
+			Server: tls, single: newGRPCConnection, open: clients(newClients, newGRPCConnection),
 		},
 	}
 	for _, n := range []int{10, 100, 1000} {
@@ -116,28 +119,28 @@ func Table(processors int) []Scenario {
 	table = append(table,
 		Scenario{
 			Name: "rpc-1", Title: fmt.Sprintf("RPCs on %d open connections, 1 in flight on each", openClients),
-			Needs: []contender.Need{contender.GRPC},
-			open:  clients(openClients, openGRPC(1)),
+			Needs:  []contender.Need{contender.GRPC},
+			single: openGRPC(1), open: clients(openClients, openGRPC(1)),
 		}, Scenario{
 			Name: "rpc-32", Control: true, Title: fmt.Sprintf("RPCs on %d open connections, %d in flight on each", openClients, inFlight),
 			Needs: []contender.Need{contender.GRPC},
 			open:  clients(openClients, openGRPC(inFlight)),
 		}, Scenario{
 			Name: "http1-keepalive", Title: fmt.Sprintf("HTTP/1 requests on %d open connections", openClients),
-			Needs: []contender.Need{contender.HTTP1},
-			open:  clients(openClients, openHTTP1),
+			Needs:  []contender.Need{contender.HTTP1},
+			single: openHTTP1, open: clients(openClients, openHTTP1),
 		}, Scenario{
 			Name: "mixed", Title: fmt.Sprintf("gRPC and REST by turns on %d open HTTP/2 connections, %d in flight on each", openClients, inFlight),
 			Needs:    []contender.Need{contender.Mixed},
 			Baseline: "servehttp", open: clients(openClients, openMixed),
 		}, Scenario{
 			Name: "body-64k-http1", Title: "64 KiB there and back by HTTP/1, on open connections",
-			Needs: []contender.Need{contender.HTTP1, contender.Bodies},
-			open:  clients(openClients, bodiesHTTP1(echo())),
+			Needs:  []contender.Need{contender.HTTP1, contender.Bodies},
+			single: bodiesHTTP1(echo()), open: clients(openClients, bodiesHTTP1(echo())),
 		}, Scenario{
 			Name: "body-64k-grpc", Title: "64 KiB there and back by gRPC, on open connections",
-			Needs: []contender.Need{contender.GRPC, contender.Bodies},
-			open:  clients(openClients, bodiesGRPC(grpcEcho())),
+			Needs:  []contender.Need{contender.GRPC, contender.Bodies},
+			single: bodiesGRPC(grpcEcho()), open: clients(openClients, bodiesGRPC(grpcEcho())),
 		}, Scenario{
 			Name: "body-100m-http1", Title: "100 MB there, then back, by HTTP/1",
 			Needs:  []contender.Need{contender.HTTP1, contender.Bodies},

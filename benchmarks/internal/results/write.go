@@ -118,8 +118,12 @@ func (r *Results) Print(out io.Writer, dir string) error {
 
 // Compare prints every ratio on which two runs disagree: one whose intervals have nothing in common.
 func Compare(a, b *Results, out io.Writer) error {
+	_, _, err := compareRatios(a, b, out)
+	return err
+}
+
+func compareRatios(a, b *Results, out io.Writer) (apart, both int, err error) {
 	sa, sb := a.Summarize(), b.Summarize()
-	both, apart := 0, 0
 	for _, s := range a.Scenarios {
 		for _, c := range a.Contenders {
 			for _, m := range Metrics {
@@ -136,6 +140,6 @@ func Compare(a, b *Results, out io.Writer) error {
 			}
 		}
 	}
-	_, err := fmt.Fprintf(out, "%d of %d ratios have intervals with nothing in common\n", apart, both)
-	return err
+	_, err = fmt.Fprintf(out, "%d of %d ratios have intervals with nothing in common\n", apart, both)
+	return apart, both, err
 }

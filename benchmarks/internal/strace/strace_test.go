@@ -1,0 +1,66 @@
+package strace
+
+import (
+	"bufio"
+	"io"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestParse(t *testing.T) {
+	t.Parallel()
+	got, err := parse(strings.NewReader("    calls syscall\n--------- ----------------\n     1001 read\n      500 write\n--------- ----------------\n     1501 total\n"))
+	if diff := cmp.Diff(map[string]int{"read": 1001, "write": 500}, got); diff != "" || err != nil {
+		t.Errorf("%v, %s", err, diff)
+	}
+}
+
+// TestCount counts those of cat, which reads and writes once for each line that it is sent.
+func TestCount(t *testing.T) {
+	t.Parallel()
+	if err := Find(); err != nil {
+		t.Skip(err)
+	}
+	cmd := exec.Command("cat")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer in.Close()
+	lines := bufio.NewReader(out)
+	talk := func() error {
+		for range 10 {
+			if _, err := io.WriteString(in, "hello\n"); err != nil {
+				return err
+			}
+			if _, err := lines.ReadString('\n'); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err := talk(); err != nil {
+		t.Fatal(err)
+	}
+	counts, err := Count(cmd.Process.Pid, talk)
+	if err != nil {
+		t.Skip("processes cannot be traced here: ", err)
+	}
+	if counts["write"] != 10 || counts["read"] < 10 || counts["read"] > 11 {
+		t.Errorf("%v", counts)
+	}
+	if _, err := Count(1<<22+1, talk); err == nil {
+		t.Error("there is no such process, and no error")
+	}
+}
