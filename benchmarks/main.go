@@ -48,6 +48,9 @@ func command(ctx context.Context, args []string, out, errOut io.Writer) error {
 	case o.compare != "":
 		return compare(o.compare, o.with, out)
 	}
+	if o.target.address != "" {
+		return measureTarget(ctx, o, out, errOut)
+	}
 	if o.counts {
 		c, err := countAll(ctx, o, errOut)
 		if c == nil || err != nil {

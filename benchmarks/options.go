@@ -33,6 +33,8 @@ type options struct {
 	syscalls   bool
 	against    string
 
+	target targetOptions
+
 	list          bool
 	report        string
 	compare, with string
@@ -70,6 +72,15 @@ func parse(args []string, errOut io.Writer) (*options, error) {
 	flags.BoolVar(&o.shared, "shared", false, "let servers and load share the processors, and do not give each half of them")
 	flags.BoolVar(&o.list, "list", false, "list contenders and scenarios and how long the run would take, and do not run")
 	flags.StringVar(&o.out, "out", "", "write the results to this `directory` (default results/full, and results/custom where scenarios or contenders are chosen)")
+	t := &o.target
+	flags.StringVar(&t.address, "target", "", "say what the listener at this `address` carries: host:port, http://, https:// or unix:path. Contenders are put under the same load if they are named")
+	flags.StringVar(&t.path, "path", "/", "the `path` of a GET that the target answers")
+	flags.StringVar(&t.method, "method", load.HealthCheck, "the gRPC `method` that the target answers, with an empty message")
+	flags.StringVar(&t.protocol, "protocol", "", "ask the target only in protocols whose name begins so: HTTP/1, h2c, gRPC, HTTP/2, \"gRPC over TLS\"")
+	flags.IntVar(&t.clients, "clients", targetClients, "so many clients for the target, each with one request at a time")
+	flags.Float64Var(&t.rate, "rate", 0, "ask the target so many times in a second too, whether or not it answers; latencies count from when a request was due")
+	flags.StringVar(&t.find, "find", "", "search the highest rate at which the target keeps a `bound` such as p99=10ms")
+	flags.IntVar(&t.pid, "pid", 0, "the process of the target, if it is here: CPU time, memory, files and context switches")
 	flags.StringVar(&o.report, "report", "", "do not run: write the report of this `directory` anew, from its results.json")
 	flags.StringVar(&o.compare, "compare", "", "do not run: say where the results.json of this `directory` disagrees with the one of the directory that follows")
 	flags.Usage = func() {
@@ -98,6 +109,17 @@ func parse(args []string, errOut io.Writer) (*options, error) {
 	}
 
 	o.counts = o.counts || o.syscalls
+	if t.address != "" {
+		o.duration = orDefault(o.duration, targetDuration)
+		o.out = orDefault(o.out, "results/target")
+		if t.clients < 1 || t.rate < 0 {
+			return nil, errors.New("-clients and -rate must be more than 0")
+		}
+		if contenders == "" {
+			return &o, nil
+		}
+		return &o, o.choose(contenders, "")
+	}
 	switch {
 	case o.counts:
 		o.rounds = orDefault(o.rounds, countsRounds)

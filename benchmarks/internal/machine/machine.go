@@ -51,7 +51,7 @@ func parseStat(stat string) (idle, irq, steal time.Duration, ok bool) {
 		if err != nil {
 			return 0, 0, 0, false
 		}
-		ticks[i] = time.Duration(n) * (time.Second / 100) // USER_HZ, the same on all systems of today
+		ticks[i] = time.Duration(n) * tick
 	}
 	return ticks[3] + ticks[4], ticks[5] + ticks[6], ticks[7], true
 }

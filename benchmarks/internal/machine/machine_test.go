@@ -2,6 +2,7 @@ package machine
 
 import (
 	"math"
+	"os"
 	"runtime"
 	"testing"
 	"time"
@@ -55,5 +56,33 @@ func TestNow(t *testing.T) {
 	}
 	if before.Idle == 0 || Load() == "" {
 		t.Errorf("%+v, load %q", before, Load())
+	}
+}
+
+// TestLook looks at this process, which works, and opens a file.
+func TestLook(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the system does not say")
+	}
+	before, err := Look(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for until := time.Now().Add(30 * time.Millisecond); time.Now().Before(until); {
+	}
+	after, err := Look(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after.CPU <= before.CPU || after.Resident == 0 || after.Peak < after.Resident || after.Files < 3 || after.Voluntary+after.Involuntary == 0 {
+		t.Errorf("%+v, then %+v", before, after)
+	}
+	if _, err := Look(1 << 30); err == nil {
+		t.Error("there is no such process, and no error")
 	}
 }

@@ -355,3 +355,45 @@ func (r *Results) latencyPlot(s Scenario) (p *plot.Plot, drawn bool, err error) 
 
 // nines is 0 for 0 %, 1 for 90 %, 2 for 99 %.
 func nines(quantile float64) float64 { return -math.Log10(1 - quantile) }
+
+// A RatePoint is the latencies, in milliseconds, at a rate.
+type RatePoint struct{ Rate, P50, P99, P999 float64 }
+
+// PlotRates draws latencies against rates. It draws nothing of less than two points.
+func PlotRates(path, title string, points []RatePoint) (drawn bool, err error) {
+	p := plot.New()
+	p.Title.Text = title
+	p.BackgroundColor = color.White
+	p.X.Label.Text = "requests/s"
+	p.Y.Label.Text = "ms"
+	p.Y.Scale = plot.LogScale{}
+	p.Y.Tick.Marker = plot.LogTicks{Prec: -1}
+	setLegend(p, true)
+	p.Add(plotter.NewGrid())
+	for i, line := range []struct {
+		name  string
+		value func(RatePoint) float64
+	}{
+		{"p50", func(r RatePoint) float64 { return r.P50 }},
+		{"p99", func(r RatePoint) float64 { return r.P99 }},
+		{"p99.9", func(r RatePoint) float64 { return r.P999 }},
+	} {
+		var xys plotter.XYs
+		for _, r := range points {
+			if v := line.value(r); v > 0 {
+				xys = append(xys, plotter.XY{X: r.Rate, Y: v})
+			}
+		}
+		if len(xys) < 2 {
+			return false, nil
+		}
+		l, s, err := plotter.NewLinePoints(xys)
+		if err != nil {
+			return false, err
+		}
+		l.LineStyle, s.GlyphStyle = style(i)
+		p.Add(l, s)
+		p.Legend.Add(line.name, l, s)
+	}
+	return true, p.Save(16*vg.Centimeter, 9*vg.Centimeter, path)
+}
