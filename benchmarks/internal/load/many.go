@@ -58,6 +58,50 @@ func idle(n int, newWorker makeWorker) func(*Env) (*Measurement, error) {
 	}
 }
 
+// pending has n clients connect, and looks at the memory that their connections take ahead of the first request. None makes
+// one: by then a mux may have closed what has said nothing for long.
+func pending(n int, newWorker makeWorker) func(*Env) (*Measurement, error) {
+	return func(e *Env) (*Measurement, error) {
+		n, note := e.bounded(n)
+		if err := openMany(e, min(n, 100), newWorker, func() error { return nil }); err != nil {
+			return nil, err
+		}
+		m := &Measurement{Ops: n, Connections: n, Note: note}
+		var err error
+		if m.Before, err = e.Server.Usage(contender.Trimmed); err != nil {
+			return nil, err
+		}
+		if err := openMany(e, n, newWorker, func() error {
+			m.After, err = e.Server.Usage(contender.Trimmed)
+			return err
+		}); err != nil {
+			return nil, err
+		}
+		m.Idle, err = e.Server.Usage(contender.Trimmed)
+		return m, err
+	}
+}
+
+// openMany opens n connections, calls while they are open, and closes them.
+func openMany(e *Env, n int, newWorker makeWorker, while func() error) error {
+	workers := make([]worker, n)
+	defer func() {
+		for _, w := range workers {
+			if w != nil {
+				w.close()
+			}
+		}
+	}()
+	err := inParallel(n, func(i int) (err error) {
+		workers[i], err = newWorker(e, i)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("opening %d connections: %w", n, err)
+	}
+	return while()
+}
+
 // useMany opens n connections, makes a request on each, calls whileIdle, makes another request on each, and closes them.
 func useMany(e *Env, n int, newWorker makeWorker, whileIdle func() error) error {
 	workers := make([]worker, n)

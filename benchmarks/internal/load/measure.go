@@ -32,6 +32,7 @@ type Measurement struct {
 // servers have their turn.
 type Session struct {
 	env     *Env
+	once    bool
 	workers []worker
 
 	// refresh, if there is one, is called ahead of each slice. It opens anew what a server closes after a while, and
@@ -50,7 +51,7 @@ func (s *Scenario) Open(e *Env) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	session.env = e
+	session.env, session.once = e, s.Once
 	if err := session.warmUp(e.WarmUp); err != nil {
 		session.close()
 		return nil, err
@@ -91,6 +92,9 @@ func (s *Session) Slice(d time.Duration) (*Measurement, error) {
 	var err error
 	if m.Before, err = s.env.Server.Usage(contender.Settled); err != nil {
 		return nil, err
+	}
+	if s.once {
+		d = 0
 	}
 	rec, elapsed, err := runAll(s.workers, d)
 	if err != nil {

@@ -36,6 +36,9 @@ type Scenario struct {
 	// Takes is about how long it takes, in addition to the warm-up and the duration.
 	Takes time.Duration
 
+	// Once is set where each client has one operation in a slice, all at the same time.
+	Once bool
+
 	// Control is set where the baseline is compared with itself as well.
 	Control bool
 
@@ -109,6 +112,20 @@ func Table(processors int) []Scenario {
 			Server: tls, single: newGRPCConnection, open: clients(newClients, newGRPCConnection),
 		},
 	}
+	table = append(table,
+		Scenario{
+			Name: "one-http1", Title: "New connection, one HTTP/1 request, one client at a time",
+			Needs: []contender.Need{contender.HTTP1}, open: clients(1, newHTTP1Connection),
+		}, Scenario{
+			Name: "one-grpc", Title: "New strict gRPC connection, one RPC, one client at a time",
+			Needs: []contender.Need{contender.GRPC}, open: clients(1, newGRPCConnection),
+		}, Scenario{
+			Name: "one-h2c", Title: "New HTTP/2 connection with prior knowledge, one request to net/http, one client at a time",
+			Needs: []contender.Need{contender.H2C}, open: clients(1, newH2CConnection),
+		}, Scenario{
+			Name: "burst-1000", Title: "1,000 new connections at once, gRPC and HTTP/1, one request on each",
+			Needs: []contender.Need{contender.GRPC, contender.HTTP1}, Once: true, Passes: 2, open: clients(1000, newEitherConnection),
+		})
 	for _, n := range []int{10, 100, 1000} {
 		table = append(table, Scenario{
 			Name: fmt.Sprintf("churn-%d", n), Title: fmt.Sprintf("New connections of %d clients at once, gRPC and HTTP/1 by turns", n),
@@ -132,7 +149,19 @@ func Table(processors int) []Scenario {
 		}, Scenario{
 			Name: "mixed", Title: fmt.Sprintf("gRPC and REST by turns on %d open HTTP/2 connections, %d in flight on each", openClients, inFlight),
 			Needs:    []contender.Need{contender.Mixed},
-			Baseline: "servehttp", open: clients(openClients, openMixed),
+			Baseline: "servehttp", open: clients(openClients, openShared(inFlight)),
+		}, Scenario{
+			Name: "shared-10", Title: fmt.Sprintf("gRPC and REST by turns on %d open HTTP/2 connections, 10 in flight on each", openClients),
+			Needs:    []contender.Need{contender.Mixed},
+			Baseline: "servehttp", open: clients(openClients, openShared(10)),
+		}, Scenario{
+			Name: "shared-100", Title: fmt.Sprintf("gRPC and REST by turns on %d open HTTP/2 connections, 100 in flight on each", openClients),
+			Needs:    []contender.Need{contender.Mixed},
+			Baseline: "servehttp", open: clients(openClients, openShared(100)),
+		}, Scenario{
+			Name: "shared-bodies", Title: fmt.Sprintf("256 KiB by gRPC, in a stream of four messages, and 256 KiB by REST, by turns on %d open HTTP/2 connections, 10 in flight on each", openClients),
+			Needs:    []contender.Need{contender.Mixed, contender.Bodies},
+			Baseline: "servehttp", open: clients(openClients, openSharedBodies),
 		}, Scenario{
 			Name: "body-64k-http1", Title: "64 KiB there and back by HTTP/1, on open connections",
 			Needs:  []contender.Need{contender.HTTP1, contender.Bodies},
@@ -160,6 +189,18 @@ func Table(processors int) []Scenario {
 	}
 	table = append(table,
 		Scenario{
+			Name: "pending-http1", Title: "10,000 connections on which nothing was said",
+			Needs:     []contender.Need{contender.HTTP1, contender.Memory},
+			MaxRounds: 6, Takes: time.Second, measure: pending(manyConnections, connected),
+		}, Scenario{
+			Name: "pending-grpc", Title: "10,000 gRPC connections ahead of their first RPC",
+			Needs:     []contender.Need{contender.GRPC, contender.Memory},
+			MaxRounds: 6, Takes: 2 * time.Second, measure: pending(manyConnections, openGRPC(1)),
+		}, Scenario{
+			Name: "idle-shared", Title: "10,000 idle connections, after an RPC and a REST request on each",
+			Needs:    []contender.Need{contender.Mixed, contender.Memory},
+			Baseline: "servehttp", MaxRounds: 6, Takes: 4 * time.Second, measure: idle(manyConnections, openBoth),
+		}, Scenario{
 			Name: "idle-http1", Title: "10,000 idle HTTP/1 connections, after a request on each",
 			Needs:     []contender.Need{contender.HTTP1, contender.Memory},
 			MaxRounds: 6, Takes: 2 * time.Second, measure: idle(manyConnections, openHTTP1),
@@ -326,9 +367,36 @@ func openGRPC(n int) makeWorker {
 	}
 }
 
-func openMixed(e *Env, _ int) (worker, error) {
+// openShared keeps n requests of both kinds in flight on a connection.
+func openShared(n int) makeWorker {
+	return func(e *Env, _ int) (worker, error) {
+		http, grpc := e.small()
+		return openPipelined(e, e.Addresses.GRPC, n, false, grpc, http)
+	}
+}
+
+func openSharedBodies(e *Env, _ int) (worker, error) {
+	const pieces = 4
+	return openPipelined(e, e.Addresses.GRPC, 10, false, grpcDownload(pieces), download(pieces))
+}
+
+// openBoth makes a client for which a request of each kind on an open connection is one operation.
+func openBoth(e *Env, _ int) (worker, error) {
 	http, grpc := e.small()
-	return openPipelined(e, e.Addresses.GRPC, inFlight, false, grpc, http)
+	client, err := openHTTP2(e, e.Addresses.GRPC, false, grpc, http)
+	if err != nil {
+		return nil, err
+	}
+	return &closedLoop{conn: client.conn, op: times(2, client.roundTrip)}, nil
+}
+
+// connected makes a client that has a connection, and says nothing.
+func connected(e *Env, _ int) (worker, error) {
+	c, err := e.Server.Dial(e.Addresses.HTTP)
+	if err != nil {
+		return nil, err
+	}
+	return &closedLoop{conn: c, op: func() error { return nil }}, nil
 }
 
 func openPipelined(e *Env, address string, n int, strict bool, requests ...*request) (worker, error) {
