@@ -18,5 +18,8 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		contender.CleanUp()
+		os.Exit(code)
+	}))
 }

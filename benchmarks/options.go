@@ -170,12 +170,19 @@ func orDefault[T comparable](v, def T) T {
 // choose finds the contenders and scenarios of the names. No names are all of them, and the baseline once more as a control.
 func (o *options) choose(contenders, scenarios string) error {
 	if contenders == "" {
-		o.contenders = append(slices.Clone(contender.Table), contender.Again)
+		for _, c := range append(slices.Clone(contender.Table), contender.Again) {
+			if err := c.Available(); err == nil {
+				o.contenders = append(o.contenders, c)
+			}
+		}
 	} else {
 		for name := range strings.SplitSeq(contenders, ",") {
 			c, ok := contender.Find(name)
 			if !ok {
 				return fmt.Errorf("-contender: there is no %q; -list shows what there is", name)
+			}
+			if err := c.Available(); err != nil {
+				return fmt.Errorf("-contender: %s cannot be had here: %w", name, err)
 			}
 			c.Control = false // it was asked for
 			if !slices.ContainsFunc(o.contenders, func(d contender.Contender) bool { return d.Name == name }) {

@@ -29,6 +29,7 @@ const (
 	Ports  Need = "several listeners on one port"
 	Bodies Need = "the harness's own services"
 	Memory Need = "the memory of the server process"
+	Many   Need = "much at once, or far away"
 )
 
 // A Contender is a way to serve gRPC and HTTP.
@@ -41,6 +42,20 @@ type Contender struct {
 	Control bool
 
 	serve func(*setup) error
+
+	// dropIn says that it is a program that is built with oneport's drop-in in the place of cmux.
+	dropIn bool
+
+	// find says why the contender cannot be had here, if it cannot; nil if it always can.
+	find func() error
+}
+
+// Available says why the contender cannot be had here, if it cannot.
+func (c Contender) Available() error {
+	if c.find == nil {
+		return nil
+	}
+	return c.find()
 }
 
 // Table has all contenders, the one that the others are measured against first.
@@ -84,6 +99,21 @@ var Table = []Contender{
 		serve: serveCmux,
 	},
 	{
+		Name:  "cmux-dropin",
+		About: "the program of cmux, built with oneport's drop-in in its place",
+		Lacks: map[Need]string{
+			H2C:    "the program is that of cmux",
+			Mixed:  "one decision per connection",
+			Routes: "the decision is oneport's",
+			Ports:  "the decision is oneport's",
+			Bodies: "the connection is that of cmux",
+			Many:   "the decision is oneport's",
+		},
+		serve:  serveCmux,
+		dropIn: true,
+		find:   func() error { _, err := source(); return err },
+	},
+	{
 		Name:  "servehttp",
 		About: "grpc.Server.ServeHTTP as a handler of net/http",
 		Lacks: map[Need]string{
@@ -91,6 +121,29 @@ var Table = []Contender{
 		},
 		serve: serveHTTPHandler,
 	},
+	{
+		Name:  "haproxy",
+		About: "HAProxy in front of the two servers, which decides by request; its CPU time is with theirs",
+		Lacks: inFront("connections to the servers are HAProxy's own"),
+		serve: haproxy.serve,
+		find:  func() error { _, err := haproxy.find(); return err },
+	},
+	{
+		Name:  "nginx",
+		About: "nginx in front of the two servers, with TLS on one port and without on two; its CPU time is with theirs",
+		Lacks: inFront("connections to the servers are nginx's own"),
+		serve: nginx.serve,
+		find:  func() error { _, err := nginx.find(); return err },
+	},
+}
+
+// inFront is what a program in front of the servers is not asked for: it is there for perspective.
+func inFront(memory string) map[Need]string {
+	const perspective = "there for perspective, in the simple scenarios"
+	return map[Need]string{
+		H2C: perspective, Mixed: perspective, Routes: perspective, Ports: perspective, Bodies: perspective, Memory: memory,
+		Many: perspective,
+	}
 }
 
 // Again is the baseline under another name.

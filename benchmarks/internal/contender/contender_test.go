@@ -38,6 +38,9 @@ func startContender(t *testing.T, config Config) *Process {
 func TestServes(t *testing.T) {
 	t.Parallel()
 	for _, c := range Table {
+		if err := c.Available(); err != nil {
+			continue
+		}
 		for _, withTLS := range []bool{false, true} {
 			name := c.Name
 			if withTLS {
@@ -117,6 +120,9 @@ func TestSeveralListeners(t *testing.T) {
 		t.Skip("SO_REUSEPORT does this on Linux")
 	}
 	for _, c := range Table {
+		if c.Lacks[Ports] != "" {
+			continue
+		}
 		config := Config{Contender: c.Name, Procs: 2, Listeners: 2}
 		p := startContender(t, config)
 		checkHealth(t, p, config)

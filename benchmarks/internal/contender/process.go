@@ -28,12 +28,16 @@ type Process struct {
 // Start runs a contender in a process of its own: the program that is running, started once more.
 func Start(config Config) (*Process, error) {
 	self, err := os.Executable()
+	if c, ok := Find(config.Contender); ok && c.dropIn {
+		self, err = buildDropIn()
+	}
 	if err != nil {
 		return nil, err
 	}
 	p := &Process{cmd: exec.Command(self)}
 	p.cmd.Env = append(os.Environ(), serverVariable+"=1")
 	p.cmd.Stderr = &p.said
+	p.cmd.WaitDelay = stopTimeout // for what it has started, if that keeps the output open
 	if config.Namespace {
 		if err := inNamespace(p.cmd); err != nil {
 			return nil, err

@@ -40,6 +40,7 @@ func Serve(in io.Reader, out io.Writer) error {
 	if err != nil {
 		return errors.Join(err, to.Encode(reply{Error: err.Error()}))
 	}
+	defer s.close()
 	if err := to.Encode(reply{Addresses: &s.addresses}); err != nil {
 		return err
 	}
@@ -93,6 +94,7 @@ func start(config Config) (*setup, error) {
 		return nil, err
 	}
 	if err := c.serve(s); err != nil {
+		s.close()
 		return nil, err
 	}
 	return s, nil

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"math/big"
 	"net"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -47,6 +48,16 @@ type setup struct {
 	tls       *tls.Config
 	addresses Addresses
 	ended     chan error // what the Serve methods return
+	cleanUp   []func()
+}
+
+// atEnd has f called when the server process ends by itself.
+func (s *setup) atEnd(f func()) { s.cleanUp = append(s.cleanUp, f) }
+
+func (s *setup) close() {
+	for _, f := range slices.Backward(s.cleanUp) {
+		f()
+	}
 }
 
 func newSetup(config Config) (*setup, error) {

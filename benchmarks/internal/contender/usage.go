@@ -54,9 +54,10 @@ const (
 func measure(m Moment) Usage {
 	switch m {
 	case Settled:
-		settle(cpuTime, time.Sleep)
+		settle(cpuOfAll, time.Sleep)
 		u := Usage{CPU: cpuTime(), Delay: runDelay()}
 		u.Voluntary, u.Involuntary = switches()
+		addWatched(&u)
 		return u
 	case Collected:
 		runtime.GC()
@@ -67,6 +68,7 @@ func measure(m Moment) Usage {
 	u := Usage{CPU: cpuTime(), Delay: runDelay(), Goroutines: runtime.NumGoroutine()}
 	u.Voluntary, u.Involuntary = switches()
 	u.Resident, u.Peak = memory()
+	addWatched(&u)
 	gc := []metrics.Sample{{Name: "/cpu/classes/gc/total:cpu-seconds"}}
 	metrics.Read(gc)
 	u.GC = time.Duration(gc[0].Value.Float64() * float64(time.Second))
@@ -78,6 +80,13 @@ func measure(m Moment) Usage {
 	metrics.Read(allocs)
 	u.Allocs, u.AllocBytes = allocs[0].Value.Uint64(), allocs[1].Value.Uint64()
 	return u
+}
+
+// cpuOfAll is that of this process and the one in front of it.
+func cpuOfAll() time.Duration {
+	u := Usage{CPU: cpuTime()}
+	addWatched(&u)
+	return u.CPU
 }
 
 // settle waits until the process takes hardly any CPU time: connections that a client has closed cost the server something

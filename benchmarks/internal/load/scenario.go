@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net"
 	"runtime"
-	"slices"
 	"time"
 
 	"github.com/oneport-go/oneport/benchmarks/internal/contender"
@@ -124,12 +123,12 @@ func Table(processors int) []Scenario {
 			Needs: []contender.Need{contender.H2C}, open: clients(1, newH2CConnection),
 		}, Scenario{
 			Name: "burst-1000", Title: "1,000 new connections at once, gRPC and HTTP/1, one request on each",
-			Needs: []contender.Need{contender.GRPC, contender.HTTP1}, Once: true, Passes: 2, open: clients(1000, newEitherConnection),
+			Needs: []contender.Need{contender.GRPC, contender.HTTP1, contender.Many}, Once: true, Passes: 2, open: clients(1000, newEitherConnection),
 		})
 	for _, n := range []int{10, 100, 1000} {
 		table = append(table, Scenario{
 			Name: fmt.Sprintf("churn-%d", n), Title: fmt.Sprintf("New connections of %d clients at once, gRPC and HTTP/1 by turns", n),
-			Needs:  []contender.Need{contender.GRPC, contender.HTTP1},
+			Needs:  []contender.Need{contender.GRPC, contender.HTTP1, contender.Many},
 			Series: "clients", X: float64(n), open: clients(n, newEitherConnection),
 		})
 	}
@@ -212,7 +211,7 @@ func Table(processors int) []Scenario {
 	for _, n := range []int{10, 100, 1000, manyConnections} {
 		table = append(table, Scenario{
 			Name: fmt.Sprintf("silent-%d", n), Title: fmt.Sprintf("A steady load of new connections, gRPC and HTTP/1 by turns, beside %d silent clients", n),
-			Needs:  []contender.Need{contender.GRPC, contender.HTTP1},
+			Needs:  []contender.Need{contender.GRPC, contender.HTTP1, contender.Many},
 			Series: "silent", X: float64(n), Paced: true, Slice: silentSlice, Passes: 2, open: silent(n),
 		})
 		if n == manyConnections {
@@ -227,7 +226,7 @@ func Table(processors int) []Scenario {
 			s := Scenario{
 				Name:  fmt.Sprintf("rtt-%d", rtt.Milliseconds()),
 				Title: fmt.Sprintf("First RPC of a strict client at a round-trip time of %v", rtt),
-				Needs: []contender.Need{contender.GRPC}, Server: contender.Config{RTT: rtt},
+				Needs: []contender.Need{contender.GRPC, contender.Many}, Server: contender.Config{RTT: rtt},
 				Paced: true, MaxRounds: 8, Passes: 1, Takes: 4 * rtt, open: clients(openClients, newGRPCConnection),
 			}
 			if withTLS {
@@ -269,16 +268,6 @@ func coreCounts(processors int) []int {
 
 // Processors is the number of processors here.
 func Processors() int { return runtime.NumCPU() }
-
-// ForTarget reports whether the scenario can be played with a server of which only the addresses are known.
-func (s *Scenario) ForTarget() bool {
-	for _, need := range []contender.Need{contender.Bodies, contender.Memory, contender.Routes, contender.Ports, contender.TLS} {
-		if slices.Contains(s.Needs, need) {
-			return false
-		}
-	}
-	return s.Server.RTT == 0
-}
 
 // A makeWorker makes the i-th client.
 type makeWorker func(e *Env, i int) (worker, error)
