@@ -272,7 +272,7 @@ func markdown(out io.Writer, rows []Row) {
 func (s Search) points() []results.RatePoint {
 	var points []results.RatePoint
 	for _, r := range s.Rows {
-		points = append(points, results.RatePoint{Rate: r.PerSecond, P50: r.P50 / 1e3, P99: r.P99 / 1e3, P999: r.P999 / 1e3})
+		points = append(points, results.RatePoint{Rate: r.Wanted, P50: r.P50 / 1e3, P99: r.P99 / 1e3, P999: r.P999 / 1e3})
 	}
 	return points
 }

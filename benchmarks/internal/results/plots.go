@@ -35,33 +35,44 @@ var shapes = []draw.GlyphDrawer{
 // style is that of the i-th contender in all plots.
 func style(i int) (draw.LineStyle, draw.GlyphStyle) {
 	c := palette[i%len(palette)]
-	return draw.LineStyle{Color: c, Width: vg.Points(1.2)},
-		draw.GlyphStyle{Color: c, Radius: vg.Points(3), Shape: shapes[i%len(shapes)]}
+	line := draw.LineStyle{Color: c, Width: vg.Points(1.2)}
+	if i >= len(palette) { // the colours begin again
+		line.Dashes = []vg.Length{vg.Points(4), vg.Points(2)}
+	}
+	return line, draw.GlyphStyle{Color: c, Radius: vg.Points(3), Shape: shapes[(i+i/len(palette))%len(shapes)]}
 }
 
 // plot draws everything that there are numbers for.
 func (r *Results) plot(sum *Summary, dir string) ([]figure, error) {
 	var figures []figure
-	save := func(p *plot.Plot, f figure, width, height vg.Length) error {
+	draw := func(p *plot.Plot, f figure, width, height vg.Length) error {
 		p.Title.Text = f.title
 		p.BackgroundColor = color.White
-		if err := p.Save(width, height, filepath.Join(dir, f.file)); err != nil {
+		if err := save(p, filepath.Join(dir, f.file), width, height); err != nil {
 			return fmt.Errorf("drawing %s: %w", f.file, err)
 		}
 		figures = append(figures, f)
 		return nil
 	}
-	for _, metric := range r.measured(sum, overviewMetrics) {
+	ratios := func(metric, prefix, title string, scenarios []string) error {
 		m := FindMetric(metric)
-		p, rows, err := r.ratioPlot(sum, m)
-		if err != nil {
+		p, rows, err := r.ratioPlot(sum, m, scenarios)
+		if err != nil || rows == 0 {
+			return err
+		}
+		row := max(0.8, 0.14*float64(len(r.Contenders)))
+		f := figure{file: prefix + m.Key + ".svg", title: title + " in relation to the baseline: " + m.Title}
+		return draw(p, f, 18*vg.Centimeter, vg.Length(float64(rows)*row+3)*vg.Centimeter)
+	}
+	// The few that matter come first.
+	for _, metric := range r.measured(sum, []string{"cpu", "throughput"}) {
+		if err := ratios(metric, "first-", "The main scenarios", mainScenarios); err != nil {
 			return nil, err
 		}
-		if rows > 0 {
-			f := figure{file: "ratio-" + m.Key + ".svg", title: "Ratio of " + m.Title + " to the baseline"}
-			if err := save(p, f, 18*vg.Centimeter, vg.Length(rows)*0.8*vg.Centimeter+3*vg.Centimeter); err != nil {
-				return nil, err
-			}
+	}
+	for _, metric := range r.measured(sum, overviewMetrics) {
+		if err := ratios(metric, "ratio-", "All scenarios", nil); err != nil {
+			return nil, err
 		}
 	}
 	for _, s := range seriesPlots {
@@ -72,7 +83,7 @@ func (r *Results) plot(sum *Summary, dir string) ([]figure, error) {
 		if drawn {
 			m := FindMetric(s.metric)
 			f := figure{file: s.series + "-" + s.metric + ".svg", title: fmt.Sprintf("%s, %s, by number of %s", m.Title, m.Unit, s.what)}
-			if err := save(p, f, 16*vg.Centimeter, 9*vg.Centimeter); err != nil {
+			if err := draw(p, f, 16*vg.Centimeter, 9*vg.Centimeter); err != nil {
 				return nil, err
 			}
 		}
@@ -80,7 +91,7 @@ func (r *Results) plot(sum *Summary, dir string) ([]figure, error) {
 	if p, drawn, err := r.memoryPlot(sum); err != nil {
 		return nil, err
 	} else if drawn {
-		if err := save(p, figure{file: "memory.svg", title: "Resident memory per idle connection, KiB"}, 14*vg.Centimeter, 9*vg.Centimeter); err != nil {
+		if err := draw(p, figure{file: "memory.svg", title: "Resident memory per idle connection, KiB"}, 14*vg.Centimeter, 9*vg.Centimeter); err != nil {
 			return nil, err
 		}
 	}
@@ -91,13 +102,16 @@ func (r *Results) plot(sum *Summary, dir string) ([]figure, error) {
 		}
 		if drawn {
 			f := figure{file: "latency-" + s.Name + ".svg", title: "Latency, " + s.Name, scenario: s.Name}
-			if err := save(p, f, 16*vg.Centimeter, 9*vg.Centimeter); err != nil {
+			if err := draw(p, f, 16*vg.Centimeter, 9*vg.Centimeter); err != nil {
 				return nil, err
 			}
 		}
 	}
 	return figures, nil
 }
+
+// mainScenarios are those of which the plots come first.
+var mainScenarios = []string{"new-http1", "new-grpc", "new-tls-grpc", "one-grpc", "rpc-32", "http1-keepalive", "mixed", "routes-100"}
 
 // errorBars are points with their intervals.
 type errorBars struct {
@@ -119,12 +133,16 @@ func (b *errorBars) add(xy plotter.XY, e Estimate, scale float64) {
 }
 
 // ratioPlot has a row for each scenario, the first at the top, and in it a point for each contender.
-func (r *Results) ratioPlot(sum *Summary, m Metric) (*plot.Plot, int, error) {
-	p := plot.New()
+// With names, it has those scenarios only.
+func (r *Results) ratioPlot(sum *Summary, m Metric, scenarios []string) (*plot.Plot, int, error) {
+	p := newPlot()
 	p.X.Label.Text = m.Title + " in relation to the baseline"
-	setLegend(p, false)
+	setLegend(p, true)
 	var rows []string
 	for _, s := range r.Scenarios {
+		if scenarios != nil && !slices.Contains(scenarios, s.Name) {
+			continue
+		}
 		for _, c := range r.Contenders {
 			if _, ok := sum.Ratio(s.Name, c.Name, m.Key); ok && c.Name != s.Baseline {
 				rows = append(rows, s.Name)
@@ -216,11 +234,9 @@ var seriesPlots = []struct{ series, what, metric string }{
 }
 
 func (r *Results) seriesPlot(sum *Summary, sp struct{ series, what, metric string }) (p *plot.Plot, drawn bool, err error) {
-	p = plot.New()
+	p = newPlot()
 	p.X.Label.Text = sp.what
 	p.Y.Label.Text = FindMetric(sp.metric).Unit
-	p.Y.Min = 0
-	setLegend(p, true)
 	p.Add(plotter.NewGrid())
 	var ticks []plot.Tick
 	for _, s := range r.Scenarios {
@@ -233,11 +249,14 @@ func (r *Results) seriesPlot(sum *Summary, sp struct{ series, what, metric strin
 	}
 	p.X.Scale = plot.LogScale{}
 	p.X.Tick.Marker = plot.ConstantTicks(ticks)
+	labels := new(endLabels)
+	low, high := math.Inf(1), 0.0
 	for i, c := range r.Contenders {
 		var points errorBars
 		for _, s := range r.Scenarios {
 			if e, ok := sum.Absolute(s.Name, c.Name, sp.metric); ok && s.Series == sp.series {
 				points.add(plotter.XY{X: s.X, Y: e.Median}, e, 1)
+				low, high = min(low, e.Median), max(high, e.Median)
 			}
 		}
 		if len(points.XYs) == 0 {
@@ -255,10 +274,10 @@ func (r *Results) seriesPlot(sum *Summary, sp struct{ series, what, metric strin
 		line.LineStyle, scatter.GlyphStyle = style(i)
 		bars.LineStyle = line.LineStyle
 		p.Add(line, scatter, bars)
-		p.Legend.Add(c.Name, line, scatter)
+		labels.add(p, i, c.Name, points.XYs[len(points.XYs)-1])
 	}
-	p.Y.Max *= headroom
-	p.X.Max *= 1.3 // for the last label
+	p.Add(labels)
+	spread(p, low, high)
 	return p, drawn, nil
 }
 
@@ -267,7 +286,7 @@ const headroom = 1.35
 
 // memoryPlot has a group of points for each scenario with idle connections.
 func (r *Results) memoryPlot(sum *Summary) (p *plot.Plot, drawn bool, err error) {
-	p = plot.New()
+	p = newPlot()
 	p.Y.Label.Text = "KiB"
 	p.Y.Min = 0
 	setLegend(p, true)
@@ -315,17 +334,17 @@ func (r *Results) memoryPlot(sum *Summary) (p *plot.Plot, drawn bool, err error)
 
 // latencyPlot shows the distributions, with as much room for each further nine of the quantile.
 func (r *Results) latencyPlot(s Scenario) (p *plot.Plot, drawn bool, err error) {
-	p = plot.New()
+	p = newPlot()
 	p.X.Label.Text = "part of the operations"
 	p.Y.Label.Text = "µs"
 	p.Y.Scale = plot.LogScale{}
-	p.Y.Tick.Marker = plot.LogTicks{Prec: -1}
+	p.Y.Tick.Marker = decades{}
 	p.X.Tick.Marker = plot.ConstantTicks([]plot.Tick{
-		{Value: 0, Label: "0 %"}, {Value: nines(0.5), Label: "50 %"}, {Value: 1, Label: "90 %"},
+		{Value: nines(0.5), Label: "50 %"}, {Value: 1, Label: "90 %"},
 		{Value: 2, Label: "99 %"}, {Value: 3, Label: "99.9 %"}, {Value: 4, Label: "99.99 %"}, {Value: 5, Label: "99.999 %"},
 	})
-	setLegend(p, true)
 	p.Add(plotter.NewGrid())
+	labels := new(endLabels)
 	for i, c := range r.Contenders {
 		for _, l := range r.Latencies {
 			if l.Scenario != s.Name || l.Contender != c.Name || r.failed(s.Name, c.Name) {
@@ -347,9 +366,10 @@ func (r *Results) latencyPlot(s Scenario) (p *plot.Plot, drawn bool, err error) 
 			}
 			line.LineStyle, _ = style(i)
 			p.Add(line)
-			p.Legend.Add(c.Name, line)
+			labels.add(p, i, c.Name, points[len(points)-1])
 		}
 	}
+	p.Add(labels)
 	return p, drawn, nil
 }
 
@@ -361,15 +381,15 @@ type RatePoint struct{ Rate, P50, P99, P999 float64 }
 
 // PlotRates draws latencies against rates. It draws nothing of less than two points.
 func PlotRates(path, title string, points []RatePoint) (drawn bool, err error) {
-	p := plot.New()
+	p := newPlot()
 	p.Title.Text = title
 	p.BackgroundColor = color.White
-	p.X.Label.Text = "requests/s"
+	p.X.Label.Text = "wanted requests/s"
 	p.Y.Label.Text = "ms"
 	p.Y.Scale = plot.LogScale{}
-	p.Y.Tick.Marker = plot.LogTicks{Prec: -1}
-	setLegend(p, true)
+	p.Y.Tick.Marker = decades{}
 	p.Add(plotter.NewGrid())
+	labels := new(endLabels)
 	for i, line := range []struct {
 		name  string
 		value func(RatePoint) float64
@@ -393,7 +413,8 @@ func PlotRates(path, title string, points []RatePoint) (drawn bool, err error) {
 		}
 		l.LineStyle, s.GlyphStyle = style(i)
 		p.Add(l, s)
-		p.Legend.Add(line.name, l, s)
+		labels.add(p, i, line.name, xys[len(xys)-1])
 	}
-	return true, p.Save(16*vg.Centimeter, 9*vg.Centimeter, path)
+	p.Add(labels)
+	return true, save(p, path, 16*vg.Centimeter, 9*vg.Centimeter)
 }

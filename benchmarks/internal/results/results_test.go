@@ -158,7 +158,7 @@ func TestWrite(t *testing.T) {
 		}
 	}
 	want := []string{
-		"latency-new.svg", "memory.svg", "ratio-cpu.svg", "ratio-memory.svg", "ratio-p50.svg", "ratio-p99.svg",
+		"first-cpu.svg", "first-throughput.svg", "latency-new.svg", "memory.svg", "ratio-cpu.svg", "ratio-memory.svg", "ratio-p50.svg", "ratio-p99.svg",
 		"ratio-throughput.svg", "routes-cpu.svg",
 	}
 	if diff := cmp.Diff(want, names); diff != "" {
