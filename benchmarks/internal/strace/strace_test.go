@@ -57,7 +57,8 @@ func TestCount(t *testing.T) {
 	if err != nil {
 		t.Skip("processes cannot be traced here: ", err)
 	}
-	if counts["write"] != 10 || counts["read"] < 10 || counts["read"] > 11 {
+	// The read that the process waits in when tracing begins may not count, nor what it is about to return from at the end.
+	if counts["write"] < 9 || counts["write"] > 10 || counts["read"] < 9 || counts["read"] > 11 {
 		t.Errorf("%v", counts)
 	}
 	if _, err := Count(1<<22+1, talk); err == nil {
