@@ -142,8 +142,19 @@ func (c *conn) stopAnswer() {
 	}
 }
 
-// lingerPassing closes a connection that was drained, so that the client can read the last response.
+// lingerPassing closes a connection that was drained, so that the client can read the last response. Its server is closed.
 func (c *conn) lingerPassing() {
+	// The client may have made a request at the last moment, as the first GOAWAY permits. It was not taken, which the client
+	// has to know in order to try again (RFC 9113, Section 6.8).
+	c.mu.Lock()
+	b := h2.AppendGoAway(nil, min(c.lastID, c.maxID), http2.ErrCodeNo, "shutting down")
+	if c.inFrame {
+		b = nil
+	}
+	c.mu.Unlock()
+	if b != nil && c.sock.SetWriteDeadline(time.Now().Add(lingerTime)) == nil {
+		c.sock.Write(b) // if that fails, the client has gone
+	}
 	c.owner.Linger(c.sock)
 	c.mu.Lock()
 	defer c.mu.Unlock()
