@@ -441,16 +441,7 @@ func AnyOf(matchers ...Matcher) Matcher {
 	matchers = slices.Clone(matchers)
 	foreign := slices.ContainsFunc(matchers, isForeign)
 	return &builtin{name: "AnyOf", args: anys(matchers), takes: takenByAny(matchers), covers: covered(matchers), broken: slices.ContainsFunc(matchers, isBroken), foreign: foreign, silence: silences(matchers), f: func(p *Preview) Verdict {
-		verdict := No
-		for _, m := range matchers {
-			switch m.Match(p) {
-			case Yes:
-				return Yes
-			case Undecided:
-				verdict = Undecided
-			}
-		}
-		return verdict
+		return matchAny(matchers, p)
 	}}
 }
 

@@ -124,19 +124,14 @@ func routeName(name string, matchers []Matcher) string {
 
 // match asks the route's matchers. With upgraded, the route takes the connection as one of HTTP/2, once it is upgraded.
 func (rt *route) match(p *Preview) (verdict Verdict, upgraded bool) {
-	if rt.requests != nil {
-		if verdict := p.isHTTP2(); verdict != Yes && !rt.upgrade {
-			return verdict, false
-		}
-	}
 	if rt.upgrade {
 		if verdict := rt.matchUpgraded(p); verdict != No {
 			return verdict, verdict == Yes
 		}
-		if rt.requests != nil {
-			if verdict := p.isHTTP2(); verdict != Yes {
-				return verdict, false
-			}
+	}
+	if rt.requests != nil {
+		if verdict := p.isHTTP2(); verdict != Yes {
+			return verdict, false
 		}
 	}
 	return matchAny(rt.matchers, p), false
@@ -214,10 +209,7 @@ func (rt *route) Close() error {
 		rt.requests.close()
 	}
 	for _, c := range rt.queue.Close() {
-		go func() {
-			rt.mux.refuse(c, rt, c.refusal(ReasonRouteClosed, errRouteClosed))
-			c.recycle()
-		}()
+		go rt.mux.end(c, rt, c.refusal(ReasonRouteClosed, errRouteClosed))
 	}
 	return nil
 }
