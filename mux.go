@@ -1,6 +1,7 @@
 package oneport
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -77,15 +78,14 @@ type Mux struct {
 	upgrades sync.Once     // see warnOfUpgrade
 	work     chan *pending // for goroutines that are idle
 	idle     atomic.Int32  // how many these are
-	late     atomic.Bool   // a server has got a connection since stopping was set
+	late     atomic.Bool   // a server has got a connection since the mux began to stop
 
-	mu       sync.Mutex
-	names    map[string]int // of routes
-	serving  bool
-	stopping bool          // no connection is accepted any more
-	closed   bool          // the routes for whole connections are closed
-	stop     chan struct{} // closed when stopping is set
-	done     chan struct{} // closed when closed is set
+	mu      sync.Mutex
+	names   map[string]int // of routes
+	serving bool
+	closed  bool          // the routes for whole connections are closed
+	stop    chan struct{} // closed when no connection is accepted any more
+	done    chan struct{} // closed when closed is set
 }
 
 // peekSize is how much of a connection is looked at in the socket. Where that does not suffice, the bytes are taken out.
@@ -223,7 +223,7 @@ func (m *Mux) begin() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
-	case m.stopping:
+	case m.isStopping():
 		return ErrClosed
 	case m.serving:
 		return errServedTwice
@@ -284,20 +284,13 @@ func (m *Mux) acceptAll() error {
 // Otherwise it returns nil, the error of closing the listener, or an error saying that a server did not accept its
 // connections in time.
 func (m *Mux) Shutdown(ctx context.Context) error {
-	defer m.closeRest()
-	err := m.stopAccepting()
-	if failed := m.settle(ctx); failed != nil {
-		err = failed
-	}
-	m.closeRoutes()
-	if failed := m.lobby.Empty(ctx); failed != nil {
-		return failed
-	}
-	return err
+	err := m.settle(ctx)
+	return cmp.Or(m.finish(ctx), err)
 }
 
-// settle waits until no connection is undecided or queued.
+// settle stops accepting, and waits until no connection is undecided or queued.
 func (m *Mux) settle(ctx context.Context) error {
+	closing := m.stopAccepting()
 	m.lobby.Each(func(c lobby.Conn) { go c.(*dispatched).client.Drain() })
 	if left := m.lobby.Drain(time.Now().Add(-m.limits.ShutdownGrace)); left {
 		grace := time.AfterFunc(m.limits.ShutdownGrace, m.lobby.Stop)
@@ -314,13 +307,20 @@ func (m *Mux) settle(ctx context.Context) error {
 		}
 	}
 	if err == nil || ctx.Err() != nil {
-		return ctx.Err()
+		return cmp.Or(ctx.Err(), closing)
 	}
 	for rt := range m.allRoutes {
 		rt.Close() // which refuses what is queued
 	}
 	return fmt.Errorf("oneport: connections were refused because their servers did not accept them within %v (Limits.DecideTimeout)",
 		m.limits.DecideTimeout)
+}
+
+// finish closes the routes when all has settled, and waits until the connections whose requests are dispatched have ended.
+func (m *Mux) finish(ctx context.Context) error {
+	defer m.closeRest()
+	m.closeRoutes()
+	return m.lobby.Empty(ctx)
 }
 
 // beginTime is how long servers have, after the last of the connections that were decided during a shutdown, to begin with
@@ -330,10 +330,8 @@ const beginTime = 100 * time.Millisecond
 
 // noteServed notes that a server has got a connection.
 func (m *Mux) noteServed() {
-	select {
-	case <-m.stop:
+	if m.isStopping() {
 		m.late.Store(true)
-	default:
 	}
 }
 
@@ -349,10 +347,9 @@ func (m *Mux) Close() error {
 func (m *Mux) stopAccepting() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.stopping {
+	if m.isStopping() {
 		return nil
 	}
-	m.stopping = true
 	close(m.stop)
 	if err := m.root.Close(); err != nil && !errors.Is(err, net.ErrClosed) { // else closed from outside
 		return err
@@ -388,9 +385,12 @@ func (m *Mux) closeRest() {
 }
 
 func (m *Mux) isStopping() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.stopping
+	select {
+	case <-m.stop:
+		return true
+	default:
+		return false
+	}
 }
 
 // accepted takes charge of a connection from the listener below.

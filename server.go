@@ -376,18 +376,13 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	var settling sync.WaitGroup
 	errs := make([]error, len(ports), 2*len(ports)+2)
 	for i, p := range ports {
-		settling.Go(func() {
-			errs[i] = p.mux.stopAccepting()
-			if err := p.mux.settle(ctx); err != nil {
-				errs[i] = err
-			}
-		})
+		settling.Go(func() { errs[i] = p.mux.settle(ctx) })
 	}
 	settling.Wait()
 
-	stopping := []func() error{}
+	var stopping []func() error
 	for _, p := range ports {
-		stopping = append(stopping, func() error { return p.mux.Shutdown(ctx) })
+		stopping = append(stopping, func() error { return p.mux.finish(ctx) })
 	}
 	if s.GRPC != nil {
 		stopping = append(stopping, func() error { return s.stopGRPC(ctx) })
