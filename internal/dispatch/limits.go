@@ -11,7 +11,7 @@ type Limits struct {
 	AcceptTimeout time.Duration // for the server to accept one
 
 	MaxStreams         int // open at once, for all servers
-	MaxHeaderListBytes int // of one header block, as RFC 9113, 6.5.2 counts
+	MaxHeaderListBytes int // of one header block, as RFC 9113, Section 6.5.2 counts
 	MaxContinuations   int // CONTINUATION frames in one header block
 
 	// Bytes of DATA that are held, in each direction and, towards the client, for each server.

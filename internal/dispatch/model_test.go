@@ -379,8 +379,8 @@ func (p *peer) take(f http2.Frame) {
 			return
 		}
 		if !s.reset {
-			// A frame without content needs no credit (RFC 9113, 6.9), of which a change of the settings may have left less than
-			// none.
+			// A frame without content needs no credit (RFC 9113, Section 6.9), of which a change of the settings may have left
+			// less than none.
 			if s.given -= n; n > 0 && s.given < 0 && len(p.settings) == 0 {
 				p.errorf("stream %d: DATA exceeds the stream's credit by %d", id, -s.given)
 			}

@@ -61,7 +61,7 @@ func (c *http1Client) roundTrip() error {
 	return nil
 }
 
-// readResponse reads a response to its end (RFC 9112, 6.3), and returns the length of its body.
+// readResponse reads a response to its end (RFC 9112, Section 6.3), and returns the length of its body.
 func (c *http1Client) readResponse() (int, error) {
 	line, err := c.readLine()
 	if err != nil {

@@ -37,7 +37,7 @@ type http2Client struct {
 	finished func(took time.Duration) (another bool)
 
 	settled       bool  // the server's SETTINGS have come
-	window        int64 // of the connection, for what is sent (RFC 9113, 5.2)
+	window        int64 // of the connection, for what is sent (RFC 9113, Section 5.2)
 	initialWindow int64 // of a stream
 	maxFrame      int
 	received      uint32 // bytes for which no WINDOW_UPDATE was sent
@@ -62,8 +62,8 @@ type stream struct {
 
 // A script is what a client asks for on a connection: the requests one after the other, and again from the first.
 //
-// The header blocks are made once. In the second turn every field is in the dynamic table (RFC 7541, 2.3.2) and the table
-// does not change any more, so from then on the blocks are those of the second turn.
+// The header blocks are made once. In the second turn every field is in the dynamic table (RFC 7541, Section 2.3.2) and the
+// table does not change any more, so from then on the blocks are those of the second turn.
 type script struct {
 	requests    []*request
 	first, then [][]byte
@@ -99,7 +99,7 @@ func (s *script) next(n int) (*request, []byte) {
 }
 
 const (
-	initialWindow = 65535 // RFC 9113, 6.9.2
+	initialWindow = 65535 // RFC 9113, Section 6.9.2
 	largeWindow   = 1 << 30
 	minMaxFrame   = 16384
 )
@@ -287,7 +287,7 @@ func (c *http2Client) readFrame() error {
 	case *http2.GoAwayFrame:
 		return fmt.Errorf("the server has sent GOAWAY %v, %q", f.ErrCode, f.DebugData())
 	case *http2.RSTStreamFrame:
-		// An answer can be complete before the body of its request is (RFC 9113, 8.1).
+		// An answer can be complete before the body of its request is (RFC 9113, Section 8.1).
 		if s := c.find(f.StreamID); s != nil {
 			return fmt.Errorf("the server has sent RST_STREAM %v to %s", f.ErrCode, s.req.path)
 		}

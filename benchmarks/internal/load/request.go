@@ -35,7 +35,7 @@ const anySize = -1
 
 func (r *request) size() int { return len(r.chunk) * r.repeat }
 
-// fields is the header list of the request (RFC 9113, 8.3.1), as grpc-go has it for a call.
+// fields is the header list of the request (RFC 9113, Section 8.3.1), as grpc-go has it for a call.
 func (r *request) fields(scheme, authority string) []hpack.HeaderField {
 	list := []hpack.HeaderField{
 		{Name: ":method", Value: r.method},
@@ -59,7 +59,7 @@ func (r *request) fields(scheme, authority string) []hpack.HeaderField {
 
 const userAgent = "oneport-benchmarks"
 
-// http1 is the head of the request (RFC 9112, 3).
+// http1 is the head of the request (RFC 9112, Section 3).
 func (r *request) http1(authority string) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: %s\r\n", r.method, r.path, authority, userAgent)
