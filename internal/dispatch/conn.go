@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"math"
 	"net"
 	"slices"
 	"sync"
@@ -45,7 +46,6 @@ type conn struct {
 	servers []*Conn     // by target; nil where there is none
 	joined  []*Conn     // all that have not closed their side
 	pass    *Conn       // the server that the connection passes through to
-	live    int         // len(joined)
 	alone   *time.Timer // until the connection, which is split, has its first server
 	draining
 
@@ -154,7 +154,7 @@ func newConn(d *Dispatcher, sock net.Conn, owner Owner) *conn {
 			maxContinuations: l.MaxContinuations,
 		},
 	}
-	c.advertised = advertised{maxStreams: 1<<32 - 1, window: h2.DefaultWindow, maxFrame: h2.DefaultMaxFrameSize, tableSize: h2.DefaultTableSize}
+	c.advertised = advertised{maxStreams: math.MaxUint32, window: h2.DefaultWindow, maxFrame: h2.DefaultMaxFrameSize, tableSize: h2.DefaultTableSize}
 	c.lastID = h2.MaxStreamID
 	c.dec.init(l.MaxHeaderListBytes)
 	c.upload.credit = h2.DefaultWindow
@@ -394,11 +394,8 @@ type deadline struct {
 
 // set sets the deadline; wake is called, with c.mu held, when it has passed.
 func (d *deadline) set(c *conn, t time.Time, wake func()) {
+	d.stop()
 	d.at = t
-	if d.timer != nil {
-		d.timer.Stop()
-		d.timer = nil
-	}
 	if t.IsZero() || c.mode != splitting || c.closing || c.dead {
 		return
 	}

@@ -147,13 +147,11 @@ func (c *conn) lingerPassing() {
 	// The client may have made a request at the last moment, as the first GOAWAY permits. It was not taken, which the client
 	// has to know in order to try again (RFC 9113, Section 6.8).
 	c.mu.Lock()
-	b := h2.AppendGoAway(nil, min(c.lastID, c.maxID), http2.ErrCodeNo, "shutting down")
-	if c.inFrame {
-		b = nil
-	}
+	goAway := h2.AppendGoAway(nil, min(c.lastID, c.maxID), http2.ErrCodeNo, "shutting down")
+	inFrame := c.inFrame
 	c.mu.Unlock()
-	if b != nil && c.sock.SetWriteDeadline(time.Now().Add(lingerTime)) == nil {
-		c.sock.Write(b) // if that fails, the client has gone
+	if !inFrame && c.sock.SetWriteDeadline(time.Now().Add(lingerTime)) == nil {
+		c.sock.Write(goAway) // if that fails, the client has gone
 	}
 	c.owner.Linger(c.sock)
 	c.mu.Lock()

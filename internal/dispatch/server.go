@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"slices"
@@ -93,7 +94,7 @@ func (c *conn) newServer(target int) *Conn {
 		c:          c,
 		target:     c.d.all()[target],
 		maxFrame:   h2.DefaultMaxFrameSize,
-		maxStreams: 1<<32 - 1,
+		maxStreams: math.MaxUint32,
 		tableSize:  h2.DefaultTableSize,
 		window:     h2.DefaultWindow,
 		lastID:     h2.MaxStreamID,
@@ -105,7 +106,6 @@ func (c *conn) newServer(target int) *Conn {
 	c.updateWindows()
 	c.servers[target] = v
 	c.joined = append(c.joined, v)
-	c.live++
 	return v
 }
 
@@ -290,7 +290,6 @@ func (v *Conn) close() {
 // part takes a server out of those that have joined. The caller holds mu.
 func (c *conn) part(v *Conn) {
 	c.joined = slices.DeleteFunc(c.joined, func(j *Conn) bool { return j == v })
-	c.live--
 	if c.servers[v.target.index] == v {
 		c.servers[v.target.index] = nil
 	}

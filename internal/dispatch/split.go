@@ -197,14 +197,14 @@ func (c *conn) clientEnded(err error) {
 	case c.closing || c.dead:
 	case !errors.Is(err, io.EOF):
 		c.kill()
-	case c.live == 0:
+	case len(c.joined) == 0:
 		c.close(lingerTime)
 	default:
 		c.wakeAll()
 	}
 }
 
-// fail ends the connection with a connection error (RFC 9113, 5.4.1). The caller holds mu.
+// fail ends the connection with a connection error (RFC 9113, Section 5.4.1). The caller holds mu.
 func (c *conn) fail(err *h2.ConnError) {
 	if c.closing || c.dead {
 		return
@@ -261,7 +261,7 @@ const lingerTime = time.Second
 func (c *conn) dismiss(why error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.served && c.live == 0 && !c.closing && !c.dead {
+	if !c.served && len(c.joined) == 0 && !c.closing && !c.dead {
 		c.why = why
 		c.end(http2.ErrCodeNo, why.Error())
 	}
@@ -364,7 +364,7 @@ func (v *Conn) pass(it item) {
 	}
 }
 
-// idle reports whether nobody has opened the stream yet (RFC 9113, 5.1).
+// idle reports whether nobody has opened the stream yet (RFC 9113, Section 5.1).
 func (c *conn) idle(id uint32) bool { return id > c.maxID || id%2 == 0 }
 
 func idleError(it item) *h2.ConnError {
@@ -375,7 +375,7 @@ func (c *conn) takeData(it item) *h2.ConnError {
 	if it.first {
 		n := int64(it.Length)
 		if c.upload.credit -= n; c.upload.credit < 0 && n > 0 {
-			// RFC 9113, 6.9.1.
+			// RFC 9113, Section 6.9.1.
 			return &h2.ConnError{Code: http2.ErrCodeFlowControl, Reason: "more DATA than the connection's window allows"}
 		}
 		c.refund(n - int64(c.in.left+len(it.payload))) // padding
@@ -556,7 +556,7 @@ func (c *conn) takeTrailers(it item) *h2.ConnError {
 		case !ok || why == byServer:
 			return nil
 		}
-		return &h2.ConnError{Code: http2.ErrCodeStreamClosed, Reason: "HEADERS frame on a closed stream"} // RFC 9113, 5.1
+		return &h2.ConnError{Code: http2.ErrCodeStreamClosed, Reason: "HEADERS frame on a closed stream"} // RFC 9113, Section 5.1
 	}
 	if s.clientEnded {
 		c.reset(s, http2.ErrCodeStreamClosed)
@@ -1027,7 +1027,7 @@ func (v *Conn) leave(code http2.ErrCode) {
 				c.remove(s, byServer)
 			}
 		}
-		if c.live == 0 {
+		if len(c.joined) == 0 {
 			c.close(lingerTime)
 		}
 		return
@@ -1049,7 +1049,7 @@ func (v *Conn) leave(code http2.ErrCode) {
 			c.resetByServer(s, code)
 		}
 	}
-	if c.live == 0 || c.goAway {
+	if len(c.joined) == 0 || c.goAway {
 		c.finish = true
 	}
 	c.settle()
@@ -1080,7 +1080,7 @@ func (c *conn) cutOff(s *stream) {
 
 // leftBehind reports whether something waits to be sent whose server has closed its side.
 func (c *conn) leftBehind() bool {
-	if c.live == 0 {
+	if len(c.joined) == 0 {
 		return true
 	}
 	for _, s := range c.streams {
