@@ -167,10 +167,8 @@ func grpcFacts(path string, st *wire.Stream) *GRPC {
 
 // grpc makes the calls that say the most, as a gRPC client does, which waits for the server's SETTINGS.
 func (a *attempt) grpc(c *wire.Conn) {
-	s := wire.NewSession(c, bufio.NewReader(c), a.deadline)
-	a.r.HTTP2 = new(HTTP2)
+	s := a.session(c, bufio.NewReader(c))
 	defer a.keep(c, s)
-	s.Preface()
 	if !a.await(c, s) {
 		return
 	}
@@ -214,10 +212,7 @@ func (a *attempt) grpc(c *wire.Conn) {
 		break
 	}
 	a.judgeGRPC()
-	a.settle(s)
-	s.Goodbye()
-	s.Flush()
-	a.finish(c)
+	a.depart(c, s)
 }
 
 // services asks by reflection, which is also a second call on the connection, what services there are.
@@ -308,10 +303,8 @@ func webStatus(res *wire.Response) string {
 
 // mixed sends gRPC calls and requests of REST by turns over one connection, as proxies do.
 func (a *attempt) mixed(c *wire.Conn) {
-	s := wire.NewSession(c, bufio.NewReader(c), a.deadline)
-	a.r.HTTP2 = new(HTTP2)
+	s := a.session(c, bufio.NewReader(c))
 	defer a.keep(c, s)
-	s.Preface()
 	if !a.await(c, s) {
 		return
 	}
@@ -346,8 +339,5 @@ func (a *attempt) mixed(c *wire.Conn) {
 		return
 	}
 	a.say(Works, OK, "each answered by its server")
-	a.settle(s)
-	s.Goodbye()
-	s.Flush()
-	a.finish(c)
+	a.depart(c, s)
 }

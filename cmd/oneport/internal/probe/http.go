@@ -151,10 +151,8 @@ func (a *attempt) http2(c *wire.Conn, how opening) {
 		a.deadline = a.deadline.Add(a.Idle) // the time that it rests is not the server's
 		c.SetDeadline(a.deadline)
 	}
-	s := wire.NewSession(c, bufio.NewReader(c), a.deadline)
-	a.r.HTTP2 = new(HTTP2)
+	s := a.session(c, bufio.NewReader(c))
 	defer a.keep(c, s)
-	s.Preface()
 	if how != atOnce && !a.await(c, s) {
 		return
 	}
@@ -194,13 +192,26 @@ func (a *attempt) http2(c *wire.Conn, how opening) {
 	default:
 		a.failed(c, err, fmt.Sprintf("%d, and to a second request nothing", status))
 	}
+	a.depart(c, s)
+}
+
+// session begins HTTP/2 with the preface, on a connection of which r reads the rest.
+func (a *attempt) session(c *wire.Conn, r *bufio.Reader) *wire.Session {
+	s := wire.NewSession(c, r, a.deadline)
+	a.r.HTTP2 = new(HTTP2)
+	s.Preface()
+	return s
+}
+
+// depart ends HTTP/2 as clients do that are content.
+func (a *attempt) depart(c *wire.Conn, s *wire.Session) {
 	a.settle(s)
 	s.Goodbye()
 	s.Flush()
 	a.finish(c)
 }
 
-// await sends the preface and waits for the server's SETTINGS.
+// await waits for the server's SETTINGS.
 func (a *attempt) await(c *wire.Conn, s *wire.Session) bool {
 	err := s.Until(func() bool { return len(s.Settings) > 0 || s.GoAway != nil || len(s.Violations) > 0 })
 	_, fatal := wire.FaultOf(err)
@@ -378,10 +389,8 @@ func (a *attempt) upgrade(c *wire.Conn, method string) {
 		a.finish(c)
 		return
 	}
-	s := wire.NewSession(c, br, a.deadline)
-	a.r.HTTP2 = new(HTTP2)
+	s := a.session(c, br)
 	defer a.keep(c, s)
-	s.Preface()
 	st := s.Open()
 	if !a.answer(c, s, st) {
 		a.r.Came = "101, then " + a.r.Came
@@ -397,8 +406,5 @@ func (a *attempt) upgrade(c *wire.Conn, method string) {
 	a.r.HTTP2.Second = true
 	a.r.HTTP = streamFacts(again)
 	a.judgeStatus(a.r.HTTP.Status, fmt.Sprintf("101, then %d over HTTP/2", a.r.HTTP.Status))
-	a.settle(s)
-	s.Goodbye()
-	s.Flush()
-	a.finish(c)
+	a.depart(c, s)
 }

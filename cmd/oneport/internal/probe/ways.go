@@ -304,10 +304,8 @@ func (a *attempt) askHTTP2() {
 		a.failed(nil, err, "")
 		return
 	}
-	s := wire.NewSession(c, bufio.NewReader(c), a.deadline)
-	a.r.HTTP2 = new(HTTP2)
+	s := a.session(c, bufio.NewReader(c))
 	defer a.keep(c, s)
-	s.Preface()
 	if err := s.Until(func() bool { return s.ACKs > 0 || s.GoAway != nil }); err != nil {
 		a.failed(c, err, "")
 		return
