@@ -36,34 +36,20 @@ func (e *Env) bounded(n int) (int, string) {
 // idle has n clients make a request each and then keep their connections, and looks at the memory that they take. After
 // that each has to be answered once more.
 func idle(n int, newWorker makeWorker) func(*Env) (*Measurement, error) {
-	return func(e *Env) (*Measurement, error) {
-		n, note := e.bounded(n)
-		// The first connections have the server make what it needs once.
-		if err := useMany(e, min(n, 100), newWorker, nil); err != nil {
-			return nil, err
-		}
-		m := &Measurement{Ops: n, Connections: n, Note: note}
-		var err error
-		if m.Before, err = e.Server.Usage(contender.Trimmed); err != nil {
-			return nil, err
-		}
-		if err := useMany(e, n, newWorker, func() error {
-			m.After, err = e.Server.Usage(contender.Trimmed)
-			return err
-		}); err != nil {
-			return nil, err
-		}
-		m.Idle, err = e.Server.Usage(contender.Trimmed)
-		return m, err
-	}
+	return atRest(n, newWorker, true)
 }
 
 // pending has n clients connect, and looks at the memory that their connections take ahead of the first request. None makes
 // one: by then a mux may have closed what has said nothing for long.
 func pending(n int, newWorker makeWorker) func(*Env) (*Measurement, error) {
+	return atRest(n, newWorker, false)
+}
+
+func atRest(n int, newWorker makeWorker, use bool) func(*Env) (*Measurement, error) {
 	return func(e *Env) (*Measurement, error) {
 		n, note := e.bounded(n)
-		if err := openMany(e, min(n, 100), newWorker, func() error { return nil }); err != nil {
+		// The first connections have the server make what it needs once.
+		if err := openMany(e, min(n, 100), newWorker, use, nil); err != nil {
 			return nil, err
 		}
 		m := &Measurement{Ops: n, Connections: n, Note: note}
@@ -71,7 +57,7 @@ func pending(n int, newWorker makeWorker) func(*Env) (*Measurement, error) {
 		if m.Before, err = e.Server.Usage(contender.Trimmed); err != nil {
 			return nil, err
 		}
-		if err := openMany(e, n, newWorker, func() error {
+		if err := openMany(e, n, newWorker, use, func() error {
 			m.After, err = e.Server.Usage(contender.Trimmed)
 			return err
 		}); err != nil {
@@ -82,28 +68,9 @@ func pending(n int, newWorker makeWorker) func(*Env) (*Measurement, error) {
 	}
 }
 
-// openMany opens n connections, calls while they are open, and closes them.
-func openMany(e *Env, n int, newWorker makeWorker, while func() error) error {
-	workers := make([]worker, n)
-	defer func() {
-		for _, w := range workers {
-			if w != nil {
-				w.close()
-			}
-		}
-	}()
-	err := inParallel(n, func(i int) (err error) {
-		workers[i], err = newWorker(e, i)
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("opening %d connections: %w", n, err)
-	}
-	return while()
-}
-
-// useMany opens n connections, makes a request on each, calls whileIdle, makes another request on each, and closes them.
-func useMany(e *Env, n int, newWorker makeWorker, whileIdle func() error) error {
+// openMany opens n connections, calls whileIdle if it is not nil, and closes them. With use, it makes a request on each when
+// it is open, and another after whileIdle.
+func openMany(e *Env, n int, newWorker makeWorker, use bool, whileIdle func() error) error {
 	workers := make([]worker, n)
 	defer func() {
 		for _, w := range workers {
@@ -113,11 +80,17 @@ func useMany(e *Env, n int, newWorker makeWorker, whileIdle func() error) error 
 		}
 	}()
 	rec := newRecorder() // for the workers; how long it takes where nothing else happens is measured elsewhere
+	run := func(i int) error {
+		if !use {
+			return nil
+		}
+		return workers[i].run(time.Now(), rec) // one operation
+	}
 	err := inParallel(n, func(i int) (err error) {
 		if workers[i], err = newWorker(e, i); err != nil {
 			return err
 		}
-		return workers[i].run(time.Now(), rec) // one operation
+		return run(i)
 	})
 	if err != nil {
 		return fmt.Errorf("opening %d connections: %w", n, err)
@@ -128,7 +101,7 @@ func useMany(e *Env, n int, newWorker makeWorker, whileIdle func() error) error 
 	if err := whileIdle(); err != nil {
 		return err
 	}
-	if err := inParallel(n, func(i int) error { return workers[i].run(time.Now(), rec) }); err != nil {
+	if err := inParallel(n, run); err != nil {
 		return fmt.Errorf("using a connection that was idle: %w", err)
 	}
 	return nil
