@@ -31,6 +31,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/oneport-go/oneport"
+	"github.com/oneport-go/oneport/internal/testenv"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -252,20 +253,6 @@ func TestCleartext(t *testing.T) {
 func TestServerHandshake(t *testing.T) {
 	t.Parallel()
 	serverTLS, clientTLS := tlsConfigs(t, id)
-	// connect returns the server's and the client's end of a connection over TCP.
-	connect := func(t *testing.T) (server, client net.Conn) {
-		l := listen(t)
-		client, err := net.Dial("tcp", l.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		server, err = l.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { client.Close(); server.Close() })
-		return server, client
-	}
 	handshake := func(t *testing.T, client net.Conn) {
 		done := make(chan struct{})
 		go func() {
@@ -277,7 +264,7 @@ func TestServerHandshake(t *testing.T) {
 
 	t.Run("cleartext is passed on as it is", func(t *testing.T) {
 		t.Parallel()
-		server, _ := connect(t)
+		server, _ := testenv.TCP(t)
 		got, info, err := Credentials{}.ServerHandshake(server)
 		if got != server || err != nil || info.AuthType() != "insecure" {
 			t.Errorf("got %v, %v, %v", got, info, err)
@@ -285,14 +272,14 @@ func TestServerHandshake(t *testing.T) {
 	})
 	t.Run("cleartext is refused", func(t *testing.T) {
 		t.Parallel()
-		server, _ := connect(t)
+		server, _ := testenv.TCP(t)
 		if _, _, err := (Credentials{RequireTLS: true}).ServerHandshake(server); !errors.Is(err, errCleartext) {
 			t.Error(err)
 		}
 	})
 	t.Run("the socket below TLS", func(t *testing.T) {
 		t.Parallel()
-		server, client := connect(t)
+		server, client := testenv.TCP(t)
 		handshake(t, client)
 		wrapped := wrapper{wrapper{tls.Server(server, serverTLS)}}
 		got, info, err := Credentials{}.ServerHandshake(wrapped)
@@ -329,7 +316,7 @@ func TestServerHandshake(t *testing.T) {
 	})
 	t.Run("ConnectionState on a connection without TLS", func(t *testing.T) {
 		t.Parallel()
-		server, _ := connect(t)
+		server, _ := testenv.TCP(t)
 		_, info, err := Credentials{}.ServerHandshake(stateful{wrapper{server}})
 		if err != nil || info.AuthType() != "insecure" {
 			t.Errorf("got %v, %v", info, err)
@@ -337,7 +324,7 @@ func TestServerHandshake(t *testing.T) {
 	})
 	t.Run("ConnectionState above TLS", func(t *testing.T) {
 		t.Parallel()
-		server, client := connect(t)
+		server, client := testenv.TCP(t)
 		handshake(t, client)
 		_, info, err := Credentials{RequireTLS: true}.ServerHandshake(stateful{wrapper{tls.Server(server, serverTLS)}})
 		if err != nil || info.AuthType() != "tls" {
@@ -346,7 +333,7 @@ func TestServerHandshake(t *testing.T) {
 	})
 	t.Run("a client that is silent", func(t *testing.T) {
 		t.Parallel()
-		server, _ := connect(t)
+		server, _ := testenv.TCP(t)
 		server.SetDeadline(time.Unix(1, 0)) // what gRPC does, when the time is up
 		_, _, err := Credentials{}.ServerHandshake(tls.Server(server, serverTLS))
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -355,7 +342,7 @@ func TestServerHandshake(t *testing.T) {
 	})
 	t.Run("a client that goes", func(t *testing.T) {
 		t.Parallel()
-		server, client := connect(t)
+		server, client := testenv.TCP(t)
 		client.Close()
 		if _, _, err := (Credentials{}).ServerHandshake(tls.Server(server, serverTLS)); err != io.EOF {
 			t.Error(err)
@@ -363,7 +350,7 @@ func TestServerHandshake(t *testing.T) {
 	})
 	t.Run("a client of another protocol", func(t *testing.T) {
 		t.Parallel()
-		server, client := connect(t)
+		server, client := testenv.TCP(t)
 		if _, err := io.WriteString(client, "GET / HTTP/1.1\r\n\r\n"); err != nil {
 			t.Fatal(err)
 		}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/oneport-go/oneport/cmd/oneport/internal/zoo"
+	"github.com/oneport-go/oneport/internal/testenv"
 )
 
 // A proxy runs a program with a configuration, of which $SOCKET is the Unix socket to listen on, $DIR a directory,
@@ -60,17 +61,7 @@ func (p proxy) behind(start func(testing.TB) string) proxy {
 // start runs the program until the end of the test.
 func (p proxy) start(t testing.TB, pki *zoo.PKI) string {
 	t.Helper()
-	// Debian has such programs where an ordinary user does not look.
-	path, err := exec.LookPath(p.program)
-	if err != nil {
-		path, err = exec.LookPath("/usr/sbin/" + p.program)
-	}
-	if err != nil {
-		if os.Getenv("ONEPORT_REQUIRE_CLIENTS") == "1" {
-			t.Fatalf("%s is not installed", p.program)
-		}
-		t.Skipf("%s is not installed", p.program)
-	}
+	path := testenv.Program(t, p.program)
 	dir, err := os.MkdirTemp("", "zoo") // t.TempDir may be too long for a socket
 	if err != nil {
 		t.Fatal(err)

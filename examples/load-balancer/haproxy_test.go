@@ -24,19 +24,14 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/oneport-go/oneport"
+	"github.com/oneport-go/oneport/internal/testenv"
 )
 
 // haproxy runs HAProxy in front of a port until the end of the test, and returns its address. In the configuration LISTEN
 // stands for what is bound, and SERVER for the address of the port.
 func haproxy(t *testing.T, config string, p *port) string {
 	t.Helper()
-	program, err := exec.LookPath("haproxy")
-	if err != nil {
-		if os.Getenv("ONEPORT_REQUIRE_CLIENTS") == "1" {
-			t.Fatal("haproxy is not installed")
-		}
-		t.Skip("haproxy is not installed")
-	}
+	program := testenv.Program(t, "haproxy")
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

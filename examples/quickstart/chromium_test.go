@@ -9,23 +9,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
-)
 
-// chromium returns the program, or ends the test.
-func chromium(t *testing.T) string {
-	t.Helper()
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if path, err := exec.LookPath(name); err == nil {
-			return path
-		}
-	}
-	const what = "Chromium is not installed"
-	if os.Getenv("ONEPORT_REQUIRE_CLIENTS") == "1" {
-		t.Fatal(what)
-	}
-	t.Skip(what)
-	return ""
-}
+	"github.com/oneport-go/oneport/internal/testenv"
+)
 
 // A netLog is what Chromium writes about its network with --log-net-log.
 type netLog struct {
@@ -62,7 +48,7 @@ func params[T any](t *testing.T, log *netLog, event string) (all []T) {
 // negotiated.
 func TestChromium(t *testing.T) {
 	t.Parallel()
-	program := chromium(t)
+	program := testenv.Program(t, "chromium", "chromium-browser", "google-chrome")
 	_, addr := start(t)
 	dir := t.TempDir()
 	logFile := filepath.Join(dir, "net.json")

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -17,6 +16,8 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/oneport-go/oneport/internal/testenv"
 )
 
 func TestMain(m *testing.M) {
@@ -263,13 +264,7 @@ func TestPrograms(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			if _, err := exec.LookPath(tt.argv[0]); err != nil {
-				missing := fmt.Sprintf("%s is not installed", tt.argv[0])
-				if os.Getenv("ONEPORT_REQUIRE_CLIENTS") == "1" {
-					t.Fatal(missing)
-				}
-				t.Skip(missing)
-			}
+			testenv.Program(t, tt.argv[0])
 			var stderr bytes.Buffer
 			cmd := exec.CommandContext(t.Context(), tt.argv[0], tt.argv[1:]...)
 			cmd.Stderr = &stderr

@@ -3,16 +3,17 @@ package main
 import (
 	"bytes"
 	"errors"
-	"os"
 	"strings"
 	"testing"
+
+	"github.com/oneport-go/oneport/internal/testenv"
 )
 
 func TestDemo(t *testing.T) {
 	var out bytes.Buffer
 	err := demo(t.Context(), &out)
-	if errors.Is(err, errNoHAProxy) && os.Getenv("ONEPORT_REQUIRE_CLIENTS") != "1" {
-		t.Skip(err)
+	if errors.Is(err, errNoHAProxy) {
+		testenv.Missing(t, err.Error())
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"github.com/oneport-go/oneport/internal/h2"
+	"github.com/oneport-go/oneport/internal/testenv"
 )
 
 // newDispatcher returns a dispatcher with targets that decides by the first element of the path.
@@ -995,20 +996,7 @@ func TestNoDeadlock(t *testing.T) {
 // request for it.
 func overTCP(t *testing.T) (d *Dispatcher, client, sock net.Conn, v *Conn) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	client, err = net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { client.Close() })
-	sock, err = l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
+	sock, client = testenv.TCP(t)
 	d = newDispatcher(2)
 	t.Cleanup(d.Close)
 	d.Handle(sock)

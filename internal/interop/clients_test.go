@@ -9,6 +9,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/oneport-go/oneport/internal/testenv"
 )
 
 // A client is a program that sends one HTTP request and prints the content of the response.
@@ -27,7 +29,7 @@ var (
 
 func (c client) get(t *testing.T, addr string) string {
 	t.Helper()
-	needs(t, c.argv[0])
+	testenv.Program(t, c.argv[0])
 	return output(t, append(slices.Clone(c.argv), "http://"+addr+"/")...)
 }
 
@@ -46,27 +48,11 @@ func output(t *testing.T, argv ...string) string {
 	return string(out)
 }
 
-// needs ends a test whose client is not installed.
-func needs(t *testing.T, program string) {
-	t.Helper()
-	if _, err := exec.LookPath(program); err != nil {
-		missing(t, program+" is not installed")
-	}
-}
-
 // needsGRPCJS ends a test if grpc-js is not installed.
 func needsGRPCJS(t *testing.T) {
 	t.Helper()
-	needs(t, "node")
+	testenv.Program(t, "node")
 	if _, err := os.Stat(filepath.FromSlash("testdata/node/node_modules/@grpc/grpc-js")); err != nil {
-		missing(t, "grpc-js is not installed: run npm ci --prefix internal/interop/testdata/node")
+		testenv.Missing(t, "grpc-js is not installed: run npm ci --prefix internal/interop/testdata/node")
 	}
-}
-
-func missing(t *testing.T, what string) {
-	t.Helper()
-	if os.Getenv("ONEPORT_REQUIRE_CLIENTS") == "1" {
-		t.Fatal(what)
-	}
-	t.Skip(what)
 }

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/oneport-go/oneport"
+	"github.com/oneport-go/oneport/internal/testenv"
 )
 
 // TestRefused checks what a client says when it is refused, by TLS or because of it.
@@ -105,7 +106,7 @@ func (p *port) wantRefused(t *testing.T, why oneport.RefuseReason) {
 // says runs a program that may fail and returns all that it prints.
 func says(t *testing.T, stdin string, argv ...string) string {
 	t.Helper()
-	needs(t, argv[0])
+	testenv.Program(t, argv[0])
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
@@ -166,7 +167,7 @@ func grpcSays(t *testing.T, addr string) string {
 func TestRedirected(t *testing.T) {
 	t.Parallel()
 	addr := startServer(t, &oneport.Server{Handler: answer("net/http"), TLSConfig: serverTLS(), RequireTLS: true, RedirectHTTP: true})
-	needs(t, "curl")
+	testenv.Program(t, "curl")
 	got := output(t, "curl", "--no-progress-meter", "--fail", "--noproxy", "*", "--location", "--insecure", "http://"+addr+"/path?query")
 	if want := `net/http by HTTP/2.0 over TLS, ALPN "h2"`; got != want {
 		t.Errorf("got %q, want %q", got, want)

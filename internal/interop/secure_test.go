@@ -20,6 +20,7 @@ import (
 
 	"github.com/oneport-go/oneport"
 	"github.com/oneport-go/oneport/grpccreds"
+	"github.com/oneport-go/oneport/internal/testenv"
 )
 
 // TestSecure has clients of all kinds meet gRPC and HTTP over TLS.
@@ -80,7 +81,7 @@ func TestSecure(t *testing.T) {
 
 // curlTLS is curl with options, for a URL by https.
 func curlTLS(t *testing.T, options ...string) []string {
-	needs(t, "curl")
+	testenv.Program(t, "curl")
 	return append([]string{"curl", "--no-progress-meter", "--noproxy", "*", "--cacert", caFile(t)}, options...)
 }
 
@@ -91,12 +92,12 @@ func curl(options ...string) func(*testing.T, string) string {
 }
 
 func getNghttp(t *testing.T, addr string) string {
-	needs(t, "nghttp")
+	testenv.Program(t, "nghttp")
 	return output(t, "nghttp", "--no-verify-peer", "https://"+addr+"/") // which has no option for an authority
 }
 
 func getNode(t *testing.T, addr string) string {
-	needs(t, "node")
+	testenv.Program(t, "node")
 	return output(t, "node", "testdata/node/get.mjs", "--ca", caFile(t), "https://"+addr+"/")
 }
 
@@ -189,7 +190,7 @@ func (c opensslConn) Close() error                { return c.WriteCloser.Close()
 func (c opensslConn) SetDeadline(time.Time) error { return nil } // the program is ended in time
 
 func dialOpenSSL(t *testing.T, addr string, options ...string) net.Conn {
-	needs(t, "openssl")
+	testenv.Program(t, "openssl")
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	argv := []string{"s_client", "-connect", addr, "-CAfile", caFile(t), "-verify_return_error", "-verify_quiet", "-quiet"}
 	cmd := exec.CommandContext(ctx, "openssl", append(argv, options...)...)

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"github.com/oneport-go/oneport"
+	"github.com/oneport-go/oneport/internal/testenv"
 )
 
 // TestUpgrade has clients that know HTTP/2 in the clear by Upgrade only, or prefer it, get answers of HTTP/2 from
@@ -68,7 +69,7 @@ func TestUpgrade(t *testing.T) {
 // curlUpgrade has curl send requests for the paths, between which there are spaces.
 func curlUpgrade(paths string, options ...string) func(*testing.T, string) string {
 	return func(t *testing.T, addr string) string {
-		needs(t, "curl")
+		testenv.Program(t, "curl")
 		argv := append([]string{"curl", "--http2", "--no-progress-meter", "--fail", "--noproxy", "*"}, options...)
 		for path := range strings.FieldsSeq(paths) {
 			argv = append(argv, "http://"+addr+path)
@@ -79,14 +80,14 @@ func curlUpgrade(paths string, options ...string) func(*testing.T, string) strin
 
 func nghttpUpgrade(options ...string) func(*testing.T, string) string {
 	return func(t *testing.T, addr string) string {
-		needs(t, "nghttp")
+		testenv.Program(t, "nghttp")
 		return output(t, append(append([]string{"nghttp", "--upgrade"}, options...), "http://"+addr+"/")...)
 	}
 }
 
 func javaUpgrade(requests int) func(*testing.T, string) string {
 	return func(t *testing.T, addr string) string {
-		needs(t, "java")
+		testenv.Program(t, "java")
 		return output(t, "java", "testdata/java/Get.java", "http://"+addr+"/", fmt.Sprint(requests))
 	}
 }

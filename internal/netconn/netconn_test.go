@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/oneport-go/oneport/internal/certs"
+	"github.com/oneport-go/oneport/internal/testenv"
 )
 
 // wrapper wraps a connection, and has nothing that it has.
@@ -43,26 +44,6 @@ type halfCloser struct {
 }
 
 func (h halfCloser) CloseWrite() error { return h.err }
-
-// tcp returns the ends of a connection over TCP.
-func tcp(t *testing.T) (server, client net.Conn) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	client, err = net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	server, err = l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { client.Close(); server.Close() })
-	return server, client
-}
 
 // pipe returns an end of a connection without a socket.
 func pipe(t *testing.T) net.Conn {
@@ -109,7 +90,7 @@ func TestChain(t *testing.T) {
 
 func TestCloseWrite(t *testing.T) {
 	t.Parallel()
-	server, client := tcp(t)
+	server, client := testenv.TCP(t)
 	if err := CloseWrite(server); err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +110,7 @@ func TestCloseWrite(t *testing.T) {
 
 func TestConnectionState(t *testing.T) {
 	t.Parallel()
-	server, client := tcp(t)
+	server, client := testenv.TCP(t)
 	authority, err := certs.NewAuthority()
 	if err != nil {
 		t.Fatal(err)
@@ -179,7 +160,7 @@ func TestConnectionState(t *testing.T) {
 
 func TestSocket(t *testing.T) {
 	t.Parallel()
-	server, _ := tcp(t)
+	server, _ := testenv.TCP(t)
 	for _, tt := range []struct {
 		name       string
 		c          net.Conn
@@ -198,7 +179,7 @@ func TestSocket(t *testing.T) {
 		if got := HasSocket(tt.c); got != tt.itself {
 			t.Errorf("%s: HasSocket is %v", tt.name, got)
 		}
-		if got := Socket(tt.c); (got != nil) != tt.ok || tt.ok && got != server.(syscall.Conn) {
+		if got := Socket(tt.c); (got != nil) != tt.ok || tt.ok && got != syscall.Conn(server) {
 			t.Errorf("%s: Socket is %v", tt.name, got)
 		}
 		raw, err := SyscallConn(tt.c)

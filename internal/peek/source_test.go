@@ -10,28 +10,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-)
 
-// tcpPair returns both ends of a connection over TCP.
-func tcpPair(t *testing.T) (server, client *net.TCPConn) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	c, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	s, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.Close() })
-	return s.(*net.TCPConn), c.(*net.TCPConn)
-}
+	"github.com/oneport-go/oneport/internal/testenv"
+)
 
 // look calls Look and checks what it returns.
 func look(t *testing.T, s *Source, wait bool, limit int, want string, wantEnd bool) {
@@ -57,7 +38,7 @@ func TestSourceSocket(t *testing.T) {
 	if !CanAwaitMore {
 		t.Skip("this system cannot wait for more while bytes are queued")
 	}
-	server, client := tcpPair(t)
+	server, client := testenv.TCP(t)
 	var s Source
 	s.Start(server, &Pool{Size: 4096})
 	defer s.End()
@@ -93,7 +74,7 @@ func TestSourceSocket(t *testing.T) {
 // for.
 func TestSourceNothingYet(t *testing.T) {
 	t.Parallel()
-	server, client := tcpPair(t)
+	server, client := testenv.TCP(t)
 	var s Source
 	s.Start(server, &Pool{Size: 4096})
 	defer s.End()
@@ -208,7 +189,7 @@ func TestSourceFull(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			server, client := tcpPair(t)
+			server, client := testenv.TCP(t)
 			if tt.readBuffer > 0 {
 				if err := server.SetReadBuffer(tt.readBuffer); err != nil {
 					t.Fatal(err)
@@ -250,7 +231,7 @@ func TestSourceFull(t *testing.T) {
 // TestSourceTake checks that each byte is shown once by which it is peeked or taken.
 func TestSourceTake(t *testing.T) {
 	t.Parallel()
-	server, client := tcpPair(t)
+	server, client := testenv.TCP(t)
 	var s Source
 	s.Start(server, &Pool{Size: 4096})
 	defer s.End()
@@ -270,7 +251,7 @@ func TestSourceTake(t *testing.T) {
 // TestSourceEnter goes on with a connection above a socket.
 func TestSourceEnter(t *testing.T) {
 	t.Parallel()
-	server, client := tcpPair(t)
+	server, client := testenv.TCP(t)
 	above, inside := net.Pipe()
 	defer above.Close()
 	defer inside.Close()
@@ -291,7 +272,7 @@ func TestSourceEnter(t *testing.T) {
 
 	// The same Source serves another connection.
 	s.End()
-	server, client = tcpPair(t)
+	server, client = testenv.TCP(t)
 	s.Start(server, &Pool{Size: 4096})
 	defer s.End()
 	send(t, client, "next")

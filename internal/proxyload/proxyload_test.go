@@ -30,6 +30,7 @@ import (
 
 	"github.com/oneport-go/oneport"
 	"github.com/oneport-go/oneport/grpccreds"
+	"github.com/oneport-go/oneport/internal/testenv"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -108,18 +109,6 @@ func newBackend(t *testing.T) *backend {
 	return b
 }
 
-// needs ends a test whose proxy is not installed.
-func needs(t *testing.T, program string) {
-	t.Helper()
-	if _, err := exec.LookPath(program); err == nil {
-		return
-	}
-	if os.Getenv("ONEPORT_REQUIRE_CLIENTS") == "1" {
-		t.Fatal(program + " is not installed")
-	}
-	t.Skip(program + " is not installed")
-}
-
 // reverseProxy is the one of net/http, over h2c.
 func reverseProxy(t *testing.T, backend string) (addr string) {
 	tr := &http.Transport{Protocols: new(http.Protocols)}
@@ -171,9 +160,9 @@ func freeAddr(t *testing.T) string {
 }
 
 func haproxy(t *testing.T, backend string) (addr string) {
-	needs(t, "haproxy")
+	program := testenv.Program(t, "haproxy")
 	addr = freeAddr(t)
-	run(t, "haproxy", fmt.Sprintf(`
+	run(t, program, fmt.Sprintf(`
 global
 	maxconn 2000
 defaults
@@ -202,10 +191,10 @@ func webAddr(addr string) string {
 }
 
 func nginx(t *testing.T, backend string) (addr string) {
-	needs(t, "nginx")
+	program := testenv.Program(t, "nginx")
 	addr = freeAddr(t)
 	dir := t.TempDir()
-	run(t, "nginx", fmt.Sprintf(`
+	run(t, program, fmt.Sprintf(`
 daemon off;
 master_process off;
 pid %[1]s/pid;

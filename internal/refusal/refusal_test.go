@@ -18,6 +18,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/oneport-go/oneport/internal/h2"
+	"github.com/oneport-go/oneport/internal/testenv"
 )
 
 // TestHTTP1 has net/http read responses.
@@ -271,20 +272,7 @@ func TestSendBounds(t *testing.T) {
 // TestSendNothing closes a connection so that what was written before is not lost.
 func TestSendNothing(t *testing.T) {
 	t.Parallel()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	client, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
-	server, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
+	server, client := testenv.TCP(t)
 	// Bytes that nobody has read would make the system send RST at Close.
 	if _, err := client.Write(make([]byte, 10_000)); err != nil {
 		t.Fatal(err)

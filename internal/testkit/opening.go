@@ -1,4 +1,4 @@
-// Package testkit has what tests of several packages need.
+// Package testkit begins and ends connections in the tests of package dispatch, as a mux does.
 package testkit
 
 import (
@@ -12,7 +12,7 @@ import (
 
 	"github.com/oneport-go/oneport/internal/h2"
 	"github.com/oneport-go/oneport/internal/h2open"
-	"github.com/oneport-go/oneport/internal/netconn"
+	"github.com/oneport-go/oneport/internal/refusal"
 )
 
 // Opened is an HTTP/2 connection up to its first request.
@@ -69,15 +69,4 @@ func OpenHTTP2(sock net.Conn, early []http2.Setting, maxHeaderList int) (*Opened
 }
 
 // Linger closes a connection so that the client can read what was written last.
-func Linger(c net.Conn) {
-	defer c.Close()
-	if netconn.CloseWrite(c) != nil {
-		return
-	}
-	c.SetReadDeadline(time.Now().Add(time.Second))
-	for b := make([]byte, 4096); ; {
-		if _, err := c.Read(b); err != nil {
-			return
-		}
-	}
-}
+func Linger(c net.Conn) { refusal.Send(c, nil, make([]byte, 4096)) }
