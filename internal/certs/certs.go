@@ -74,6 +74,19 @@ func (a *Authority) Server(hosts ...string) (tls.Certificate, error) {
 	return a.sign(template)
 }
 
+// Configs makes an authority, and what a server for the hosts and its clients need of it.
+func Configs(hosts ...string) (server, client *tls.Config, err error) {
+	a, err := NewAuthority()
+	if err != nil {
+		return nil, nil, err
+	}
+	cert, err := a.Server(hosts...)
+	if err != nil {
+		return nil, nil, err
+	}
+	return &tls.Config{Certificates: []tls.Certificate{cert}}, &tls.Config{RootCAs: a.Pool(), ServerName: hosts[0]}, nil
+}
+
 // Client makes a certificate for a client of the name, with URIs such as SPIFFE IDs.
 func (a *Authority) Client(name string, uris ...string) (tls.Certificate, error) {
 	template := template(name)

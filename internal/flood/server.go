@@ -160,7 +160,7 @@ func startServers(c config) (*servers, error) {
 	}
 	var config *tls.Config
 	if serving[c.serve] {
-		if config, err = serverConfig(); err != nil {
+		if config, _, err = certs.Configs("localhost"); err != nil {
 			return nil, err
 		}
 	}
@@ -224,18 +224,6 @@ func startServers(c config) (*servers, error) {
 		return errors.Join(errs...)
 	}
 	return s, nil
-}
-
-func serverConfig() (*tls.Config, error) {
-	authority, err := certs.NewAuthority()
-	if err != nil {
-		return nil, err
-	}
-	cert, err := authority.Server("localhost")
-	if err != nil {
-		return nil, err
-	}
-	return &tls.Config{Certificates: []tls.Certificate{cert}}, nil
 }
 
 // runLoad starts the process of the clients and returns its report.

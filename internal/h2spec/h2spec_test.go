@@ -336,15 +336,11 @@ func httpServer() *http.Server {
 }
 
 func serverTLS(t *testing.T) *tls.Config {
-	ca, err := certs.NewAuthority()
+	server, _, err := certs.Configs("127.0.0.1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	cert, err := ca.Server("127.0.0.1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &tls.Config{Certificates: []tls.Certificate{cert}}
+	return server
 }
 
 func listen(t *testing.T) net.Listener {

@@ -49,7 +49,7 @@ func exchangeOn(ctx context.Context, s *servers, r *rand.Rand, n int) (name stri
 	dial := func() (net.Conn, error) { return relays.dial(s.ports[way], seed) }
 	var config *tls.Config
 	if secure {
-		config = &tls.Config{RootCAs: s.roots, ServerName: "localhost"}
+		config = s.client.Clone()
 	}
 	var streaming, plain exchanger
 	if kind == "gRPC" {

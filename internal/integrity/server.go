@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,10 +23,10 @@ import (
 
 // servers are grpc-go and net/http behind ports that lead to them in different ways, in the clear and over TLS.
 type servers struct {
-	ports map[string]string // addresses
-	names []string          // of the ports
-	roots *x509.CertPool
-	stops []func(context.Context) error
+	ports  map[string]string // addresses
+	names  []string          // of the ports
+	client *tls.Config       // of those that use TLS
+	stops  []func(context.Context) error
 }
 
 // exchangeHeader is the name of the field that says what is exchanged.
@@ -116,16 +115,11 @@ func handleREST(w http.ResponseWriter, r *http.Request) {
 }
 
 func startServers() (*servers, error) {
-	authority, err := certs.NewAuthority()
+	config, client, err := certs.Configs("localhost")
 	if err != nil {
 		return nil, err
 	}
-	cert, err := authority.Server("localhost")
-	if err != nil {
-		return nil, err
-	}
-	config := &tls.Config{Certificates: []tls.Certificate{cert}}
-	s := &servers{ports: make(map[string]string), roots: authority.Pool()}
+	s := &servers{ports: make(map[string]string), client: client}
 	for _, way := range []string{"by request", "by connection", "Mux", "Mux by request"} {
 		l, err := oneport.Listen("tcp", "127.0.0.1:0")
 		if err != nil {

@@ -66,19 +66,14 @@ var (
 )
 
 func newPKI() pki {
-	ca, err := certs.NewAuthority()
+	server, client, err := certs.Configs("localhost")
 	if err != nil {
 		panic(err)
 	}
-	cert, err := ca.Server("localhost")
-	if err != nil {
-		panic(err)
+	for _, c := range []*tls.Config{server, client} {
+		c.NextProtos, c.Time = []string{"h2"}, func() time.Time { return made }
 	}
-	inTime := func() time.Time { return made }
-	return pki{
-		server: &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2"}, Time: inTime},
-		client: &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost", NextProtos: []string{"h2"}, Time: inTime},
-	}
+	return pki{server, client}
 }
 
 // A listener gives out the connections that are dialled.
