@@ -74,6 +74,5 @@
 // # Limits
 //
 // [Limits] bound what clients can make a Mux or a Server hold. A connection that no route takes is refused in the
-// client's own protocol: with an HTTP/1 response, with HTTP/2 GOAWAY if the client has made a request, or with a TLS
-// alert. It is counted ([Stats]), reported ([Hooks]) and logged ([Mux.Logger]).
+// client's own protocol: with an HTTP/1 response, with an HTTP/2 response and GOAWAY, or with a TLS alert. It is counted ([Stats]), reported ([Hooks]) and logged ([Mux.Logger]).
 package oneport

@@ -1,16 +1,22 @@
 package oneport
 
 import (
+	"fmt"
+	"go/ast"
 	"go/format"
+	"go/parser"
+	"go/token"
 	"io/fs"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 	"unicode"
 )
 
@@ -162,4 +168,91 @@ func TestREADMEProgram(t *testing.T) {
 	if out, err := exec.CommandContext(t.Context(), "go", "vet", file).CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
+}
+
+// TestDefaultsAreDocumented compares the defaults of Limits with those that the documentation of each field and the tables of
+// docs/security.md give.
+func TestDefaultsAreDocumented(t *testing.T) {
+	t.Parallel()
+	count := func(n int64) string {
+		switch {
+		case n == 1<<20+320:
+			return "1 MiB and 320 bytes"
+		case n%(1<<20) == 0:
+			return fmt.Sprintf("%d MiB", n>>20)
+		case n >= 10_000:
+			return fmt.Sprintf("%d,%03d", n/1000, n%1000)
+		}
+		return fmt.Sprint(n)
+	}
+	short, long := make(map[string]string), make(map[string]string) // in a table, and in a sentence
+	limits := reflect.ValueOf(Limits{}.withDefaults())
+	for i := range limits.NumField() {
+		name := limits.Type().Field(i).Name
+		d, ok := limits.Field(i).Interface().(time.Duration)
+		switch {
+		case name == "MaxConns":
+			long[name] = "no bound of this kind"
+		case !ok:
+			long[name] = count(limits.Field(i).Int())
+			short[name] = long[name]
+			if strings.HasSuffix(name, "Rate") {
+				short[name] += "/s"
+			}
+		case d%time.Minute == 0:
+			short[name], long[name] = fmt.Sprintf("%d min", d/time.Minute), fmt.Sprintf("%d minutes", d/time.Minute)
+		default:
+			n := int(d.Seconds())
+			short[name], long[name] = fmt.Sprintf("%d s", n), fmt.Sprintf("%d second%s", n, strings.Repeat("s", min(n-1, 1)))
+		}
+	}
+	// check compares what is said of the fields named in names.
+	check := func(where string, names []string, said []string, want map[string]string) {
+		if len(said) != len(names) {
+			t.Errorf("%s: %q for %q", where, said, names)
+			return
+		}
+		for i, name := range names {
+			if said[i] != want[name] {
+				t.Errorf("%s: %s is %q, documented as %q", where, name, want[name], said[i])
+			}
+		}
+	}
+
+	inTables := make(map[string]bool)
+	for _, row := range regexp.MustCompile("(?m)^\\| (`\\w+`(?:, `\\w+`)*) \\| ([^|]+) \\|").FindAllStringSubmatch(readPage(t, "docs/security.md"), -1) {
+		names := strings.Split(strings.ReplaceAll(row[1], "`", ""), ", ")
+		check("docs/security.md", names, strings.Split(row[2], ", "), short)
+		for _, name := range names {
+			inTables[name] = true
+		}
+	}
+	for name := range short {
+		if !inTables[name] {
+			t.Errorf("docs/security.md does not have %s", name)
+		}
+	}
+
+	file, err := parser.ParseFile(token.NewFileSet(), "limits.go", nil, parser.ParseComments)
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := regexp.MustCompile(`The defaults? (?:is|are) (.+?)(?:, as in net/http|, as for [^.]+)?\.(?: |$)`)
+	ast.Inspect(file, func(n ast.Node) bool {
+		f, ok := n.(*ast.Field)
+		if !ok || f.Doc == nil {
+			return true
+		}
+		var names []string
+		for _, name := range f.Names {
+			names = append(names, name.Name)
+		}
+		m := said.FindStringSubmatch(strings.Join(strings.Fields(f.Doc.Text()), " "))
+		if m == nil {
+			t.Errorf("the documentation of %q gives no default", names)
+			return true
+		}
+		check("limits.go", names, strings.SplitN(m[1], " and ", len(names)), long)
+		return true
+	})
 }

@@ -67,7 +67,7 @@ type Limits struct {
 	// MaxHeaderListBytes bounds the uncompressed header list of an HTTP/2 request, with 32 bytes of overhead for each
 	// field (RFC 9113, Section 6.5.2). It applies to the first request of a connection where a route depends on it, and
 	// to all requests and trailers where requests are dispatched. The limits of the servers apply as well. The default
-	// is 1 MiB.
+	// is 1 MiB and 320 bytes, as in net/http.
 	MaxHeaderListBytes int
 
 	// MaxConns is how many connections the servers of a Mux may have at once. One more waits in its route's queue; where
@@ -94,15 +94,16 @@ type Limits struct {
 	// window of HTTP/2 (RFC 9113, Section 6.9.2), are raised to it.
 	MaxBuffered int
 
-	// ResetBurst bounds the number of streams that a client may reset, or open in spite of a limit, in quick
-	// succession; ResetRate of them are forgiven per second. A client that goes over it is ended with ENHANCE_YOUR_CALM
-	// and reported to [Hooks.OnAbuse]. The defaults are 1000 and 100.
+	// ResetBurst bounds the number of streams that a client may reset within a second of their opening and before they
+	// are answered, or cause to be reset by a fault of its own, in quick succession; ResetRate of them are forgiven per
+	// second, and one more for each stream that is answered. A client that exceeds the bound is ended with
+	// ENHANCE_YOUR_CALM and reported to [Hooks.OnAbuse]. The defaults are 10,000 and 1000.
 	ResetBurst, ResetRate int
 
 	// ControlBurst bounds the number of frames that carry nothing of a request (PING, SETTINGS, PRIORITY, empty DATA,
-	// unknown types) in quick succession; ControlRate of them are forgiven per second, and one more for each frame of a
-	// response, since clients send PING to measure a connection while they receive. A client that goes over it is ended
-	// with ENHANCE_YOUR_CALM and reported to [Hooks.OnAbuse]. The defaults are 10,000 and 1000.
+	// unknown types, and requests beyond the acknowledged SETTINGS_MAX_CONCURRENT_STREAMS) in quick succession; ControlRate of them are forgiven per second, and one more for each frame of a
+	// response, since clients send PING to measure a connection while they receive. A client that exceeds the bound is
+	// ended with ENHANCE_YOUR_CALM and reported to [Hooks.OnAbuse]. The defaults are 10,000 and 1000.
 	ControlBurst, ControlRate int
 }
 

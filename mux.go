@@ -61,8 +61,6 @@ type Mux struct {
 	// at all (as port scans, health checks and browsers that connect ahead do), was idle, or came during a shutdown.
 	// For each refusal reason and level at most one record is logged per second; the attribute not_logged counts the
 	// records that were left out. Nil means [slog.Default].
-	//
-	// New returns a Mux that accepts connections from l. The Mux owns l: Serve, Shutdown and Close close it.
 	Logger *slog.Logger
 
 	root     net.Listener
@@ -91,7 +89,7 @@ type Mux struct {
 // peekSize is how much of a connection is looked at in the socket. Where that does not suffice, the bytes are taken out.
 const peekSize = 16 << 10
 
-// New makes a Mux that accepts from l.
+// New returns a Mux that accepts connections from l. The Mux owns l: Serve, Shutdown and Close close it.
 func New(l net.Listener) *Mux {
 	if l == nil {
 		l = noListener{} // Serve says so

@@ -50,8 +50,8 @@ const (
 	// ReasonHandshake means that the TLS handshake failed, for instance because client and server have no ALPN protocol
 	// in common, or one of them rejected the other's certificate.
 	ReasonHandshake
-	// ReasonReadError: the connection could not be read, and neither because the client or the network has ended it, nor
-	// for time. A listener that expects a PROXY header reports in this way that there is none, or a malformed one.
+	// ReasonReadError means that reading from the connection failed although neither the client nor the network had ended
+	// it and no deadline had passed. A listener that expects a PROXY header fails so if the header is missing or malformed.
 	ReasonReadError
 
 	reasons // how many there are

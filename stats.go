@@ -42,8 +42,8 @@ type RouteStats struct {
 	Queued  int    // connections in the queue of the route now
 
 	// Requests counts the requests that went to the route's server where requests are dispatched; otherwise it is 0.
-	// Each [RequestMux] has one more entry, named "none", behind its routes: its Requests are those that no route took,
-	// its Refused those that were reset because their server could not take them.
+	// Each [RequestMux] has one more entry behind its routes, with its own name and "/none": its Requests are those that
+	// no route took, its Refused those that were reset because their server could not take them.
 	Requests uint64
 	Refused  uint64
 }
