@@ -133,6 +133,12 @@ func (c *pending) contradicted() *refusal {
 	if p.secured == nil || len(p.data) == 0 {
 		return nil
 	}
+	goAway := func(code http2.ErrCode, text string, err error) *refusal {
+		c.language = ProtocolHTTP2
+		r := c.refusal(ReasonProtocolError, err)
+		r.goAway, r.code, r.text = true, code, text
+		return r
+	}
 	switch alpn := p.alpn(); {
 	case alpn == alpnHTTP2 && p.startsHTTP1() == Yes:
 		c.language = ProtocolHTTP1
@@ -140,20 +146,14 @@ func (c *pending) contradicted() *refusal {
 		r.status, r.text = http.StatusBadRequest, "This connection has negotiated HTTP/2, and the request is HTTP/1."
 		return r
 	case alpn == alpnHTTP2 && p.showHTTP2(min(len(p.data), len(h2.Preface))) == h2.NotHTTP2 && p.parseHTTP1() == http1.Invalid:
-		c.language = ProtocolHTTP2
-		r := c.refusal(ReasonProtocolError, fmt.Errorf("the client's first bytes are no preface where ALPN has negotiated h2: %.32q", p.data))
-		r.goAway, r.code, r.text = true, http2.ErrCodeProtocol, "The preface of HTTP/2 is missing." // RFC 9113, Section 3.4
-		return r
+		return goAway(http2.ErrCodeProtocol, "The preface of HTTP/2 is missing.", // RFC 9113, Section 3.4
+			fmt.Errorf("the client's first bytes are no preface where ALPN has negotiated h2: %.32q", p.data))
 	case alpn == alpnHTTP1 && p.startsHTTP2() == Yes:
-		c.language = ProtocolHTTP2
-		r := c.refusal(ReasonProtocolError, errors.New("the client speaks HTTP/2 where ALPN has negotiated http/1.1"))
-		r.goAway, r.code, r.text = true, http2.ErrCodeHTTP11Required, "This connection has negotiated HTTP/1.1."
-		return r
+		return goAway(http2.ErrCodeHTTP11Required, "This connection has negotiated HTTP/1.1.",
+			errors.New("the client speaks HTTP/2 where ALPN has negotiated http/1.1"))
 	case p.secured.Version < tls.VersionTLS12 && p.startsHTTP2() == Yes:
-		c.language = ProtocolHTTP2
-		r := c.refusal(ReasonProtocolError, errors.New("the client speaks HTTP/2 over "+tls.VersionName(p.secured.Version)))
-		r.goAway, r.code, r.text = true, http2.ErrCodeInadequateSecurity, "HTTP/2 takes TLS 1.2 or later."
-		return r
+		return goAway(http2.ErrCodeInadequateSecurity, "HTTP/2 takes TLS 1.2 or later.",
+			errors.New("the client speaks HTTP/2 over "+tls.VersionName(p.secured.Version)))
 	}
 	return nil
 }
