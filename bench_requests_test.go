@@ -21,6 +21,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/oneport-go/oneport/grpccreds"
+	"github.com/oneport-go/oneport/internal/testenv"
 )
 
 // serverVariable is the environment variable that names the server to be. See BenchmarkRequests.
@@ -201,22 +202,8 @@ func startBenchServer(b *testing.B, kind string) *benchProcess {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), serverVariable+"="+kind)
 	cmd.Stderr = os.Stderr
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		b.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		b.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() {
-		stdin.Close()
-		cmd.Wait()
-	})
-	s := &benchProcess{stdin: stdin, stdout: bufio.NewReader(stdout)}
+	s := new(benchProcess)
+	s.stdin, s.stdout = testenv.Start(b, cmd)
 	line, err := s.stdout.ReadString('\n')
 	if err != nil {
 		b.Fatal(err)

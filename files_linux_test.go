@@ -1,7 +1,6 @@
 package oneport
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -23,6 +22,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/oneport-go/oneport/internal/h2"
+	"github.com/oneport-go/oneport/internal/testenv"
 )
 
 // fewFiles is the environment variable by which the test binary is a server that may open few files, and which kind of one.
@@ -63,25 +63,7 @@ func serveFewFiles(t *testing.T, kind string) net.Addr {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestFewFilesServer$", "-test.timeout=2m")
 	cmd.Env = append(os.Environ(), fewFiles+"="+kind)
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	lines := bufio.NewReader(out)
-	t.Cleanup(func() {
-		in.Close()
-		rest, _ := io.ReadAll(lines)
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("the server: %v\n%s", err, rest)
-		}
-	})
+	_, lines := testenv.Start(t, cmd)
 	line, err := lines.ReadString('\n')
 	if err != nil {
 		t.Fatal(err)

@@ -25,6 +25,7 @@ import (
 
 	"github.com/oneport-go/oneport"
 	"github.com/oneport-go/oneport/grpccreds"
+	"github.com/oneport-go/oneport/internal/testenv"
 )
 
 // The test binary is the process of the server, too.
@@ -134,7 +135,7 @@ func resident() int64 {
 // A server is the process.
 type server struct {
 	t   *testing.T
-	in  io.WriteCloser
+	in  io.Writer
 	out *json.Decoder
 }
 
@@ -146,21 +147,7 @@ func start(t *testing.T, kind string) *server {
 	cmd := exec.Command(program)
 	cmd.Env = append(os.Environ(), "ONEPORT_ATTACKED="+kind)
 	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		in.Close()
-		cmd.Wait()
-	})
+	in, out := testenv.Start(t, cmd)
 	return &server{t: t, in: in, out: json.NewDecoder(out)}
 }
 

@@ -2,6 +2,8 @@
 package testenv
 
 import (
+	"bufio"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -52,4 +54,30 @@ func TCP(t testing.TB) (server, client *net.TCPConn) {
 	}
 	t.Cleanup(func() { s.Close() })
 	return s.(*net.TCPConn), c.(*net.TCPConn)
+}
+
+// Start starts a command and returns its ends. When the test ends, its standard input is closed, upon which it has to exit
+// with success.
+func Start(t testing.TB, cmd *exec.Cmd) (stdin io.Writer, stdout *bufio.Reader) {
+	t.Helper()
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	stdout = bufio.NewReader(out)
+	t.Cleanup(func() {
+		in.Close()
+		rest, _ := io.ReadAll(stdout)
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("%v: %v\n%s", cmd, err, rest)
+		}
+	})
+	return in, stdout
 }

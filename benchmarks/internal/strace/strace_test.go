@@ -1,13 +1,14 @@
 package strace
 
 import (
-	"bufio"
 	"io"
 	"os/exec"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/oneport-go/oneport/internal/testenv"
 )
 
 func TestParse(t *testing.T) {
@@ -25,20 +26,7 @@ func TestCount(t *testing.T) {
 		t.Skip(err)
 	}
 	cmd := exec.Command("cat")
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer cmd.Wait()
-	defer in.Close()
-	lines := bufio.NewReader(out)
+	in, lines := testenv.Start(t, cmd)
 	talk := func() error {
 		for range 10 {
 			if _, err := io.WriteString(in, "hello\n"); err != nil {
