@@ -376,7 +376,7 @@ func (c *conn) takeData(it item) *h2.ConnError {
 		n := int64(it.Length)
 		if c.upload.credit -= n; c.upload.credit < 0 && n > 0 {
 			// RFC 9113, Section 6.9.1.
-			return &h2.ConnError{Code: http2.ErrCodeFlowControl, Reason: "more DATA than the connection's window allows"}
+			return h2.FlowControlError("more DATA than the connection's window allows")
 		}
 		c.refund(n - int64(c.in.left+len(it.payload))) // padding
 		if n == 0 && !it.endStream() {
@@ -430,7 +430,7 @@ func (c *conn) dataStream(it item) (*stream, *h2.ConnError) {
 		return nil, c.spendReset()
 	}
 	if s.toClient -= int64(it.Length); s.toClient+c.unackedWindow() < 0 && it.Length > 0 {
-		return nil, &h2.ConnError{Code: http2.ErrCodeFlowControl, Reason: "more DATA than the stream's window allows"}
+		return nil, h2.FlowControlError("more DATA than the stream's window allows")
 	}
 	return s, nil
 }
