@@ -1236,17 +1236,43 @@ func TestWithoutDeadlines(t *testing.T) {
 			m := newMux(stubbornListener{root, nil})
 			m.Match(HTTP1())
 			serve(t, m)
-			silent := dial(t, root)
+			client := dial(t, root)
+			write(t, client, []byte("GET "))
 			synctest.Wait()
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
 			if err := m.Shutdown(ctx); err != context.DeadlineExceeded {
 				t.Errorf("Shutdown returned %v", err)
 			}
-			if _, err := silent.Read(make([]byte, 1)); err != io.EOF {
-				t.Errorf("the silent client got %v", err)
+			if _, err := client.Read(make([]byte, 1)); err != io.EOF {
+				t.Errorf("the client got %v", err)
 			}
 		})
+	})
+}
+
+// TestCloseSilent checks that whoever else reads from a silent connection when the mux is closed finds it closed, rather than
+// a deadline that was set to interrupt the mux. A test of cmux's own does that.
+func TestCloseSilent(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		root := newPipeListener()
+		m := newMux(root)
+		m.Match(HTTP1())
+		serve(t, m)
+		client, server := net.Pipe()
+		defer client.Close()
+		root.conns <- server
+		read := make(chan error, 1)
+		go func() {
+			_, err := server.Read(nil)
+			read <- err
+		}()
+		synctest.Wait()
+		m.Close()
+		if err := <-read; !errors.Is(err, io.ErrClosedPipe) {
+			t.Errorf("reading failed with %v, want %v", err, io.ErrClosedPipe)
+		}
 	})
 }
 

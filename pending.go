@@ -46,6 +46,7 @@ type pending struct {
 	mu     sync.Mutex // guards what follows
 	cause  lobby.Cause
 	armed  bool          // deadlines are set, and Interrupt may set others
+	silent bool          // nothing has come, and nothing can be waiting in a socket
 	timer  *time.Timer   // stands in for deadlines that the connection does not have
 	signal chan struct{} // if not nil, closed by Interrupt
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/oneport-go/oneport/internal/lobby"
+	"github.com/oneport-go/oneport/internal/netconn"
 )
 
 // due is when the connection has no more time. A client that was idle has as long for a request that it begins as it had
@@ -42,6 +43,8 @@ func (c *pending) arm(now time.Time) *refusal {
 		return c.interruption()
 	}
 	c.armed = true
+	c.silent = c.seen == 0 && c.language == ProtocolUnknown && c.tls == nil && !c.upgraded &&
+		!c.source.Peeking() && netconn.Socket(c.raw) == nil
 	writes := limit
 	if c.tls != nil {
 		writes = limit.Add(lingerTime) // a Write that times out breaks crypto/tls, and it could not be said why
@@ -72,7 +75,9 @@ func earlier(t, u time.Time) time.Time {
 	return t
 }
 
-// Interrupt ends the waiting. The registry calls it, which is locked.
+// Interrupt ends the waiting. The registry calls it, which is locked. A silent connection
+// gets no answer, and is closed at once: whoever else reads from it, a test with both ends of a pipe for instance, must not
+// see a deadline in place of the end.
 func (c *pending) Interrupt(cause lobby.Cause) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -80,7 +85,7 @@ func (c *pending) Interrupt(cause lobby.Cause) {
 	switch {
 	case c.signal != nil:
 		close(c.signal)
-	case c.armed && (c.timer != nil || c.raw.SetDeadline(aLongTimeAgo) != nil):
+	case c.armed && (c.silent || c.timer != nil || c.raw.SetDeadline(aLongTimeAgo) != nil):
 		c.raw.Close()
 	}
 }
