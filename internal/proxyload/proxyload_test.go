@@ -203,7 +203,10 @@ events { worker_connections 2000; }
 http {
 	access_log off;
 	client_body_temp_path %[1]s; proxy_temp_path %[1]s; fastcgi_temp_path %[1]s; uwsgi_temp_path %[1]s; scgi_temp_path %[1]s;
-	upstream back { server %[2]s; keepalive 100; }
+	# nginx takes a frame of a cancelled call, on a connection that it uses again, for the end of the next call, so it has
+	# to try that again (with grpc-go alone behind it, too).
+	upstream back { server %[2]s max_fails=0; server %[2]s max_fails=0; keepalive 100; }
+	grpc_next_upstream error timeout invalid_header non_idempotent;
 	server {
 		listen %[3]s http2;
 		location / { grpc_pass grpc://back; }
