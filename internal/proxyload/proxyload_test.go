@@ -172,6 +172,10 @@ defaults
 	timeout server 60s
 	option abortonclose
 	http-reuse always
+	# Where a request is cancelled before HAProxy has sent it on a new connection, HAProxy resets its stream without having
+	# opened it, which is a connection error (RFC 9113, Section 5.1), and the other requests there have to be tried again.
+	retry-on all-retryable-errors
+	retries 10
 frontend front
 	bind %s proto h2
 	default_backend back
@@ -209,6 +213,9 @@ http {
 	grpc_next_upstream error timeout invalid_header non_idempotent;
 	server {
 		listen %[3]s http2;
+		# Beyond these it closes the client's connection with requests on it.
+		keepalive_requests 1000000;
+		http2_max_concurrent_streams 10000;
 		location / { grpc_pass grpc://back; }
 	}
 }
