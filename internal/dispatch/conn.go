@@ -216,9 +216,6 @@ func (c *conn) remove(s *stream, why reason) {
 	if c.mode == splitting || why == byServer && !s.clientEnded {
 		c.gone.add(s.id, why)
 	}
-	if c.mode != splitting {
-		c.endPassing()
-	}
 }
 
 // keptStreams is for how many streams the memory is kept when there are none.

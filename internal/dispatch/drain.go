@@ -148,9 +148,8 @@ func (c *conn) lingerPassing() {
 	// has to know in order to try again (RFC 9113, Section 6.8).
 	c.mu.Lock()
 	goAway := h2.AppendGoAway(nil, min(c.lastID, c.maxID), http2.ErrCodeNo, "shutting down")
-	inFrame := c.inFrame
 	c.mu.Unlock()
-	if !inFrame && c.sock.SetWriteDeadline(time.Now().Add(lingerTime)) == nil {
+	if c.sock.SetWriteDeadline(time.Now().Add(lingerTime)) == nil {
 		c.sock.Write(goAway) // if that fails, the client has gone
 	}
 	c.owner.Linger(c.sock)
@@ -160,7 +159,8 @@ func (c *conn) lingerPassing() {
 }
 
 // endPassing ends a connection that passes through and was drained, if it has no stream left and the last response is
-// written: the server is told that the client has ended its side, upon which it closes its own.
+// written: the server is told that the client has ended its side, upon which it closes its own. It is called when what was
+// read has been looked at, and when what was looked at has been written.
 func (c *conn) endPassing() {
 	if c.mode != passing || c.shutdown != drained || len(c.streams) > 0 || c.writing || c.inFrame || c.ended || c.dead {
 		return

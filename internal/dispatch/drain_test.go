@@ -5,11 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"golang.org/x/net/http2"
+
+	"github.com/oneport-go/oneport/internal/h2"
 )
 
 const (
@@ -23,6 +27,21 @@ type drainWorld struct {
 	sock   *duplex
 	server *end // of stream 1
 	other  *end // the other server, or nil
+	late   *atomic.Bool
+}
+
+// A lateConn is read from with a delay once late is set, once, when more than a frame header has come.
+type lateConn struct {
+	*duplex
+	late atomic.Bool
+}
+
+func (c *lateConn) Read(p []byte) (int, error) {
+	n, err := c.duplex.Read(p)
+	if n > h2.FrameHeaderLen && c.late.CompareAndSwap(true, false) {
+		time.Sleep(2 * drainTime)
+	}
+	return n, err
 }
 
 // eachMode runs a test passing and splitting.
@@ -33,7 +52,8 @@ func eachMode(t *testing.T, f func(*testing.T, *drainWorld)) {
 			synctest.Test(t, func(t *testing.T) {
 				near, far := newDuplex()
 				d := newDispatcher(2)
-				w := &drainWorld{world: &world{t: t, d: d, owner: d.Handle(far), client: newEnd(t, near, false)}, sock: near}
+				sock := &lateConn{duplex: far}
+				w := &drainWorld{world: &world{t: t, d: d, owner: d.Handle(sock), client: newEnd(t, near, false)}, sock: near, late: &sock.late}
 				defer w.client.close()
 				w.client.Write([]byte(http2.ClientPreface))
 				w.client.fr.WriteSettings(http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: 5000})
@@ -200,6 +220,114 @@ func TestDrainBetweenFrames(t *testing.T) {
 		}
 		w.server.wantEnd()
 		w.end()
+	})
+}
+
+// The last frame of the last response comes in parts, when all else is over.
+func TestDrainedBetweenFrames(t *testing.T) {
+	eachMode(t, func(t *testing.T, w *drainWorld) {
+		w.client.fr.WriteData(1, true, nil)
+		w.server.headers(1, false, ":status", "200")
+		w.server.got()
+		w.client.want("HEADERS 1 :status=200")
+		w.owner.client.Drain()
+		w.client.want(drainGoAway, drainAsks)
+		w.answerPing()
+		w.server.want()
+		w.server.Write([]byte("\x00\x00\x06\x00\x01\x00\x00\x00\x01abc"))
+		synctest.Wait()
+		w.server.Write([]byte("def"))
+		w.server.wantEnd()
+		content := ""
+		for _, line := range w.client.got() {
+			var part string
+			fmt.Sscanf(line, "DATA 1 %q", &part)
+			content += part
+		}
+		if content != "abcdef" {
+			t.Errorf("the client got %q", content)
+		}
+		w.end()
+	})
+}
+
+// A request that is made at the last moment, as the first GOAWAY permits, is answered or known not to have been taken: the
+// client may make it again elsewhere, and no server has seen it.
+func TestDrainLateRequest(t *testing.T) {
+	last := func(t *testing.T, w *drainWorld, lines []string) {
+		t.Helper()
+		most := 1
+		if w.other != nil {
+			most = 3
+		}
+		if len(lines) != 1 || !strings.HasPrefix(lines[0], fmt.Sprintf("GOAWAY %d NO_ERROR", most)) {
+			t.Errorf("the client got %q", lines)
+		}
+	}
+	request := func(w *drainWorld) {
+		b := w.client.block(":method", "POST", ":path", "/0", "x-field", strings.Repeat("v", 100))
+		var flight bytes.Buffer
+		fr := http2.NewFramer(&flight, nil)
+		fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 5, EndStream: true, BlockFragment: b[:10]})
+		fr.WriteContinuation(5, true, b[10:])
+		w.client.Write(flight.Bytes())
+	}
+	drained := func(t *testing.T, w *drainWorld) {
+		w.owner.client.Drain()
+		w.client.want(drainGoAway, drainAsks)
+		w.answerPing()
+	}
+	finish := func(w *drainWorld) {
+		w.client.fr.WriteData(1, true, nil)
+		w.server.headers(1, true, ":status", "204")
+	}
+	t.Run("while others are answered", func(t *testing.T) {
+		eachMode(t, func(t *testing.T, w *drainWorld) {
+			drained(t, w)
+			request(w)
+			w.client.want("RST_STREAM 5 REFUSED_STREAM")
+			w.client.fr.WriteData(1, true, nil)
+			w.server.want(`DATA 1 "" END`)
+			w.server.headers(1, true, ":status", "204")
+			lines := w.client.got()
+			if len(lines) == 0 || lines[0] != "HEADERS 1 :status=204 END" {
+				t.Fatalf("the client got %q", lines)
+			}
+			last(t, w, lines[1:])
+			w.end()
+		})
+	})
+	t.Run("when all are answered", func(t *testing.T) {
+		eachMode(t, func(t *testing.T, w *drainWorld) {
+			drained(t, w)
+			finish(w)
+			w.server.wantEnd()
+			w.server.got()
+			lines := w.client.got()
+			// What the server writes now, if only a part of a frame, is not in the way.
+			w.server.Write([]byte("\x00\x03\x06\xfa\x00\x00\x00\x00\x00abc"))
+			request(w)
+			w.server.want()
+			w.server.conn.Close()
+			last(t, w, append(lines, w.client.got()...)[1:])
+			w.end()
+		})
+	})
+	t.Run("read when all are answered", func(t *testing.T) {
+		eachMode(t, func(t *testing.T, w *drainWorld) {
+			finish(w)
+			w.server.got()
+			w.client.got()
+			w.owner.client.Drain()
+			w.client.want(drainGoAway, drainAsks)
+			w.late.Store(true) // it has been read, but not looked at, when the client is not waited for any longer
+			request(w)
+			time.Sleep(3 * drainTime)
+			w.server.want()
+			w.server.conn.Close()
+			last(t, w, w.client.got())
+			w.end()
+		})
 	})
 }
 

@@ -131,6 +131,9 @@ func (c *conn) scanClient(v *Conn, b []byte) (clear, n int, split bool) {
 		if c.mode != passing || c.dead {
 			return clear, clear, true // ended meanwhile
 		}
+		if c.ended { // it was drained meanwhile, and what follows will not be answered
+			return clear, clear, false
+		}
 		if ferr != nil {
 			if ferr.Code == http2.ErrCodeEnhanceYourCalm {
 				c.startSplitting()
@@ -161,7 +164,8 @@ func (c *conn) scanClient(v *Conn, b []byte) (clear, n int, split bool) {
 				}
 				break
 			}
-			if it.target == v.target.index && len(c.streams) < c.d.Limits.MaxStreams {
+			late := c.shutdown == drained && it.StreamID > c.lastID
+			if it.target == v.target.index && !late && len(c.streams) < c.d.Limits.MaxStreams {
 				c.maxID = it.StreamID
 				c.newStream(it.StreamID, v, it.endStream()).grpc = it.grpc
 				break

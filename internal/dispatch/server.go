@@ -224,6 +224,9 @@ func (v *Conn) Write(p []byte) (int, error) {
 		return 0, v.opError("write", errClientGone)
 	}
 	if c.mode == passing {
+		if c.ended { // it was drained
+			return len(p), nil
+		}
 		b, err := v.scanServer(p)
 		if err != nil {
 			c.kill()
