@@ -2,6 +2,8 @@ package dispatch
 
 import (
 	"bytes"
+	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -224,4 +226,110 @@ func TestHeldTrailers(t *testing.T) {
 			t.Errorf("trailers of %d bytes are still held", n)
 		}
 	})
+}
+
+// What is held for a client, or for a server, that gives no credit is bounded as the heap has it, in however small pieces
+// it comes. The test is not parallel, so that the heap is its own.
+func TestHeldInSmallPieces(t *testing.T) {
+	const streams = 500
+	var fields []string
+	for range 50 {
+		fields = append(fields, "accept-encoding", "gzip, deflate") // a byte each
+	}
+	for _, tt := range []struct {
+		name    string
+		up      bool // from the client to a server
+		streams int
+		frames  int // on each stream
+		content string
+		block   bool // trailers behind that
+	}{
+		{name: "a byte at a time", streams: 1, frames: 2 << 20, content: "x"},
+		{name: "messages of gRPC", streams: 1, frames: 1 << 20, content: "\x00\x00\x00\x00\x00"},
+		{name: "many streams", streams: streams, frames: 4 << 10, content: "x"},
+		{name: "trailers", streams: streams, frames: 1, content: "x", block: true},
+		{name: "a byte at a time", up: true, streams: 1, frames: 60_000, content: "x"},
+		{name: "many streams", up: true, streams: streams, frames: 1800, content: "x"},
+		{name: "trailers", up: true, streams: streams, frames: 1, content: "x", block: true},
+	} {
+		t.Run(fmt.Sprintf("%s/up %t", tt.name, tt.up), func(t *testing.T) {
+			d := newDispatcher(2)
+			d.Limits.MaxBuffered = 1 << 20
+			inWorld(t, d, func(w *world) {
+				a, b := w.shared()
+				defer a.close()
+				defer b.close()
+				w.client.fr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: h2.MaxWindow})
+				w.client.got()
+				a.fr.WriteSettingsAck()
+				b.fr.WriteSettingsAck()
+				from := a
+				if tt.up {
+					from = w.client
+				}
+				for i := range uint32(tt.streams) {
+					w.client.request(5+2*i, "0", false)
+				}
+				a.got()
+				if !tt.up {
+					for i := range uint32(tt.streams) {
+						a.headers(5+2*i, false, ":status", "200")
+					}
+				}
+				for _, n := range []int{16_000, 16_000, 16_000, 16_000, 1535} { // all that the other end takes
+					from.fr.WriteData(1, false, make([]byte, n))
+				}
+				a.got()
+				w.client.got()
+
+				before := heapInUse()
+				done := make(chan struct{})
+				go func() {
+					defer close(done)
+					var flight bytes.Buffer
+					fr := http2.NewFramer(&flight, nil)
+					for i := range tt.frames {
+						for id := uint32(5); id < 5+2*uint32(tt.streams); id += 2 {
+							fr.WriteData(id, false, []byte(tt.content))
+							if tt.block && i == tt.frames-1 {
+								fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, EndHeaders: true, EndStream: true, BlockFragment: from.block(fields...)})
+							}
+							if flight.Len() < 1000 {
+								continue
+							}
+							if _, err := from.conn.Write(flight.Bytes()); err != nil {
+								return
+							}
+							flight.Reset()
+						}
+					}
+					from.conn.Write(flight.Bytes())
+				}()
+				synctest.Wait()
+				held := heapInUse() - before
+				v := a.conn.(*Conn)
+				v.c.mu.Lock()
+				known := v.memory + v.uploadServer.held + v.uploadServer.trailers
+				v.c.mu.Unlock()
+				if known == 0 {
+					t.Error("nothing is held")
+				}
+				if held > 2*d.Limits.MaxBuffered {
+					t.Errorf("%d bytes are held, %d by the accounts", held, known)
+				}
+				a.conn.Close()
+				w.client.conn.Close()
+				<-done
+			})
+		})
+	}
+}
+
+// heapInUse returns how much is in use.
+func heapInUse() int {
+	runtime.GC()
+	runtime.GC() // for what is left in pools
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int(m.HeapAlloc)
 }
