@@ -26,7 +26,8 @@ type Hooks struct {
 	OnRefuse func(Refused)
 
 	// OnDispatch is called for an HTTP/2 connection whose requests are dispatched ([Mux.Requests], [Server]) when the
-	// first request for a server is on its way to that server: once for each server that takes part.
+	// first request for a server is on its way to that server, which does not have the connection yet: once for each
+	// server that takes part, and not for one whose queue is full.
 	OnDispatch func(Dispatched)
 
 	// OnAbuse is called for an HTTP/2 connection whose requests are dispatched when it is ended because the client

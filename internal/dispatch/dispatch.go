@@ -129,10 +129,10 @@ func (t *Target) Accept() (net.Conn, error) {
 	return v.outer(t.hideTLS), nil
 }
 
-// push queues the server's side of a connection. It reports whether there was room.
+// push queues the server's side of a connection, for which room is reserved. It reports false if the target was closed.
 func (t *Target) push(v *Conn, l *Limits) bool {
 	v.expires = time.Now().Add(l.AcceptTimeout)
-	if !t.queue.Push(v, l.QueueLength) {
+	if !t.queue.PushReserved(v) {
 		return false
 	}
 	t.expireLater(l, l.AcceptTimeout)

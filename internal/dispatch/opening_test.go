@@ -10,6 +10,7 @@ import (
 // owner keeps what the engine says of a connection.
 type owner struct {
 	client Client
+	joined func(target int) // or nil
 
 	mu       sync.Mutex
 	accepted bool
@@ -18,7 +19,12 @@ type owner struct {
 }
 
 func (o *owner) Started(c Client, _ bool) { o.client = c }
-func (o *owner) Joined(int)               {}
+
+func (o *owner) Joined(target int) {
+	if o.joined != nil {
+		o.joined(target)
+	}
+}
 
 func (o *owner) Accepted() {
 	o.mu.Lock()

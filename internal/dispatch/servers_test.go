@@ -2,6 +2,8 @@ package dispatch
 
 import (
 	"fmt"
+	"net"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -308,4 +310,109 @@ func TestServerFindsClientGone(t *testing.T) {
 			})
 		}
 	}
+}
+
+// The owner is told of a server that joins before that has the connection, and not while that is locked. Whatever it does
+// meanwhile, or happens, the client knows whether its request was taken.
+func TestJoined(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		joined func(w *world, a *end) // is called when the second server joins
+		want   []string               // what the client reads then
+		served bool                   // the request goes to the server
+	}{
+		{"nothing", func(*world, *end) {}, nil, true},
+		{"Drain", func(w *world, _ *end) { w.owner.client.Drain() }, []string{drainGoAway, drainAsks}, true},
+		{"drained", func(w *world, _ *end) {
+			w.owner.client.Drain()
+			time.Sleep(2 * drainTime)
+		}, []string{drainGoAway, drainAsks, "RST_STREAM 3 REFUSED_STREAM"}, false},
+		{"Close", func(w *world, _ *end) { w.owner.client.Close() }, nil, false},
+		{"the first server closes", func(w *world, a *end) { a.conn.Close() }, []string{"RST_STREAM 1 INTERNAL_ERROR", "GOAWAY 1 NO_ERROR "}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			inWorld(t, newDispatcher(2), func(w *world) {
+				defer w.d.Close()
+				var joined []int
+				synctest.Wait()
+				var a *end
+				w.owner.joined = func(target int) {
+					if n := w.d.all()[target].Stats().Queued; n != 0 {
+						t.Errorf("target %d has %d connections", target, n)
+					}
+					if joined = append(joined, target); target == 1 {
+						tt.joined(w, a)
+					}
+				}
+				w.client.request(1, "0", false)
+				a = w.accept(0, "HEADERS 1 :method=GET :path=/0")
+				defer a.close()
+				synctest.Wait()
+				w.client.fr.WriteSettingsAck()
+				a.fr.WriteData(1, false, nil)
+				a.fr.WriteWindowUpdate(1, 1)
+				w.client.got()
+				w.client.request(3, "1", false)
+				if tt.served {
+					b := w.accept(1, "HEADERS 3 :method=GET :path=/1")
+					defer b.close()
+				} else {
+					time.Sleep(3 * drainTime)
+				}
+				lines := slices.DeleteFunc(w.client.got(), func(s string) bool { return strings.HasPrefix(s, "SETTINGS") })
+				if !slices.Equal(lines, tt.want) {
+					t.Errorf("the client got %q", lines)
+				}
+				if n := w.d.all()[1].Stats().Queued; n != 0 {
+					t.Errorf("the second server has %d connections", n)
+				}
+				if !slices.Equal(joined, []int{0, 1}) {
+					t.Errorf("%v have joined", joined)
+				}
+			})
+		})
+	}
+}
+
+// The owner is not told of a server whose queue is full.
+func TestNotJoined(t *testing.T) {
+	d := newDispatcher(2)
+	d.Limits.QueueLength = 1
+	inWorld(t, d, func(w *world) {
+		defer d.Close()
+		open := func() (joined *[]int, client *end) {
+			near, far := net.Pipe()
+			joined = new([]int)
+			o := &owner{done: make(chan struct{}), joined: func(target int) { *joined = append(*joined, target) }}
+			go d.open(far, o)
+			client = newEnd(t, near, false)
+			client.Write([]byte(http2.ClientPreface))
+			client.fr.WriteSettings()
+			return joined, client
+		}
+		w.client.request(1, "1", true) // fills the queue
+		synctest.Wait()
+		joined, client := open()
+		defer client.close()
+		client.request(1, "0", true)
+		c, err := d.all()[0].Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := newEnd(t, c, true)
+		defer server.close()
+		client.request(3, "1", true)
+		synctest.Wait()
+		if got := *joined; !slices.Equal(got, []int{0}) {
+			t.Errorf("%v have joined", got)
+		}
+		joined, client = open()
+		defer client.close()
+		client.request(1, "1", true)
+		synctest.Wait()
+		if len(*joined) > 0 {
+			t.Errorf("%v have joined", *joined)
+		}
+	})
 }

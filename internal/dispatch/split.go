@@ -491,7 +491,7 @@ func (c *conn) answer(it item, fields []hpack.HeaderField) {
 
 // newRequest opens a stream.
 func (c *conn) newRequest(it item) *h2.ConnError {
-	id, target := it.StreamID, it.target
+	id, target, before := it.StreamID, it.target, c.maxID
 	c.maxID = id
 	if c.alone != nil {
 		c.alone.Reset(c.d.Limits.IdleTimeout)
@@ -516,16 +516,16 @@ func (c *conn) newRequest(it item) *h2.ConnError {
 	}
 	v := c.servers[target]
 	if v == nil {
-		v = c.newServer(target)
-		v.join()
-		c.owner.Joined(target)
-		if !v.target.push(v, &c.d.Limits) {
-			v.closed = true
-			c.part(v)
+		c.maxID = before // until a server has it
+		v = c.joinServer(id, target)
+		c.maxID = id
+		switch {
+		case c.closing || c.dead:
+			return nil
+		case v == nil:
 			c.refuse(it)
 			return nil
 		}
-		c.attached()
 	}
 	if id > v.lastID || v.open >= int(min(v.maxStreams, h2.MaxStreamID)) {
 		c.refuse(it)
@@ -543,6 +543,31 @@ func (c *conn) newRequest(it item) *h2.ConnError {
 		c.topUpIfLow(s)
 	}
 	return nil
+}
+
+// joinServer has the server of a target join the connection for a request. It returns nil if that has no place for it, or
+// if the connection has ended, or was drained, meanwhile: the owner is told without mu.
+func (c *conn) joinServer(id uint32, target int) *Conn {
+	queue := &c.d.all()[target].queue
+	if !queue.Reserve(c.d.Limits.QueueLength) {
+		return nil
+	}
+	c.mu.Unlock()
+	c.owner.Joined(target)
+	c.mu.Lock()
+	if c.closing || c.dead || id > c.lastID {
+		queue.Unreserve()
+		return nil
+	}
+	v := c.newServer(target)
+	v.join()
+	if !v.target.push(v, &c.d.Limits) {
+		v.closed = true
+		c.part(v)
+		return nil
+	}
+	c.attached()
+	return v
 }
 
 // takeTrailers takes a header block on a stream that is not new.

@@ -28,12 +28,12 @@ type Opened struct {
 	Answered     int  // how many of its PING frames were answered
 }
 
-// An Owner is told what becomes of a connection. It may be told while the connection is locked, so that it must not call
-// the methods of the Client.
+// An Owner is told what becomes of a connection. But for Joined and Linger, it may be told while the connection is locked,
+// so that it must not call the methods of the Client.
 type Owner interface {
 	// Started gives the connection, before any other method is called. If queued is false, no server has it.
 	Started(c Client, queued bool)
-	// Joined says that the first request for a target is on its way to its server.
+	// Joined says that the first request for a target is on its way to its server, which does not have it yet.
 	Joined(target int)
 	// Accepted says that a server has accepted its side of the connection.
 	Accepted()
@@ -108,8 +108,12 @@ func (d *Dispatcher) Start(o Opened, owner Owner) {
 		v.clear += clear
 	}
 	c.mu.Unlock()
-	owner.Joined(target)
-	if !v.target.push(v, &d.Limits) {
+	queued := v.target.queue.Reserve(d.Limits.QueueLength)
+	if queued {
+		owner.Joined(target) // nobody else waits for rmu before the server has v
+		queued = v.target.push(v, &d.Limits)
+	}
+	if !queued {
 		why := ErrTargetFull
 		if v.target.IsClosed() {
 			why = ErrTargetClosed

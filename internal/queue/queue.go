@@ -12,7 +12,7 @@ type Queue[T any] struct {
 	mu       sync.Mutex
 	arrived  sync.Cond
 	items    []T
-	reserved int     // places in the queue that are promised to those whose Room is Ready
+	reserved int     // places in the queue that are promised, by Reserve or to those whose Room is Ready
 	waiting  []*Room // in order
 	closed   bool
 }
@@ -102,6 +102,39 @@ func (q *Queue[T]) Wait(max int) *Room {
 	q.waiting = append(q.waiting, r)
 	q.grant()
 	return r
+}
+
+// Reserve keeps room for a value if Push would put one in. It reports whether it has; then the value is to be put in with
+// PushReserved, or the room given back with Unreserve.
+func (q *Queue[T]) Reserve(max int) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.hasRoom(max) {
+		return false
+	}
+	q.reserved++
+	return true
+}
+
+// PushReserved puts a value into room that Reserve has kept. It reports whether it has, which it always does unless the
+// queue is closed.
+func (q *Queue[T]) PushReserved(v T) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.reserved--
+	if q.closed {
+		return false
+	}
+	q.put(v)
+	return true
+}
+
+// Unreserve gives room back that Reserve has kept.
+func (q *Queue[T]) Unreserve() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.reserved--
+	q.grant()
 }
 
 // grant gives room to those who wait, as far as there is any.

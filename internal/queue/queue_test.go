@@ -347,3 +347,32 @@ func TestConcurrent(t *testing.T) {
 		t.Errorf("in the end %d places are reserved, and %d wait", q.reserved, len(q.waiting))
 	}
 }
+
+// TestReserve checks that room that is kept is nobody else's, and what becomes of it.
+func TestReserve(t *testing.T) {
+	t.Parallel()
+	var q Queue[int]
+	if !q.Reserve(1) || q.Reserve(1) || q.Push(1, 1) || q.HasRoom(1) {
+		t.Error("the one place is kept for nobody, or for more than one")
+	}
+	r := q.Wait(1)
+	if isReady(r) {
+		t.Error("there is room for another who waits")
+	}
+	q.Unreserve()
+	if !isReady(r) {
+		t.Error("who waits does not get what was given back")
+	}
+	q.Leave(r)
+	if !q.Reserve(1) || !q.PushReserved(1) {
+		t.Error("no room is left")
+	}
+	if v, ok := q.Pop(); v != 1 || !ok {
+		t.Errorf("Pop returned %d, %v", v, ok)
+	}
+	q.Reserve(1)
+	q.Close()
+	if q.PushReserved(2) || q.Reserve(1) || q.Len() != 0 {
+		t.Error("a closed queue takes a value")
+	}
+}
