@@ -95,6 +95,74 @@ func TestResetsThatAreNoAbuse(t *testing.T) {
 	}
 }
 
+// Streams are reset within a second and never answered, which is what the limits count. What a proxy can come to in good
+// faith is within them: that it resets at once as many streams as may be open, and as many again when those are forgiven; and
+// that its clients give up at just under ResetRate for as long as they like, with nothing left of ResetBurst. Just over it the
+// connection ends, and so it does for one stream more than ResetBurst at once.
+func TestResetLimits(t *testing.T) {
+	l := DefaultLimits()
+	const ticks = 10 // per second
+	for _, tt := range []struct {
+		name   string
+		bursts []int // streams that are open and then reset at once
+		pause  time.Duration
+		rate   int // streams that are reset per second behind that
+		ended  bool
+	}{
+		{"all that may be open", []int{l.MaxStreams}, 0, 0, false},
+		{"all that may be open, and again", []int{l.MaxStreams, l.MaxStreams}, time.Duration(l.ResetBurst/l.ResetRate) * time.Second, 0, false},
+		{"one more than the burst", []int{l.MaxStreams, 1}, 0, 0, true},
+		{"under the rate", []int{l.ResetBurst}, 0, l.ResetRate * 99 / 100, false},
+		{"over the rate", []int{l.ResetBurst}, 0, l.ResetRate * 101 / 100, true},
+	} {
+		for _, split := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/split %t", tt.name, split), func(t *testing.T) {
+				t.Parallel()
+				d := newDispatcher(1)
+				d.Limits = l
+				d.AlwaysSplit = split
+				inWorld(t, d, func(w *world) {
+					w.client.request(1, "0", true)
+					a := w.accept(0, "HEADERS 1 :method=GET :path=/0 END")
+					defer a.close()
+					a.headers(1, true, ":status", "200")
+					w.client.got()
+					id := uint32(3)
+					burst := func(n int) {
+						first := id
+						for ; id < first+2*uint32(n); id += 2 {
+							w.client.request(id, "0", true)
+						}
+						for id := first; id < first+2*uint32(n); id += 2 {
+							w.client.fr.WriteRSTStream(id, http2.ErrCodeCancel)
+						}
+						synctest.Wait()
+					}
+					for _, n := range tt.bursts {
+						burst(n)
+						time.Sleep(tt.pause)
+					}
+					for range 3 * ticks {
+						time.Sleep(time.Second / ticks)
+						burst(tt.rate / ticks)
+					}
+					lines := w.client.got()
+					ended := len(lines) > 0 && strings.Contains(lines[len(lines)-1], "ENHANCE_YOUR_CALM too many streams reset early")
+					if ended != tt.ended || !ended && len(lines) > 0 {
+						t.Errorf("the client got %q", lines[max(0, len(lines)-3):])
+					}
+					if !tt.ended {
+						w.client.request(id, "0", true)
+						synctest.Wait()
+						a.headers(id, true, ":status", "204")
+						w.client.want(fmt.Sprintf("HEADERS %d :status=204 END", id))
+					}
+				})
+			})
+		}
+	}
+}
+
 // Of more requests than a server takes at once, the others are refused, and so is what the client had sent with them.
 func TestMoreThanServerTakes(t *testing.T) {
 	for _, trailers := range []bool{false, true} {
