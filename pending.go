@@ -208,6 +208,11 @@ func (c *pending) find() outcome {
 			if out.final() {
 				return out
 			}
+			if c.requests != nil && c.source.Peeking() {
+				// It is taken apart anyway. With its bytes left in the socket, every writable socket would wake up the wait
+				// for more of them.
+				c.source.Take()
+			}
 			c.note(out)
 			if c.tls != nil && c.opening.Due() && c.takeReceived() {
 				c.preview.show(c.source.Taken(), false, c.mux.limits.MaxPreviewBytes)

@@ -219,6 +219,7 @@ func (q *RequestMux) start(c *pending) *refusal {
 		Received:     received,
 		StreamID:     parser.StreamID(),
 		Fields:       c.preview.h2Fields(),
+		Decoder:      parser.TakeDecoder(),
 		Settings:     parser.Settings(),
 		SettingsEnd:  max(parser.SettingsEnd(), len(h2.Preface)),
 		Early:        c.early,

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 
 	"github.com/oneport-go/oneport/internal/h2"
 )
@@ -30,9 +31,10 @@ type conn struct {
 	sock  net.Conn
 	owner Owner
 
-	// The target of the first request, which was decided before the connection came here.
+	// The first request, which was decoded and whose target was decided before the connection came here.
 	firstID     uint32
 	firstTarget int
+	firstFields []hpack.HeaderField // until the block is examined
 
 	in  parser
 	dec blockDecoder // of the client's header blocks
@@ -43,10 +45,11 @@ type conn struct {
 	served bool  // a server has accepted the connection
 	why    error // why it has ended
 
-	servers []*Conn     // by target; nil where there is none
-	joined  []*Conn     // all that have not closed their side
-	pass    *Conn       // the server that the connection passes through to
-	alone   *time.Timer // until the connection, which is split, has its first server
+	servers  []*Conn     // by target; nil where there is none
+	joined   []*Conn     // all that have not closed their side
+	pass     *Conn       // the server that the connection passes through to
+	alone    *time.Timer // until the connection, which is split, has its first server
+	withheld withheld
 	draining
 
 	streams map[uint32]*stream
@@ -136,11 +139,11 @@ type stream struct {
 	downloadStream
 }
 
-func newConn(d *Dispatcher, sock net.Conn, owner Owner) *conn {
+func newConn(d *Dispatcher, o *Opened, owner Owner) *conn {
 	l := &d.Limits
 	c := &conn{
 		d:         d,
-		sock:      sock,
+		sock:      o.Conn,
 		owner:     owner,
 		servers:   make([]*Conn, len(d.all())),
 		streams:   make(map[uint32]*stream),
@@ -156,7 +159,7 @@ func newConn(d *Dispatcher, sock net.Conn, owner Owner) *conn {
 	}
 	c.advertised = advertised{maxStreams: math.MaxUint32, window: h2.DefaultWindow, maxFrame: h2.DefaultMaxFrameSize, tableSize: h2.DefaultTableSize}
 	c.lastID = h2.MaxStreamID
-	c.dec.init(l.MaxHeaderListBytes)
+	c.dec.goOn(o.Decoder, l.MaxHeaderListBytes)
 	c.upload.credit = h2.DefaultWindow
 	c.download.credit, c.sendWindow, c.ackedWindow = h2.DefaultWindow, h2.DefaultWindow, h2.DefaultWindow
 	c.download.init(c)
@@ -166,8 +169,13 @@ func newConn(d *Dispatcher, sock net.Conn, owner Owner) *conn {
 // examine decodes a header block of the client's, and decides where it goes. It is for the one that reads, without mu,
 // since it can take long.
 func (c *conn) examine(it *item) {
-	it.fields, it.fault = c.dec.decode(it.payload)
-	it.size, it.large = c.dec.size, c.dec.tooLarge()
+	if c.firstFields != nil {
+		it.fields, it.size = c.firstFields, listSize(c.firstFields)
+		c.firstFields = nil
+	} else {
+		it.fields, it.fault = c.dec.decode(it.payload)
+		it.size, it.large = c.dec.size, c.dec.tooLarge()
+	}
 	if it.fault != nil || it.StreamID <= c.maxID {
 		return
 	}

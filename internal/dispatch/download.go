@@ -76,11 +76,7 @@ type queued struct {
 
 // memory is what a queued item takes, about.
 func (q *queued) memory() int64 {
-	n := queuedSize + cap(q.data)
-	for _, f := range q.fields {
-		n += int(f.Size())
-	}
-	return int64(n)
+	return int64(queuedSize + cap(q.data) + listSize(q.fields))
 }
 
 const (

@@ -55,11 +55,7 @@ func (c *conn) Drain() {
 		c.emit(c.appendDrain(c.out))
 		return
 	}
-	// A Write that is under way drains when it is done.
-	if v := c.pass; v != nil && v.wmu.TryLock() {
-		defer v.wmu.Unlock()
-		c.drainPassing(v)
-	}
+	c.drainPassing()
 }
 
 // appendDrain appends the frames, once.
@@ -79,15 +75,15 @@ func (c *conn) appendDrain(b []byte) []byte {
 	return h2.AppendFrame(b, http2.FramePing, 0, 0, drainPing[:])
 }
 
-// drainPassing sends the frames while the connection passes through to v, if they are due and v is not in the middle of a
-// frame. The caller holds wmu and mu, which is not held all the time.
-func (c *conn) drainPassing(v *Conn) {
+// drainPassing sends the frames while the connection passes through, if they are due and the server is not in the middle of
+// a frame. Whoever is writing does it when that is done. The caller holds mu, which is not held all the time.
+func (c *conn) drainPassing() {
 	switch {
-	case c.shutdown != drainDue || c.closing || c.dead:
+	case c.shutdown != drainDue || c.closing || c.dead || c.writing:
 	case c.mode == splitting: // since the Write began
 		c.emit(c.appendDrain(c.out))
 	case c.spoken && !c.inFrame:
-		c.writeUnlocked(c.appendDrain(nil)) // if that fails, the server will see it
+		c.writeUnlocked(c.appendDrain(c.endWithholding(nil))) // if that fails, the server will see it
 	}
 }
 

@@ -22,8 +22,13 @@ type blockDecoder struct {
 }
 
 func (d *blockDecoder) init(maxList int) {
-	d.maxList, d.allowed = maxList, h2.DefaultTableSize
-	d.dec = hpack.NewDecoder(h2.DefaultTableSize, d.emit)
+	d.goOn(hpack.NewDecoder(h2.DefaultTableSize, nil), maxList)
+}
+
+// goOn is init with a decoder that has decoded the blocks so far.
+func (d *blockDecoder) goOn(dec *hpack.Decoder, maxList int) {
+	d.dec, d.maxList, d.allowed = dec, maxList, h2.DefaultTableSize
+	d.dec.SetEmitFunc(d.emit)
 	// A list that is too large is decoded to its end, for the table's sake, so no string of a block of maxList bytes may be
 	// too long. Huffman coding makes it shorter by 5 to 8 (RFC 7541, Appendix B).
 	d.dec.SetMaxStringLength(2 * maxList)
@@ -133,6 +138,14 @@ func (d *blockDecoder) allow(tableSize uint32) {
 		d.allowed = tableSize
 		d.dec.SetAllowedMaxDynamicTableSize(tableSize)
 	}
+}
+
+// listSize returns the size of a header list (RFC 9113, Section 6.5.2).
+func listSize(fields []hpack.HeaderField) (n int) {
+	for _, f := range fields {
+		n += int(f.Size())
+	}
+	return n
 }
 
 // isGRPC reports whether a request is one of gRPC, by the fields in front of its header list.

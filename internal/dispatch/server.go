@@ -216,7 +216,10 @@ func (v *Conn) Write(p []byte) (int, error) {
 	c := v.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	defer v.wmu.Unlock() // with mu held, for Drain
+	defer v.wmu.Unlock()
+	for c.writing && c.mode == passing { // not a Write, since there is one at a time
+		c.wake.Wait()
+	}
 	switch {
 	case v.closed:
 		return 0, v.opError("write", net.ErrClosed)
@@ -233,10 +236,13 @@ func (v *Conn) Write(p []byte) (int, error) {
 			return 0, v.opError("write", fmt.Errorf("the server has broken HTTP/2: %w", err))
 		}
 		c.inFrame = !v.betweenFrames()
-		if err := c.writeUnlocked(b); err != nil {
+		if c.withhold(b) {
+			return len(p), nil
+		}
+		if err := c.writeUnlocked(c.endWithholding(b)); err != nil {
 			return 0, err
 		}
-		c.drainPassing(v)
+		c.drainPassing()
 		return len(p), nil
 	}
 	if err := v.split(p); err != nil {
@@ -354,6 +360,7 @@ func (c *conn) drop() {
 	c.attached()
 	c.stopPatience()
 	c.stopAnswer()
+	c.endWithholding(nil)
 	for _, s := range c.streams {
 		s.queue = nil
 		d := &s.server.downloadServer

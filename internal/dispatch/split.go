@@ -28,7 +28,7 @@ func (c *conn) startSplitting() {
 	if !c.spoken {
 		c.out = c.appendEarlySettings(c.out)
 	}
-	c.out = c.appendDrain(c.out)
+	c.out = c.appendDrain(c.endWithholding(c.out))
 	c.startDownload()
 	c.startUpload()
 	c.acknowledge()

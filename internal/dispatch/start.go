@@ -3,6 +3,7 @@ package dispatch
 import (
 	"bytes"
 	"net"
+	"slices"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -18,6 +19,7 @@ type Opened struct {
 	// Of the first request.
 	StreamID uint32
 	Fields   []hpack.HeaderField // valid until Start returns
+	Decoder  *hpack.Decoder      // has decoded it, and decodes what follows; it is Start's then
 
 	Settings    []http2.Setting // what the client has set, each parameter once; valid until Start returns
 	SettingsEnd int             // where its first SETTINGS frame ends, or the preface if that is not the first frame
@@ -56,14 +58,14 @@ type Client interface {
 
 // Start begins to dispatch the requests of a connection.
 func (d *Dispatcher) Start(o Opened, owner Owner) {
-	c := newConn(d, o.Conn, owner)
-	c.firstID, c.firstTarget = o.StreamID, d.decide(o.Conn, o.Fields)
+	c := newConn(d, &o, owner)
+	c.firstID, c.firstTarget, c.firstFields = o.StreamID, d.decide(o.Conn, o.Fields), o.Fields
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.settings = append([]http2.Setting(nil), o.Settings...)
 	c.skip.bytes, c.skip.settings, c.skip.pings = o.SettingsEnd, max(o.Acknowledged-1, 0), o.Answered
 	if o.Early {
-		c.appendEarlySettings(nil)
+		c.noteEarlySettings()
 	}
 	received := c.skip.from(o.Received)
 	target := c.firstTarget
@@ -74,6 +76,7 @@ func (d *Dispatcher) Start(o Opened, owner Owner) {
 			c.tableSize = c.setting(http2.SettingHeaderTableSize, h2.DefaultTableSize)
 		}
 		owner.Started(c, false)
+		c.firstFields = slices.Clone(o.Fields)
 		c.startSplitting()
 		go c.readLoop(bytes.Clone(received))
 		return
@@ -159,13 +162,18 @@ func (s *skipped) frame(it item) bool {
 
 // appendEarlySettings appends the SETTINGS frame that begins what the client is sent while no server has spoken to it.
 func (c *conn) appendEarlySettings(b []byte) []byte {
+	c.noteEarlySettings()
+	return h2.AppendSettings(b, c.d.EarlySettings...)
+}
+
+// noteEarlySettings takes note that the client was sent that frame.
+func (c *conn) noteEarlySettings() {
 	c.spoken, c.early = true, true
 	f := &serverFrame{}
 	for _, s := range c.d.EarlySettings {
 		c.noteAdvertised(f, s.ID, s.Val)
 	}
 	c.sentToClient(f)
-	return h2.AppendSettings(b, c.d.EarlySettings...)
 }
 
 // sentToClient takes note of a SETTINGS frame that is sent to the client.

@@ -13,6 +13,7 @@ import (
 // they can be, and the work is linear in the bytes however they are cut up.
 type fieldBlock struct {
 	begun   bool // the decoder is in the middle of the block
+	over    bool // the decoder has had all of it
 	scanned int  // the end of what the scanner has seen, in the connection's bytes
 	decoded int  // the end of what the decoder has
 	scanner scanner
@@ -75,10 +76,7 @@ func (p *Parser) readFragment(data []byte, s span) *ConnError {
 		if err := p.write(data, b.scanned+n); err != nil {
 			return err
 		}
-		// The decoder keeps hold of the last slice it was given. This makes it let go of data.
-		p.decoder.SetEmitEnabled(false)
-		p.decoder.Write(staticField)
-		p.decoder.SetEmitEnabled(true)
+		p.letGo()
 	}
 	if b.scanned = end; end == s.end {
 		b.tail = append(b.tail, data[b.decoded:end]...)
@@ -107,14 +105,31 @@ func (p *Parser) endBlock() *ConnError {
 		p.decoder = nil
 		return CompressionError(err)
 	}
-	p.block.begun = false
-	// The next block is that of another connection, so it must find the table
-	// of a new one. The size update undoes what this client may have changed,
-	// and makes the decoder let go of data. It cannot fail.
-	p.decoder.SetMaxDynamicTableSize(0)
-	p.decoder.Write(tableSizeUpdate)
+	p.block.begun, p.block.over = false, true
+	p.letGo()
 	p.decoder.Close()
 	return nil
+}
+
+// letGo makes the decoder let go of the last slice it was given, which is data.
+func (p *Parser) letGo() {
+	p.decoder.SetEmitEnabled(false)
+	p.decoder.Write(staticField)
+	p.decoder.SetEmitEnabled(true)
+}
+
+// renewDecoder makes the decoder ready for the first block of another
+// connection, which must find the table of a new one.
+func (p *Parser) renewDecoder() {
+	switch {
+	case p.block.begun:
+		p.decoder = nil // it is in the middle of a block
+	case p.block.over && p.decoder != nil:
+		// The size update undoes what this client may have changed. It cannot fail.
+		p.decoder.SetMaxDynamicTableSize(0)
+		p.decoder.Write(tableSizeUpdate)
+		p.decoder.Close()
+	}
 }
 
 var errTruncated = errors.New("truncated header block")

@@ -115,9 +115,7 @@ func (p *Parser) Reset() {
 	// One client with many fields is no reason to hold their memory forever.
 	const maxRetained = 128
 
-	if p.block.begun {
-		p.decoder = nil // it is in the middle of a block
-	}
+	p.renewDecoder()
 	clear(p.fields)
 	fields := p.fields[:0]
 	if cap(fields) > maxRetained {
@@ -168,6 +166,14 @@ func (p *Parser) Fields() []hpack.HeaderField {
 // Held returns how many bytes of memory the fields and what belongs to them
 // take, by the accounting of RFC 9113, Section 6.5.2.
 func (p *Parser) Held() int { return p.listSize + cap(p.block.tail) }
+
+// TakeDecoder returns the decoder that has decoded the first header block, for
+// the blocks that follow. The state must be Complete. It can be called once.
+func (p *Parser) TakeDecoder() *hpack.Decoder {
+	d := p.decoder
+	p.decoder = nil
+	return d
+}
 
 // StreamID returns the stream of the first header block, or 0 before that has
 // begun.

@@ -20,6 +20,7 @@ type Opened struct {
 	Received               []byte
 	StreamID               uint32
 	Fields                 []hpack.HeaderField
+	Decoder                *hpack.Decoder
 	Settings               []http2.Setting
 	SettingsEnd            int
 	Early                  bool
@@ -63,7 +64,7 @@ func OpenHTTP2(sock net.Conn, early []http2.Setting, maxHeaderList int) (*Opened
 		sock.Write(opening.StandIn(nil))
 	}
 	return &Opened{
-		Received: b, StreamID: parser.StreamID(), Fields: parser.Fields(), Settings: parser.Settings(),
+		Received: b, StreamID: parser.StreamID(), Fields: parser.Fields(), Decoder: parser.TakeDecoder(), Settings: parser.Settings(),
 		SettingsEnd: parser.SettingsEnd(), Early: opening.Early(), Acknowledged: opening.Acknowledged(), Answered: opening.Answered(),
 	}, nil
 }
