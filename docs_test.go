@@ -170,6 +170,24 @@ func TestREADMEProgram(t *testing.T) {
 	}
 }
 
+// TestImports holds package oneport, with all that it imports, to the standard library and golang.org/x, as the README says.
+func TestImports(t *testing.T) {
+	t.Parallel()
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", ".").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	paths := strings.Fields(string(out))
+	if !slices.Contains(paths, "github.com/oneport-go/oneport") {
+		t.Errorf("the package is not among %q", paths)
+	}
+	for _, path := range paths {
+		if !strings.HasPrefix(path, "github.com/oneport-go/oneport") && !strings.HasPrefix(path, "golang.org/x/") {
+			t.Errorf("it imports %s", path)
+		}
+	}
+}
+
 // TestDefaultsAreDocumented compares the defaults of Limits with those that the documentation of each field and the tables of
 // docs/security.md give.
 func TestDefaultsAreDocumented(t *testing.T) {
