@@ -29,7 +29,7 @@ type Hooks struct {
 	// first request for a server is on its way to that server: once for each server that takes part.
 	OnDispatch func(Dispatched)
 
-	// OnAbuse is called for an HTTP/2 connection whose requests are dispatched when it is ended because the client
+	// OnAbuse is called for an HTTP/2 connection whose requests are dispatched when it is closed because the client
 	// exceeded one of the [Limits] after a server had accepted the connection.
 	OnAbuse func(Abused)
 }
@@ -87,7 +87,7 @@ func (d Dispatched) LogValue() slog.Value {
 		slog.Bool("early_settings", d.EarlySettings))...)
 }
 
-// Abused describes an HTTP/2 connection whose requests are dispatched and that was ended because the client exceeded a
+// Abused describes an HTTP/2 connection whose requests are dispatched and that was closed because the client exceeded a
 // limit.
 type Abused struct {
 	Conn  net.Conn             // as it was accepted

@@ -2,6 +2,7 @@ package oneport
 
 import (
 	"io"
+	"reflect"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -89,4 +90,21 @@ func TestMaxUndecidedBytes(t *testing.T) {
 		}
 		readResponse(t, first)
 	})
+}
+
+// TestLimitsAreOn checks that no limit can be switched off: zero and negative values stand for the default.
+func TestLimitsAreOn(t *testing.T) {
+	t.Parallel()
+	defaults := reflect.ValueOf(Limits{}.withDefaults())
+	var negative Limits
+	fields := reflect.ValueOf(&negative).Elem()
+	for i := range fields.NumField() {
+		fields.Field(i).SetInt(-1)
+		if name := fields.Type().Field(i).Name; defaults.Field(i).Int() <= 0 && name != "MaxConns" {
+			t.Errorf("the default of %s is %v", name, defaults.Field(i))
+		}
+	}
+	if got := negative.withDefaults(); got != (Limits{}).withDefaults() {
+		t.Errorf("negative values: %+v", got)
+	}
 }

@@ -17,7 +17,7 @@ func Listen(network, address string) (net.Listener, error) {
 	return new(ListenConfig).Listen(context.Background(), network, address)
 }
 
-// ListenConfig is [Listen] with settings. The fields and methods of [net.ListenConfig] work as usual: Control sets
+// ListenConfig has the options of a listener; [Listen] uses its zero value. The fields and methods of [net.ListenConfig] work as usual: Control sets
 // further options and is called last; KeepAlive and KeepAliveConfig change the keep-alive settings. The zero value is
 // ready to use.
 //

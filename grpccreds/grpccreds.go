@@ -122,7 +122,7 @@ func (Credentials) ClientHandshake(context.Context, string, net.Conn) (net.Conn,
 	return nil, nil, errClient
 }
 
-// Info says what holds for every connection.
+// Info returns what all connections have in common.
 func (cr Credentials) Info() credentials.ProtocolInfo {
 	if cr.RequireTLS {
 		return credentials.ProtocolInfo{SecurityProtocol: "tls"}

@@ -676,7 +676,7 @@ var rules = []rule{
 	{
 		code: "tls-to-clear", severity: Fault, page: troubleshooting + "first-record-does-not-look-like-a-tls-handshake",
 		title: "https fails: the port does not speak TLS.",
-		cause: "The answer to a ClientHello is no TLS: {detail}.",
+		cause: "The port does not answer a ClientHello with TLS. What came: {detail}.",
 		says:  tlsToClearSays,
 		cure:  []string{"Use http, grpcurl -plaintext or insecure.NewCredentials(); or add TLS to the port: oneport.Server.TLSConfig, Mux.TLS."},
 		match: func(v *view) ([]string, string) {

@@ -316,7 +316,7 @@ func (a *attempt) failed(c *wire.Conn, err error, so string) {
 			head = c.Head()
 		}
 		a.r.Language = wire.LanguageOf(head)
-		a.say(Fails, NoTLS, "no TLS: the answer is %s", a.r.Language.Words())
+		a.say(Fails, NoTLS, "%s in place of TLS", a.r.Language.Words())
 		return
 	}
 	if v, ok := wire.FaultOf(err); ok {
