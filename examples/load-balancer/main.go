@@ -17,7 +17,7 @@ import (
 	"github.com/oneport-go/oneport/internal/certs"
 )
 
-// shutdownTimeout is what running requests have to come to an end.
+// shutdownTimeout is how long a shutdown waits for running requests.
 const shutdownTimeout = 10 * time.Second
 
 func main() {
@@ -75,7 +75,7 @@ func run(addr string, balancers []string, drain time.Duration) error {
 	return nil
 }
 
-// certificate makes a certificate for this run, which nobody has reason to trust.
+// certificate creates a self-signed certificate for this run.
 func certificate() (tls.Certificate, error) {
 	authority, err := certs.NewAuthority()
 	if err != nil {
