@@ -51,8 +51,8 @@ func readPage(t *testing.T, path string) string {
 	return string(b)
 }
 
-// TestDocsNameTests checks that the tests exist that the pages name as evidence. Behind a name can be that of a subtest:
-// TestBetter/GracefulStop.
+// TestDocsNameTests checks that the tests exist that the pages name as evidence. Behind a name can be that of a
+// subtest: TestBetter/GracefulStop.
 func TestDocsNameTests(t *testing.T) {
 	t.Parallel()
 	defined := make(map[string]string) // the source of the test's file and of those beside it
@@ -170,7 +170,8 @@ func TestREADMEProgram(t *testing.T) {
 	}
 }
 
-// TestImports holds package oneport, with all that it imports, to the standard library and golang.org/x, as the README says.
+// TestImports holds package oneport, with all that it imports, to the standard library and golang.org/x, as the README
+// says.
 func TestImports(t *testing.T) {
 	t.Parallel()
 	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", ".").Output()
@@ -188,8 +189,8 @@ func TestImports(t *testing.T) {
 	}
 }
 
-// TestDefaultsAreDocumented compares the defaults of Limits with those that the documentation of each field and the tables of
-// docs/security.md give.
+// TestDefaultsAreDocumented compares the defaults of Limits with those that the documentation of each field and the
+// tables of docs/security.md give.
 func TestDefaultsAreDocumented(t *testing.T) {
 	t.Parallel()
 	count := func(n int64) string {

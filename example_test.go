@@ -82,7 +82,7 @@ func Example() {
 	// hello over HTTP/1.1
 }
 
-// gRPC and HTTP on one port, in the clear and over TLS.
+// gRPC and HTTP on one port, in cleartext and over TLS.
 func ExampleServer() {
 	certificate, authority := newCertificate() // tls.LoadX509KeyPair reads one
 	grpcServer := grpc.NewServer(grpc.Creds(grpccreds.Credentials{}))
@@ -179,8 +179,8 @@ func ExampleMux_TLS() {
 	// welcome to the chat
 }
 
-// A route for gRPC has the mux read the request inside TLS. ConfigureHTTP lets net/http take what is not gRPC as HTTP/2 over
-// TLS all the same.
+// A route for gRPC has the mux read the request inside TLS. ConfigureHTTP lets net/http take what is not gRPC as HTTP/2
+// over TLS all the same.
 func ExampleConfigureHTTP() {
 	certificate, authority := newCertificate()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -443,7 +443,7 @@ func ExampleServer_limits() {
 	// refused: 1
 }
 
-// Inside TLS there are routes as there are in the clear. What clients are offered by ALPN follows from them.
+// Inside TLS there are routes as there are in cleartext. What clients are offered by ALPN follows from them.
 func ExampleTLSMux() {
 	certificate, authority := newCertificate() // tls.LoadX509KeyPair reads one
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -58,8 +58,8 @@ func TestLongHead(t *testing.T) {
 	}
 }
 
-// TestMaxUndecidedBytes checks that the connection that has held memory for its first bytes for longest makes room, and not
-// an older one that holds none.
+// TestMaxUndecidedBytes checks that the connection that has held memory for its first bytes for longest makes room, and
+// not an older one that holds none.
 func TestMaxUndecidedBytes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -317,8 +317,8 @@ func TestRefusedUnknown(t *testing.T) {
 	}
 }
 
-// TestAnswerSurvives checks that the client can read the whole answer although it goes on sending: closing a socket with
-// unread bytes would reset the connection.
+// TestAnswerSurvives checks that the client can read the whole answer although it goes on sending: closing a socket
+// with unread bytes would reset the connection.
 func TestAnswerSurvives(t *testing.T) {
 	t.Parallel()
 	for _, sends := range []string{

@@ -19,8 +19,8 @@ import (
 	"github.com/oneport-go/oneport/internal/h2"
 )
 
-// TestRequestsEnd shuts down or closes a mux, whose requests are dispatched, at any moment of what clients and servers do.
-// In its time nothing is left of them, whatever clients there are.
+// TestRequestsEnd shuts down or closes a mux, whose requests are dispatched, at any moment of what clients and servers
+// do. In its time nothing is left of them, whatever clients there are.
 func TestRequestsEnd(t *testing.T) {
 	seeds := 60
 	if testing.Short() {

@@ -161,8 +161,8 @@ func TestRequestsShared(t *testing.T) {
 	}
 }
 
-// TestRequestsDrain checks that a server that drains has new requests come over new connections, and ends no request, its
-// own or another's.
+// TestRequestsDrain checks that a server that drains has new requests come over new connections, and ends no request,
+// its own or another's.
 func TestRequestsDrain(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {

@@ -28,8 +28,9 @@ func serveAs(t *testing.T, l net.Listener, name string) {
 	})
 }
 
-// TestRoutesAreNoAccessControl shows how a client gets to a server with a request for which there is another route: by the
-// second request on a connection, and by naming one host to TLS and another to HTTP; and what does not get it there.
+// TestRoutesAreNoAccessControl shows how a client gets to a server with a request for which there is another route: by
+// the second request on a connection, and by naming one host to TLS and another to HTTP; and what does not get it
+// there.
 func TestRoutesAreNoAccessControl(t *testing.T) {
 	t.Parallel()
 	l := listen(t, "tcp")
@@ -109,8 +110,8 @@ func TestErrorIsOneLine(t *testing.T) {
 	}
 }
 
-// TestAnswerIsNotRead checks that a refused client that does not read its answer is not waited for any longer than one that
-// does.
+// TestAnswerIsNotRead checks that a refused client that does not read its answer is not waited for any longer than one
+// that does.
 func TestAnswerIsNotRead(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -132,8 +133,8 @@ func TestAnswerIsNotRead(t *testing.T) {
 	})
 }
 
-// TestHandshakesAreBounded checks that clients in a TLS handshake count as undecided, so that no more are in one at once
-// than MaxUndecided permits, and the longest waiting makes room.
+// TestHandshakesAreBounded checks that clients in a TLS handshake count as undecided, so that no more are in one at
+// once than MaxUndecided permits, and the longest waiting makes room.
 func TestHandshakesAreBounded(t *testing.T) {
 	t.Parallel()
 	root := listen(t, "tcp")

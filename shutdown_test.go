@@ -181,8 +181,9 @@ func startReal(t *testing.T, l net.Listener, perConnection bool) func(context.Co
 	return s.Shutdown
 }
 
-// TestYoungConnections checks that a client that was accepted a moment before Shutdown, and sends its request a moment after
-// it, is served, as by the servers alone; also if TLS has to come before. (TestWaiting has those that say nothing.)
+// TestYoungConnections checks that a client that was accepted a moment before Shutdown, and sends its request a moment
+// after it, is served, as by the servers alone; also if TLS has to come before. (TestWaiting has those that say
+// nothing.)
 func TestYoungConnections(t *testing.T) {
 	t.Parallel()
 	const tries = 15
@@ -269,8 +270,8 @@ func TestShutdownBeforeHandlers(t *testing.T) {
 	}
 }
 
-// TestShutdownWithoutAccept has a server that does not accept what has a route, and a Shutdown that may take as long as it
-// needs.
+// TestShutdownWithoutAccept has a server that does not accept what has a route, and a Shutdown that may take as long as
+// it needs.
 func TestShutdownWithoutAccept(t *testing.T) {
 	t.Parallel()
 	for name, match := range map[string]func(m *Mux) net.Listener{
@@ -315,8 +316,8 @@ func TestShutdownWithoutAccept(t *testing.T) {
 	}
 }
 
-// TestDispatchedEnd checks that what is dispatched ends with the context of Shutdown, and by Close, whatever it is in the
-// middle of: a handler that does not end, answers for which the client gives no credit, or which it does not read.
+// TestDispatchedEnd checks that what is dispatched ends with the context of Shutdown, and by Close, whatever it is in
+// the middle of: a handler that does not end, answers for which the client gives no credit, or which it does not read.
 func TestDispatchedEnd(t *testing.T) {
 	t.Parallel()
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

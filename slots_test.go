@@ -84,7 +84,8 @@ func TestMaxConns(t *testing.T) {
 	}
 }
 
-// TestMaxConnsDispatched checks that a connection whose requests are dispatched is refused over the bound, on its stream.
+// TestMaxConnsDispatched checks that a connection whose requests are dispatched is refused over the bound, on its
+// stream.
 func TestMaxConnsDispatched(t *testing.T) {
 	t.Parallel()
 	root := listen(t, "tcp")

@@ -145,8 +145,8 @@ func TestPlan(t *testing.T) {
 	}
 }
 
-// TestFullFits holds a whole run on a quiet machine to the time that README.md promises, as it is planned. On a busy one
-// the limit ends it.
+// TestFullFits holds a whole run on a quiet machine to the time that README.md promises, as it is planned. On a busy
+// one the limit ends it.
 func TestFullFits(t *testing.T) {
 	t.Parallel()
 	o, err := parse(nil, io.Discard)

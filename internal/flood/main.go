@@ -1,6 +1,6 @@
 // Flood puts a port under thousands of connections that never become a request, while well-behaved clients go on making
-// requests on new connections, and fails if those are not all served, if a bad connection outlives its time, if it costs
-// more memory than allowed, or if anything is left at the end.
+// requests on new connections, and fails if those are not all served, if a bad connection outlives its time, if it
+// costs more memory than allowed, or if anything is left at the end.
 //
 //	go run ./internal/flood -n 4000 -for 30s
 //	go run ./internal/flood -n 4000 -for 30s -max-undecided 2000 -rate 2000 -max-bytes 65536

@@ -56,8 +56,8 @@ func TCP(t testing.TB) (server, client *net.TCPConn) {
 	return s.(*net.TCPConn), c.(*net.TCPConn)
 }
 
-// Start starts a command and returns its ends. When the test ends, its standard input is closed, upon which it has to exit
-// with success.
+// Start starts a command and returns its ends. When the test ends, its standard input is closed, upon which it has to
+// exit with success.
 func Start(t testing.TB, cmd *exec.Cmd) (stdin io.Writer, stdout *bufio.Reader) {
 	t.Helper()
 	in, err := cmd.StdinPipe()

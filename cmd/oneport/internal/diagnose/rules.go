@@ -11,8 +11,8 @@ import (
 	"github.com/oneport-go/oneport/cmd/oneport/internal/wire"
 )
 
-// A rule is a cause that results can have. The rules are asked in order, and what one has explained is no longer open to
-// the next, so what is special stands above what is general.
+// A rule is a cause that results can have. The rules are asked in order, and what one has explained is no longer open
+// to the next, so what is special stands above what is general.
 type rule struct {
 	code     string
 	severity Severity
@@ -54,8 +54,8 @@ func outcome(o ...probe.Outcome) func(*probe.Result) bool {
 	return func(r *probe.Result) bool { return slices.Contains(o, r.Outcome) }
 }
 
-// everything returns the basic ways in and the handshake if all of them were tried, got no byte and have ended in one of
-// the outcomes.
+// everything returns the basic ways in and the handshake if all of them were tried, got no byte and have ended in one
+// of the outcomes.
 func (v *view) everything(o ...probe.Outcome) []string {
 	all := append([]string{"handshake"}, basic...)
 	for _, id := range all {
@@ -554,7 +554,7 @@ var rules = []rule{
 			{"curl", "(18) HTTP/2 stream 1 was not closed cleanly before end of the underlying stream; (52)"},
 		},
 		cure: []string{
-			"Is it TLS on one side only? A server for TLS closes connections in the clear.",
+			"Is it TLS on one side only? A server for TLS closes connections in cleartext.",
 			"With oneport: the log and Mux.Stats say why; a route for HTTP/2 may be missing.",
 		},
 		match: func(v *view) ([]string, string) {
@@ -611,7 +611,7 @@ var rules = []rule{
 	{
 		code: "no-grpc", severity: Fault, page: troubleshooting + "the-frame-header-looked-like-an-http11-header",
 		title: "gRPC does not work here: the port speaks HTTP/1 only.",
-		cause: "The answer to HTTP/2 is {detail}. The server, or a proxy in front of it, does not speak HTTP/2 in the clear.",
+		cause: "The answer to HTTP/2 is {detail}. The server, or a proxy in front of it, does not speak HTTP/2 in cleartext.",
 		says:  http1Says,
 		cure:  http1Cure,
 		match: func(v *view) ([]string, string) {
@@ -663,7 +663,7 @@ var rules = []rule{
 	{
 		code: "clear-to-tls", severity: Fault, page: troubleshooting + "client-sent-an-http-request-to-an-https-server",
 		title: "http fails: the port takes TLS only.",
-		cause: "The server speaks TLS, and nothing in the clear.",
+		cause: "The server speaks TLS, and nothing in cleartext.",
 		says:  clearToTLSSays,
 		cure:  []string{"Use https, or credentials.NewTLS for gRPC. oneport can redirect: RedirectHTTP."},
 		match: func(v *view) ([]string, string) {
@@ -875,7 +875,7 @@ var rules = []rule{
 	{
 		code: "tls-only", severity: Remark, page: troubleshooting + "client-sent-an-http-request-to-an-https-server",
 		title: "This port takes TLS only.",
-		cause: "Clients in the clear are refused, as they should be.",
+		cause: "Clients in cleartext are refused, as they should be.",
 		says:  clearToTLSSays,
 		cure:  []string{"Use https, or credentials.NewTLS for gRPC."},
 		match: func(v *view) ([]string, string) {
@@ -887,7 +887,7 @@ var rules = []rule{
 	},
 	{
 		code: "http1-only", severity: Remark, page: troubleshooting + "the-frame-header-looked-like-an-http11-header",
-		title: "HTTP/2 in the clear is not offered, and so no gRPC: the server speaks HTTP/1 only.",
+		title: "HTTP/2 in cleartext is not offered, and so no gRPC: the server speaks HTTP/1 only.",
 		cause: "If that is intended, nothing is wrong. Clients of HTTP/2 and gRPC get {detail}.",
 		says:  http1Says,
 		cure:  http1Cure,
