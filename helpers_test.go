@@ -87,7 +87,7 @@ func dial(t testing.TB, l net.Listener) net.Conn {
 	return c
 }
 
-// accept accepts from l, within the test's patience.
+// accept accepts a connection from l and closes it at the end of the test.
 func accept(t testing.TB, l net.Listener) net.Conn {
 	t.Helper()
 	c, err := l.Accept()
@@ -103,6 +103,13 @@ func write(t testing.TB, w io.Writer, b []byte) {
 	if _, err := w.Write(b); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// refusals makes m send each refused connection to the channel that it returns.
+func refusals(m *Mux) chan Refused {
+	refused := make(chan Refused, 10)
+	m.OnRefuse = func(r Refused) { refused <- r }
+	return refused
 }
 
 // capture returns the bytes that a real client sent.
@@ -194,7 +201,7 @@ func previewOf(b []byte) *Preview {
 	return &Preview{facts: facts{conn: server, data: b}}
 }
 
-// decidesAt returns how many bytes of b the matcher needs, and checks that it has not taken its word back after that.
+// decidesAt returns how many bytes of b the matcher needs, and checks that its verdict does not change after that.
 func decidesAt(t testing.TB, m Matcher, b []byte) (n int, v Verdict) {
 	t.Helper()
 	n, p := -1, previewOf(nil)

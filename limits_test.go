@@ -22,8 +22,7 @@ func TestAllowMissingSettings(t *testing.T) {
 		root := listen(t, "tcp")
 		m := newMux(root)
 		m.AllowMissingSettings = allow
-		refused := make(chan Refused, 1)
-		m.OnRefuse = func(r Refused) { refused <- r }
+		refused := refusals(m)
 		route := m.Match(Header(":path", "/"))
 		serve(t, m)
 		client := dial(t, root)
@@ -70,8 +69,7 @@ func TestMaxUndecidedBytes(t *testing.T) {
 		root := newPipeListener()
 		m := newMux(root)
 		m.MaxUndecidedBytes = 150 << 10
-		refused := make(chan Refused, 10)
-		m.OnRefuse = func(r Refused) { refused <- r }
+		refused := refusals(m)
 		m.Match(Header("Last", "1"))
 		serve(t, m)
 		const requestLine = "GET / HTTP/1.1\r\n"

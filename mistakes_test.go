@@ -209,8 +209,7 @@ func TestReadErrors(t *testing.T) {
 		root := newPipeListener()
 		m := newMux(brokenListener{root, tt.err})
 		book := logTo(m)
-		refused := make(chan Refused, 1)
-		m.OnRefuse = func(r Refused) { refused <- r }
+		refused := refusals(m)
 		m.Match(HTTP1())
 		serve(t, m)
 		dial(t, root)

@@ -88,8 +88,7 @@ func TestRefusedHTTP2(t *testing.T) {
 				m := newMux(root)
 				m.MaxHeaderListBytes = 1000
 				m.Match(Header("to", "me"))
-				refused := make(chan Refused, 1)
-				m.OnRefuse = func(r Refused) { refused <- r }
+				refused := refusals(m)
 				serve(t, m)
 				client := dial(t, root)
 				sends, wantSettings := []byte(tt.sends), 1

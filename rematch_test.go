@@ -41,8 +41,7 @@ func TestTimeoutRematch(t *testing.T) {
 		tt := timeUpCases[i]
 		m := newMux(root)
 		m.TimeoutPolicy, m.DecideTimeout = TimeoutRematch, timeout
-		refused := make(chan Refused, 1)
-		m.OnRefuse = func(r Refused) { refused <- r }
+		refused := refusals(m)
 		var routes []net.Listener
 		for _, matcher := range tt.routes {
 			routes = append(routes, m.Match(matcher))
@@ -86,8 +85,7 @@ func TestTimeUpIdle(t *testing.T) {
 		root := newPipeListener()
 		m := newMux(root)
 		m.TimeoutPolicy = TimeoutRematch
-		refused := make(chan Refused, 1)
-		m.OnRefuse = func(r Refused) { refused <- r }
+		refused := refusals(m)
 		m.Match(GRPC())
 		m.Match(Any())
 		serve(t, m)

@@ -98,8 +98,7 @@ func TestErrorIsOneLine(t *testing.T) {
 	} {
 		root := listen(t, "tcp")
 		m := newMux(root)
-		refused := make(chan Refused, 1)
-		m.OnRefuse = func(r Refused) { refused <- r }
+		refused := refusals(m)
 		m.Match(Header("No", "route"))
 		serve(t, m)
 		client := dial(t, root)
@@ -140,8 +139,7 @@ func TestHandshakesAreBounded(t *testing.T) {
 	root := listen(t, "tcp")
 	m := newMux(root)
 	m.MaxUndecided = 2
-	refused := make(chan Refused, 10)
-	m.OnRefuse = func(r Refused) { refused <- r }
+	refused := refusals(m)
 	begun := make(chan struct{})
 	config := serverTLS()
 	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {

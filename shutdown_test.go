@@ -285,8 +285,7 @@ func TestShutdownWithoutAccept(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				root := newPipeListener()
 				m := newMux(root)
-				refused := make(chan Refused, 1)
-				m.OnRefuse = func(r Refused) { refused <- r }
+				refused := refusals(m)
 				match(m)
 				serve(t, m)
 				client := dial(t, root)

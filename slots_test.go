@@ -91,8 +91,7 @@ func TestMaxConnsDispatched(t *testing.T) {
 	root := listen(t, "tcp")
 	m := newMux(root)
 	m.MaxConns = 1
-	refused := make(chan Refused, 1)
-	m.OnRefuse = func(r Refused) { refused <- r }
+	refused := refusals(m)
 	l := m.Requests().Match(Any())
 	serve(t, m)
 	first := dial(t, root)

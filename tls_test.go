@@ -627,8 +627,7 @@ func TestALPNContradicted(t *testing.T) {
 			t.Parallel()
 			root := listen(t, "tcp")
 			m := newMux(root)
-			refused := make(chan Refused, 1)
-			m.OnRefuse = func(r Refused) { refused <- r }
+			refused := refusals(m)
 			sc := serverTLS()
 			sc.MinVersion = tls.VersionTLS10
 			secure := m.TLS(sc)
@@ -685,8 +684,7 @@ func TestHandshakeFails(t *testing.T) {
 			t.Parallel()
 			root := listen(t, "tcp")
 			m := newMux(root)
-			refused := make(chan Refused, 1)
-			m.OnRefuse = func(r Refused) { refused <- r }
+			refused := refusals(m)
 			sc, cc := serverTLS(), clientTLS()
 			if tt.server != nil {
 				tt.server(sc)
@@ -737,8 +735,7 @@ func TestHandshakeEnds(t *testing.T) {
 					root = listen(t, "tcp")
 				}
 				m := newMux(root)
-				refused := make(chan Refused, 1)
-				m.OnRefuse = func(r Refused) { refused <- r }
+				refused := refusals(m)
 				config := serverTLS()
 				if m.HandshakeTimeout = time.Hour; tt.reason == ReasonTimeout {
 					m.HandshakeTimeout = 20 * time.Millisecond

@@ -41,8 +41,7 @@ func TestTurnedAway(t *testing.T) {
 					root := newPipeListener()
 					m := newMux(root)
 					tt.route(m)
-					refused := make(chan Refused, 1)
-					m.OnRefuse = func(r Refused) { refused <- r }
+					refused := refusals(m)
 					serve(t, m)
 					client := dial(t, root)
 					write(t, client, []byte(asks[:split]))
@@ -68,8 +67,7 @@ func TestTurnedAway(t *testing.T) {
 					root := newPipeListener()
 					m := newMux(root)
 					tt.route(m)
-					refused := make(chan Refused, 1)
-					m.OnRefuse = func(r Refused) { refused <- r }
+					refused := refusals(m)
 					serve(t, m)
 					client := dial(t, root)
 					write(t, client, []byte(sends))
@@ -137,8 +135,7 @@ func TestTurnedAwayByClosedRoute(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				root := newPipeListener()
 				m := newMux(root)
-				refused := make(chan Refused, 1)
-				m.OnRefuse = func(r Refused) { refused <- r }
+				refused := refusals(m)
 				m.Match(GRPC()).Close()
 				for _, o := range tt.others {
 					m.Match(o)

@@ -423,8 +423,7 @@ func TestUpgradeBroken(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				root := newPipeListener()
 				m := newMux(halfClosing{root})
-				refused := make(chan Refused, 1)
-				m.OnRefuse = func(r Refused) { refused <- r }
+				refused := refusals(m)
 				m.Route(Route{Matchers: []Matcher{HTTP2()}, Upgrade: true})
 				serve(t, m)
 				client := dial(t, root)
@@ -533,8 +532,7 @@ func TestUpgradeShutdown(t *testing.T) {
 	t.Parallel()
 	root := listen(t, "tcp")
 	m := newMux(root)
-	refused := make(chan Refused, 1)
-	m.OnRefuse = func(r Refused) { refused <- r }
+	refused := refusals(m)
 	m.Route(Route{Matchers: []Matcher{HTTP2()}, Upgrade: true})
 	serve(t, m)
 	client := dial(t, root)
