@@ -172,8 +172,8 @@ func TestList(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range contender.Table {
-		if !strings.Contains(b.String(), c.About) {
-			t.Errorf("%s is not listed", c.Name)
+		if listed, err := strings.Contains(b.String(), c.About), c.Available(); listed != (err == nil) {
+			t.Errorf("%s is listed: %v; it is available: %v", c.Name, listed, err)
 		}
 	}
 	for _, s := range load.Table(load.Processors()) {
