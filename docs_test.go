@@ -76,7 +76,8 @@ func TestDocsNameTests(t *testing.T) {
 	}
 	name := regexp.MustCompile(`\b(Test[A-Z]\w+)(?:/(\w+))?`)
 	for _, page := range pages(t) {
-		for _, m := range name.FindAllStringSubmatch(readPage(t, page), -1) {
+		text := readPage(t, page)
+		for _, m := range append(name.FindAllStringSubmatch(text, -1), subtestsInTables(text)...) {
 			switch source, ok := defined[m[1]]; {
 			case !ok:
 				t.Errorf("%s refers to %s, which does not exist", page, m[1])
@@ -85,6 +86,26 @@ func TestDocsNameTests(t *testing.T) {
 			}
 		}
 	}
+}
+
+// subtestsInTables returns the subtests in tables whose last column is headed "test in `TestBetter`", each as the whole
+// name, the test and the subtest.
+func subtestsInTables(page string) (names [][]string) {
+	heading := regexp.MustCompile("test in `(Test\\w+)` \\|\n")
+	test := ""
+	for line := range strings.Lines(page) {
+		if m := heading.FindStringSubmatch(line); m != nil {
+			test = m[1]
+		} else if !strings.HasPrefix(line, "|") {
+			test = ""
+		} else if test != "" {
+			cells := strings.Split(strings.TrimSuffix(strings.TrimSpace(line), "|"), "|")
+			for _, m := range regexp.MustCompile("`(\\w+)`").FindAllStringSubmatch(cells[len(cells)-1], -1) {
+				names = append(names, []string{test + "/" + m[1], test, m[1]})
+			}
+		}
+	}
+	return names
 }
 
 // TestDocsLinks checks that relative links lead to files, and their fragments to headings.
