@@ -1,19 +1,19 @@
-// Package h2upgrade takes the upgrade of an HTTP/1.1 connection to HTTP/2 (RFC 7540, Section 3.2) apart, and puts it
-// together again as what a client with prior knowledge would have sent.
+// Package h2upgrade translates the upgrade of an HTTP/1.1 connection to HTTP/2 (RFC 7540, Section 3.2) into the bytes
+// that a client with prior knowledge would have sent.
 //
-// RFC 9113 has given the mechanism up, and so have servers, but clients that know only this way to HTTP/2 in cleartext
-// are still there. After the translation any HTTP/2 server can take the connection:
+// RFC 9113 has removed the mechanism, and servers have dropped it, but some clients know no other way to cleartext
+// HTTP/2. After the translation any HTTP/2 server can take the connection:
 //
 //	the client sent                        the server reads
 //	request, with HTTP2-Settings           preface
 //	its content                            SETTINGS: those of the field, then those of the client's frame
 //	preface                                HEADERS, and DATA, on stream 1
 //	SETTINGS
-//	what follows                           what follows, as it is
+//	what follows                           what follows, unchanged
 //
-// [Check] says whether a request asks for the upgrade as it should; [Request.Parse] follows the client up to its first
-// SETTINGS frame; [Request.Translate] makes the server's bytes of that; a [WindowFilter] has the two ends agree on the
-// flow-control window. Like the other recognisers this package looks at bytes and does nothing else.
+// [Check] checks a request that asks for the upgrade, [Request.Parse] follows the client up to its first SETTINGS
+// frame, [Request.Translate] returns the bytes for the server, and a [WindowFilter] makes both ends agree on the
+// flow-control window. The package does no I/O.
 package h2upgrade
 
 import (

@@ -1,9 +1,9 @@
-// Package lobby is the registry of a mux's connections. A connection is in it from Accept to the moment a server has it
-// or it is closed, and until its end if its requests are dispatched one by one.
+// Package lobby is the registry of a mux's connections. A connection is in it from Accept until a server has it or it
+// is closed; if its requests are dispatched one by one, until it ends.
 //
-// The registry knows in which [Phase] each connection is, and applies the rules that hold for all of them: how many may
-// be without a server, which one makes room, and who has to go at a shutdown. How a connection is interrupted is its
-// own business: see [Conn].
+// The registry knows the [Phase] of each connection, and applies the rules for all of them: how many may be without a
+// server, which one is evicted to make room, and which are closed at a shutdown. Each connection knows how to interrupt
+// itself: see [Conn].
 package lobby
 
 import (

@@ -1,6 +1,6 @@
-// Package netconn finds what a connection is made of: the connections below it, their TLS, and the socket.
+// Package netconn finds the connections below a [net.Conn], their TLS state, and the socket.
 //
-// A connection that wraps another leads to it with a method NetConn, as [tls.Conn.NetConn] does.
+// A connection that wraps another returns it from a method NetConn, as [tls.Conn.NetConn] does.
 package netconn
 
 import (

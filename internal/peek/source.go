@@ -1,6 +1,6 @@
-// Package peek looks at the first bytes of a connection. On a socket it leaves them where they are (recv(2) with
-// MSG_PEEK), so that the connection can be handed over as it was accepted. Elsewhere it takes them out, for the
-// connection's next reader to be given.
+// Package peek returns the first bytes of a connection. On a socket it peeks (recv(2) with MSG_PEEK), so the connection
+// can be handed over as it was accepted. Otherwise it reads the bytes and keeps them for the next reader of the
+// connection.
 package peek
 
 import (

@@ -1,4 +1,4 @@
-// Package queue hands values over, in order, to those who wait for them.
+// Package queue has a bounded queue, which delivers values in order to goroutines that wait for them.
 package queue
 
 import (

@@ -1,5 +1,5 @@
-// Package rewind makes a stream begin again: bytes that were read from a connection are read once more, and what must
-// not reach the peer at the other end is taken out, in both directions.
+// Package rewind replays bytes that were read from a connection to its next reader, and drops frames that must not
+// reach the other end, in both directions.
 package rewind
 
 import (
