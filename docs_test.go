@@ -51,8 +51,8 @@ func readPage(t *testing.T, path string) string {
 	return string(b)
 }
 
-// TestDocsNameTests checks that the tests exist that the pages name as evidence. Behind a name can be that of a
-// subtest: TestBetter/GracefulStop.
+// TestDocsNameTests checks that the tests exist that the pages name as evidence. The name of a subtest may follow that
+// of a test: TestBetter/GracefulStop.
 func TestDocsNameTests(t *testing.T) {
 	t.Parallel()
 	defined := make(map[string]string) // the source of the test's file and of those beside it

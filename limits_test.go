@@ -14,7 +14,7 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// TestAllowMissingSettings checks what becomes of a client whose first frame is its request.
+// TestAllowMissingSettings checks which clients are refused whose first frame is their request.
 func TestAllowMissingSettings(t *testing.T) {
 	t.Parallel()
 	flight := http2.ClientPreface + "\x00\x00\x02\x01\x05\x00\x00\x00\x01\x82\x84" // :method GET, :path /
@@ -41,7 +41,7 @@ func TestAllowMissingSettings(t *testing.T) {
 	}
 }
 
-// TestLongHead checks that a decision can depend on more than a look at a socket can show at once.
+// TestLongHead checks that a decision can depend on more bytes than one peek returns.
 func TestLongHead(t *testing.T) {
 	t.Parallel()
 	head := "GET / HTTP/1.1\r\n" + strings.Repeat("Cookie: "+strings.Repeat("c", 1000)+"\r\n", 900) + "Last: 1\r\n\r\n"
@@ -111,8 +111,8 @@ func TestLimitsAreOn(t *testing.T) {
 	}
 }
 
-// TestFloodedRoute checks that what breaks the rules on the way to a header block is refused, also if a route below
-// would take the connection.
+// TestFloodedRoute checks that a client that violates HTTP/2 before its first header block is refused, even if a route
+// below would take the connection.
 func TestFloodedRoute(t *testing.T) {
 	t.Parallel()
 	root := listen(t, "tcp")

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// TestPanics checks that code of the user's that panics costs the one connection.
+// TestPanics checks that a panic in the user's code costs only its connection.
 func TestPanics(t *testing.T) {
 	t.Parallel()
 	badHook := func(m *Mux) {

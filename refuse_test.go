@@ -362,7 +362,7 @@ func (l halfCloserListener) Accept() (net.Conn, error) {
 	return halfCloser{c}, nil
 }
 
-// TestLingerIsBounded checks that a refused client that does not close, or goes on sending, is closed upon.
+// TestLingerIsBounded checks that a refused client that does not close, or goes on sending, is disconnected.
 func TestLingerIsBounded(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {

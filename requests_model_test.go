@@ -109,7 +109,7 @@ func endRequests(t *testing.T, rng *rand.Rand) {
 	running.Wait()
 }
 
-// actAtRandom is a client that does what comes to its mind until its connection ends, or stop is closed.
+// actAtRandom is a client that sends random frames until its connection ends or stop is closed.
 func actAtRandom(root *pipeListener, rng *rand.Rand, stop <-chan struct{}) {
 	conn, err := root.dial()
 	if err != nil {

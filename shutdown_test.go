@@ -26,7 +26,7 @@ import (
 	"github.com/oneport-go/oneport/internal/h2"
 )
 
-// A closing listener says when it was closed.
+// A closing listener reports when it was closed.
 type closing struct {
 	*recorder
 	once   sync.Once
@@ -109,7 +109,7 @@ func realServers() (*grpc.Server, *http.Server) {
 	return gs, hs
 }
 
-// patient is for a busy machine.
+// patient bounds a wait, generously for busy machines.
 var patient = Limits{ShutdownGrace: time.Minute, DecideTimeout: time.Minute, HandshakeTimeout: time.Minute}
 
 func nobodyRefused(t *testing.T) Hooks {
@@ -436,7 +436,7 @@ func TestDispatchedEnd(t *testing.T) {
 	}
 }
 
-// TestShutdown has a client in every state.
+// TestShutdown shuts down a mux that has a client in every phase.
 func TestShutdown(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -561,7 +561,7 @@ func TestShutdownInTime(t *testing.T) {
 	}
 }
 
-// stubborn is a connection whose deadlines do nothing, or are not to be had.
+// stubborn is a connection whose deadlines have no effect, or cannot be set.
 type stubborn struct {
 	net.Conn
 	err error
@@ -649,8 +649,8 @@ func TestWithoutDeadlines(t *testing.T) {
 	})
 }
 
-// TestCloseSilent checks that whoever else reads from a silent connection when the mux is closed finds it closed, rather than
-// a deadline that was set to interrupt the mux. A test of cmux's own does that.
+// TestCloseSilent checks that whoever else reads from a silent connection when the mux is closed finds it closed,
+// rather than a deadline that was set to interrupt the mux. A test of cmux's own does that.
 func TestCloseSilent(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -758,7 +758,7 @@ func TestCloseInAnyOrder(t *testing.T) {
 	}
 }
 
-// TestRouteClosed checks that the end of one route leaves the others alone, and that its clients are told.
+// TestRouteClosed checks that closing one route does not affect the others, and that its clients are refused.
 func TestRouteClosed(t *testing.T) {
 	t.Parallel()
 	root := listen(t, "tcp")

@@ -15,8 +15,8 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// TestTimeout checks that the time to decide runs from Accept on, whatever a client sends, and that its end is told in
-// the client's language.
+// TestTimeout checks that DecideTimeout begins at Accept, whatever a client sends, and that the client gets an answer
+// in its own protocol.
 func TestTimeout(t *testing.T) {
 	t.Parallel()
 	ping := "\x00\x00\x08\x06\x00\x00\x00\x00\x00 a ping "
@@ -72,8 +72,8 @@ func TestTimeout(t *testing.T) {
 	}
 }
 
-// TestIdle checks that an HTTP/2 client that has acknowledged the early SETTINGS is given the time of an idle connection
-// for its first request, and that one that floods the connection is not.
+// TestIdle checks that an HTTP/2 client that has acknowledged the early SETTINGS is given the time of an idle
+// connection for its first request, and that one that floods the connection is not.
 func TestIdle(t *testing.T) {
 	t.Parallel()
 	first, second := string(capture(t, "grpc-go.1")), string(capture(t, "grpc-go.2"))
@@ -134,7 +134,7 @@ func TestIdle(t *testing.T) {
 	})
 }
 
-// TestDeadlineCleared checks that the time limit on deciding is none on the connection after that.
+// TestDeadlineCleared checks that a connection has no deadline once it is decided.
 func TestDeadlineCleared(t *testing.T) {
 	t.Parallel()
 	for _, network := range []string{"tcp", "unix"} {
@@ -198,7 +198,7 @@ func TestEndAfterPart(t *testing.T) {
 	}
 }
 
-// TestGone checks what is made of clients that go before they have a route.
+// TestGone checks how clients are reported that close their connection before it has a route.
 func TestGone(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -258,7 +258,7 @@ func (l slowWriterListener) Accept() (net.Conn, error) {
 	return slowWriter{c, l.before}, nil
 }
 
-// TestTimeUpWhileWriting has the end come while the early SETTINGS are written.
+// TestTimeUpWhileWriting ends the time, or the mux, while the early SETTINGS are being written.
 func TestTimeUpWhileWriting(t *testing.T) {
 	t.Parallel()
 	for want, end := range map[RefuseReason]func(*Mux){

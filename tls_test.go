@@ -846,7 +846,7 @@ func TestTLSRefused(t *testing.T) {
 	}
 }
 
-// TestTLSFacts checks that routes inside TLS can go by what the handshake has told.
+// TestTLSFacts checks that routes inside TLS can depend on the TLS state.
 func TestTLSFacts(t *testing.T) {
 	t.Parallel()
 	root := listen(t, "tcp")

@@ -83,8 +83,8 @@ func TestTurnedAway(t *testing.T) {
 	}
 }
 
-// TestTurnedAwayGRPC checks that a gRPC client takes the port for one that does not work: it fails the call, and goes
-// on only after a while.
+// TestTurnedAwayGRPC checks that a gRPC client regards the connection as failed: the call fails, and the client backs
+// off.
 func TestTurnedAwayGRPC(t *testing.T) {
 	t.Parallel()
 	for _, tt := range noRoutes {

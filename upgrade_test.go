@@ -381,7 +381,7 @@ func TestUpgradeLongHead(t *testing.T) {
 	}
 }
 
-// TestUpgradeOffByDefault checks that a route that has not asked for it sees a request of HTTP/1.
+// TestUpgradeOffByDefault checks that a route without Upgrade gets an HTTP/1 request.
 func TestUpgradeOffByDefault(t *testing.T) {
 	t.Parallel()
 	root := listen(t, "tcp")
@@ -398,7 +398,7 @@ func TestUpgradeOffByDefault(t *testing.T) {
 	}
 }
 
-// TestUpgradeBroken checks how a client is refused that does not go through with the upgrade as it should.
+// TestUpgradeBroken checks how a client is refused that violates the protocol after the upgrade.
 func TestUpgradeBroken(t *testing.T) {
 	t.Parallel()
 	post := "POST / HTTP/1.1\r\n" + upgradeHead + "Content-Length: 3\r\n\r\n"
@@ -527,7 +527,7 @@ func (c *halfClosed) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// TestUpgradeShutdown checks that an upgrade that is under way does not hold up the shutdown.
+// TestUpgradeShutdown checks that an upgrade in progress does not delay the shutdown.
 func TestUpgradeShutdown(t *testing.T) {
 	t.Parallel()
 	root := listen(t, "tcp")
