@@ -109,7 +109,7 @@ func realServers() (*grpc.Server, *http.Server) {
 	return gs, hs
 }
 
-// patient bounds a wait, generously for busy machines.
+// patient are limits that are generous enough for busy machines.
 var patient = Limits{ShutdownGrace: time.Minute, DecideTimeout: time.Minute, HandshakeTimeout: time.Minute}
 
 func nobodyRefused(t *testing.T) Hooks {
