@@ -11,8 +11,8 @@ import (
 	"github.com/soheilhy/cmux"
 )
 
-// TestLargeRequests checks that requests are served whose fields are longer than what cmux, and this package once,
-// would look at.
+// TestLargeRequests checks that requests are served whose fields are longer than what cmux, and this package once, would
+// look at.
 func TestLargeRequests(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

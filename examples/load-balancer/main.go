@@ -75,7 +75,7 @@ func run(addr string, balancers []string, drain time.Duration) error {
 	return nil
 }
 
-// certificate creates a self-signed certificate for this run.
+// certificate makes a certificate for this run, which nobody has reason to trust.
 func certificate() (tls.Certificate, error) {
 	authority, err := certs.NewAuthority()
 	if err != nil {

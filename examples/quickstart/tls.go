@@ -12,14 +12,14 @@ import (
 	"github.com/oneport-go/oneport/internal/certs"
 )
 
-// tlsFiles are the names of the files for TLS. If all are empty, certificates are created in memory.
+// tlsFiles are the names of the files that have to do with TLS. Without any the certificates are made in memory.
 type tlsFiles struct {
 	cert, key string // the server's certificate
 	clientCA  string // the authorities of the clients' certificates
 	clientOut string // for a client's certificate to be written to
 }
 
-// check reports file names that cannot be used together.
+// check reports what does not go together.
 func (f tlsFiles) check() error {
 	switch {
 	case (f.cert == "") != (f.key == ""):
@@ -44,7 +44,7 @@ func (f tlsFiles) config(addr net.Addr) (*tls.Config, error) {
 	return config, err
 }
 
-// load returns the configuration for certificates from files.
+// load is config with the user's certificates.
 func (f tlsFiles) load() (*tls.Config, error) {
 	cert, err := tls.LoadX509KeyPair(f.cert, f.key)
 	if err != nil {
@@ -66,8 +66,8 @@ func (f tlsFiles) load() (*tls.Config, error) {
 	return config, nil
 }
 
-// makeCertificates creates an authority in memory, and a certificate for a server at the address. Clients need no
-// certificate, but if they send one, the authority must have signed it.
+// makeCertificates makes, in memory, an authority and a certificate for a server at the address. Clients need no
+// certificate, but if they show one it has to be the authority's.
 func makeCertificates(addr net.Addr) (*certs.Authority, *tls.Config, error) {
 	authority, err := certs.NewAuthority()
 	if err != nil {
@@ -91,7 +91,7 @@ func makeCertificates(addr net.Addr) (*certs.Authority, *tls.Config, error) {
 // clientName is the client for whom writeClient makes a certificate.
 const clientName = "quickstart-client"
 
-// writeClient creates a client certificate and writes it to a file, with its key and the authority.
+// writeClient makes a certificate for a client and writes it to a file, with all that the client needs beside it.
 func writeClient(authority *certs.Authority, file string) error {
 	cert, err := authority.Client(clientName)
 	if err != nil {

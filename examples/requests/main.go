@@ -107,7 +107,7 @@ func newServer(l net.Listener) *server {
 	return s
 }
 
-// stop waits until running requests have ended.
+// stop lets the requests that are under way come to an end.
 func (s *server) stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()

@@ -44,7 +44,7 @@ func main() {
 	}
 }
 
-// serve listens and serves until a signal arrives.
+// serve listens and serves until a signal comes.
 func serve(addr string, authority *certs.Authority) error {
 	l, err := oneport.Listen("tcp", addr)
 	if err != nil {
@@ -60,7 +60,7 @@ func serve(addr string, authority *certs.Authority) error {
 	return run(ctx, l, authority)
 }
 
-// shutdownTimeout is how long a shutdown waits for running requests.
+// shutdownTimeout is what running requests have to come to an end.
 const shutdownTimeout = 10 * time.Second
 
 // run serves on l, with certificates of the authority, until ctx ends.
