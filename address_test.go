@@ -178,8 +178,7 @@ func TestSilenceAfterAddress(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				root := newPipeListener()
 				m := newMux(announcedListener{root})
-				refused := make(chan Refused, 1)
-				m.OnRefuse = func(r Refused) { refused <- r }
+				refused := refusals(m)
 				m.Match(HTTP1())
 				route := m.Match(Silence(time.Second))
 				serve(t, m)

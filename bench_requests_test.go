@@ -27,9 +27,9 @@ import (
 // serverVariable is the environment variable that names the server to be. See BenchmarkRequests.
 const serverVariable = "ONEPORT_BENCH_SERVER"
 
-// BenchmarkRequests measures requests over one connection, as a proxy with a pool sends them: 64 at a time. The server is a
-// process of its own, so that the CPU time reported is the server's alone. The client knows just enough of HTTP/2 to cost
-// little.
+// BenchmarkRequests measures requests over one connection, as a proxy with a pool sends them: 64 at a time. The server
+// is a process of its own, so that the CPU time reported is the server's alone. The client knows just enough of HTTP/2
+// to cost little.
 //
 // The servers are
 //

@@ -61,7 +61,8 @@ func wrapErr(err error) error {
 	return fmt.Errorf("oneport: %w", err)
 }
 
-// TLSConn is a [Conn] inside TLS that the mux has terminated.
+// TLSConn is a connection inside TLS that the mux has terminated. It replays the decrypted bytes that the mux has read: see
+// [Conn].
 type TLSConn struct {
 	Conn
 	state tls.ConnectionState
@@ -71,7 +72,8 @@ type TLSConn struct {
 // for [http.Request.TLS], and package grpccreds for AuthInfo.
 func (c *TLSConn) ConnectionState() tls.ConnectionState { return c.state }
 
-// TCPConn is a [Conn] over TCP. It embeds the accepted connection, so all other methods of [net.TCPConn] work as usual:
+// TCPConn is a TCP connection that replays bytes that the mux has read, or leaves out a frame that the server must not see:
+// see [Conn]. It embeds the accepted connection, so all other methods of [net.TCPConn] work as usual:
 // ReadFrom (sendfile, splice), vectored writes of [net.Buffers], CloseWrite, SyscallConn, keep-alive.
 type TCPConn struct {
 	*net.TCPConn

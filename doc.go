@@ -12,8 +12,8 @@
 //	s := &oneport.Server{Addr: ":8080", GRPC: grpcServer, Handler: handler, TLSConfig: config}
 //	err := s.ListenAndServe()
 //
-// A [Mux] serves any set of protocols. It wraps a [net.Listener], peeks at the first bytes of each connection, and hands
-// the connection to the first route whose [Matcher] takes it. Each route is a [net.Listener] for its server:
+// A [Mux] serves any set of protocols. It wraps a [net.Listener], peeks at the first bytes of each connection, and
+// hands the connection to the first route whose [Matcher] takes it. Each route is a [net.Listener] for its server:
 //
 //	l, err := net.Listen("tcp", ":8080")
 //	...
@@ -48,22 +48,23 @@
 // # Early SETTINGS
 //
 // The HTTP/2 clients of gRPC send the connection preface and SETTINGS, and then wait for the server's SETTINGS before
-// they send a request. If a route depends on the request, the mux would wait for the client, and the client for the mux.
-// So when a client has sent the preface without a request, and a route depends on the request, the mux sends one SETTINGS
-// frame. It drops the client's acknowledgement of that frame unless the server ignores it. See [Mux.EarlySettings] and
-// [Route.SettingsACK].
+// they send a request. If a route depends on the request, the mux would wait for the client, and the client for the
+// mux. So when a client has sent the preface without a request, and a route depends on the request, the mux sends one
+// SETTINGS frame. It drops the client's acknowledgement of that frame unless the server ignores it. See
+// [Mux.EarlySettings] and [Route.SettingsACK].
 //
 // # TLS
 //
-// A route with [TLS], [ServerName], [ALPN] or [TLSVersion] passes a TLS connection through to a server that does its own
-// TLS. [Mux.TLS] terminates TLS instead, offers by ALPN what its routes can take, and routes what is inside:
+// A route with [TLS], [ServerName], [ALPN] or [TLSVersion] passes a TLS connection through to a server that does its
+// own TLS. [Mux.TLS] terminates TLS instead, offers by ALPN what its routes can take, and routes what is inside:
 //
 //	secure := mux.TLS(config)
 //	grpcL := secure.Match(oneport.GRPC())
 //	httpL := secure.Match(oneport.HTTP1(), oneport.HTTP2())
 //
-// The TLS state, with the client's certificate, is in [http.Request.TLS] if the server was prepared with [ConfigureHTTP],
-// in AuthInfo if a gRPC server was created with package grpccreds, and in [Preview.TLS], [Matched] and [Refused].
+// The TLS state, with the client's certificate, is in [http.Request.TLS] if the server was prepared with
+// [ConfigureHTTP], in AuthInfo if a gRPC server was created with package grpccreds, and in [Preview.TLS], [Matched] and
+// [Refused].
 //
 // # Connections and requests
 //
@@ -74,5 +75,6 @@
 // # Limits
 //
 // [Limits] bound what clients can make a Mux or a Server hold. A connection that no route takes is refused in the
-// client's own protocol: with an HTTP/1 response, with an HTTP/2 response and GOAWAY, or with a TLS alert. It is counted ([Stats]), reported ([Hooks]) and logged ([Mux.Logger]).
+// client's own protocol: with an HTTP/1 response, with an HTTP/2 response and GOAWAY, or with a TLS alert. It is
+// counted ([Stats]), reported ([Hooks]) and logged ([Mux.Logger]).
 package oneport

@@ -51,8 +51,8 @@ func readPage(t *testing.T, path string) string {
 	return string(b)
 }
 
-// TestDocsNameTests checks that the tests exist that the pages name as evidence. Behind a name can be that of a subtest:
-// TestBetter/GracefulStop.
+// TestDocsNameTests checks that the tests exist that the pages name as evidence. The name of a subtest may follow that
+// of a test: TestBetter/GracefulStop.
 func TestDocsNameTests(t *testing.T) {
 	t.Parallel()
 	defined := make(map[string]string) // the source of the test's file and of those beside it
@@ -76,7 +76,8 @@ func TestDocsNameTests(t *testing.T) {
 	}
 	name := regexp.MustCompile(`\b(Test[A-Z]\w+)(?:/(\w+))?`)
 	for _, page := range pages(t) {
-		for _, m := range name.FindAllStringSubmatch(readPage(t, page), -1) {
+		text := readPage(t, page)
+		for _, m := range append(name.FindAllStringSubmatch(text, -1), subtestsInTables(text)...) {
 			switch source, ok := defined[m[1]]; {
 			case !ok:
 				t.Errorf("%s refers to %s, which does not exist", page, m[1])
@@ -85,6 +86,26 @@ func TestDocsNameTests(t *testing.T) {
 			}
 		}
 	}
+}
+
+// subtestsInTables returns the subtests in tables whose last column is headed "test in `TestBetter`", each as the whole
+// name, the test and the subtest.
+func subtestsInTables(page string) (names [][]string) {
+	heading := regexp.MustCompile("test in `(Test\\w+)` \\|\n")
+	test := ""
+	for line := range strings.Lines(page) {
+		if m := heading.FindStringSubmatch(line); m != nil {
+			test = m[1]
+		} else if !strings.HasPrefix(line, "|") {
+			test = ""
+		} else if test != "" {
+			cells := strings.Split(strings.TrimSuffix(strings.TrimSpace(line), "|"), "|")
+			for _, m := range regexp.MustCompile("`(\\w+)`").FindAllStringSubmatch(cells[len(cells)-1], -1) {
+				names = append(names, []string{test + "/" + m[1], test, m[1]})
+			}
+		}
+	}
+	return names
 }
 
 // TestDocsLinks checks that relative links lead to files, and their fragments to headings.
@@ -170,8 +191,27 @@ func TestREADMEProgram(t *testing.T) {
 	}
 }
 
-// TestDefaultsAreDocumented compares the defaults of Limits with those that the documentation of each field and the tables of
-// docs/security.md give.
+// TestImports holds package oneport, with all that it imports, to the standard library and golang.org/x, as the README
+// says.
+func TestImports(t *testing.T) {
+	t.Parallel()
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", ".").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	paths := strings.Fields(string(out))
+	if !slices.Contains(paths, "github.com/oneport-go/oneport") {
+		t.Errorf("the package is not among %q", paths)
+	}
+	for _, path := range paths {
+		if !strings.HasPrefix(path, "github.com/oneport-go/oneport") && !strings.HasPrefix(path, "golang.org/x/") {
+			t.Errorf("it imports %s", path)
+		}
+	}
+}
+
+// TestDefaultsAreDocumented compares the defaults of Limits with those that the documentation of each field and the
+// tables of docs/security.md give.
 func TestDefaultsAreDocumented(t *testing.T) {
 	t.Parallel()
 	count := func(n int64) string {

@@ -11,7 +11,7 @@ import (
 	"github.com/oneport-go/oneport"
 )
 
-// All the clients of this port speak first, and are dropped after 40 seconds without an answer.
+// All clients of this port speak first. TCP keep-alive drops clients that have not answered for 40 seconds.
 func ExampleListenConfig() {
 	lc := oneport.ListenConfig{
 		ListenConfig: net.ListenConfig{

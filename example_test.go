@@ -82,7 +82,7 @@ func Example() {
 	// hello over HTTP/1.1
 }
 
-// gRPC and HTTP on one port, in the clear and over TLS.
+// gRPC and HTTP on one port, in cleartext and over TLS.
 func ExampleServer() {
 	certificate, authority := newCertificate() // tls.LoadX509KeyPair reads one
 	grpcServer := grpc.NewServer(grpc.Creds(grpccreds.Credentials{}))
@@ -179,8 +179,8 @@ func ExampleMux_TLS() {
 	// welcome to the chat
 }
 
-// A route for gRPC has the mux read the request inside TLS. ConfigureHTTP lets net/http take what is not gRPC as HTTP/2 over
-// TLS all the same.
+// A route for gRPC makes the mux read the request inside TLS. ConfigureHTTP lets net/http serve all other requests as
+// HTTP/2 over TLS.
 func ExampleConfigureHTTP() {
 	certificate, authority := newCertificate()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -265,7 +265,7 @@ func ExampleMux_Route() {
 	// www.example.com
 }
 
-// A matcher of one's own looks at the parsed request.
+// A matcher of your own examines the parsed request.
 func ExampleMatcherFunc() {
 	canary := oneport.MatcherFunc(func(p *oneport.Preview) oneport.Verdict {
 		req, v := p.Request()
@@ -314,7 +314,7 @@ func ExampleSilence() {
 	// Output: welcome
 }
 
-// A connection that no route takes is told so in its own language, and reported.
+// A client that no route takes gets an answer in its own protocol, and is reported to OnRefuse.
 func ExampleMux_onRefuse() {
 	l, _ := net.Listen("tcp", "127.0.0.1:0")
 	mux := oneport.New(l)
@@ -340,7 +340,8 @@ func ExampleMux_onRefuse() {
 	// HTTP/1 client: no route
 }
 
-// gRPC and REST behind a proxy that sends both over the same HTTP/2 connections, and HTTP/1 for those who ask directly.
+// gRPC and REST behind a proxy that sends both over the same HTTP/2 connections, and HTTP/1 for clients that connect
+// directly.
 func ExampleMux_Requests() {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -403,7 +404,7 @@ func ExampleMux_Requests() {
 	// connections: 1
 }
 
-// A server with bounds of its own, that tells what becomes of connections.
+// A server with its own limits, and hooks that report its connections.
 func ExampleServer_limits() {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -443,7 +444,7 @@ func ExampleServer_limits() {
 	// refused: 1
 }
 
-// Inside TLS there are routes as there are in the clear. What clients are offered by ALPN follows from them.
+// Routes inside TLS work as in cleartext, and determine the protocols that ALPN offers.
 func ExampleTLSMux() {
 	certificate, authority := newCertificate() // tls.LoadX509KeyPair reads one
 	l, err := net.Listen("tcp", "127.0.0.1:0")

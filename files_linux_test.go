@@ -25,7 +25,8 @@ import (
 	"github.com/oneport-go/oneport/internal/testenv"
 )
 
-// fewFiles is the environment variable by which the test binary is a server that may open few files, and which kind of one.
+// fewFiles is the environment variable by which the test binary is a server that may open few files, and which kind of
+// one.
 const fewFiles = "ONEPORT_TEST_FEW_FILES"
 
 // TestFewFilesServer is that server. It serves until its standard input ends.
@@ -75,7 +76,7 @@ func serveFewFiles(t *testing.T, kind string) net.Addr {
 	return addr
 }
 
-// goodClients makes a request of each kind in the clear.
+// goodClients makes a request of each kind in cleartext.
 func goodClients(t *testing.T, addr net.Addr) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -127,7 +128,8 @@ func TestFewFiles(t *testing.T) {
 	})
 }
 
-// requestsWithoutCredit are a request that is not answered, and one whose answer is longer than the window of the connection.
+// requestsWithoutCredit are a request that is not answered, and one whose answer is longer than the window of the
+// connection.
 func requestsWithoutCredit() []byte {
 	var b, block bytes.Buffer
 	fr, enc := http2.NewFramer(&b, nil), hpack.NewEncoder(&block)

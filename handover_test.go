@@ -10,8 +10,8 @@ import (
 	"github.com/oneport-go/oneport/internal/lobby"
 )
 
-// TestHandOverNow says which connections reach their servers without a goroutine of their own, and checks that all
-// others take the long way unharmed.
+// TestHandOverNow checks which connections reach their servers without a goroutine of their own, and that all others
+// still reach theirs.
 func TestHandOverNow(t *testing.T) {
 	t.Parallel()
 	foreign := MatcherFunc(func(p *Preview) Verdict { return No })

@@ -30,7 +30,7 @@ type Hooks struct {
 	// server that takes part, and not for one whose queue is full.
 	OnDispatch func(Dispatched)
 
-	// OnAbuse is called for an HTTP/2 connection whose requests are dispatched when it is ended because the client
+	// OnAbuse is called for an HTTP/2 connection whose requests are dispatched when it is closed because the client
 	// exceeded one of the [Limits] after a server had accepted the connection.
 	OnAbuse func(Abused)
 }
@@ -88,7 +88,7 @@ func (d Dispatched) LogValue() slog.Value {
 		slog.Bool("early_settings", d.EarlySettings))...)
 }
 
-// Abused describes an HTTP/2 connection whose requests are dispatched and that was ended because the client exceeded a
+// Abused describes an HTTP/2 connection whose requests are dispatched and that was closed because the client exceeded a
 // limit.
 type Abused struct {
 	Conn  net.Conn             // as it was accepted

@@ -58,9 +58,9 @@ type Limits struct {
 	// The default is 64 MiB.
 	MaxUndecidedBytes int
 
-	// MaxFramesBeforeHeaders is how many HTTP/2 frames a client may send at once up to the end of its first header block,
-	// where a route depends on it. One more is allowed for each second since the connection was accepted, so that a client
-	// whose keepalive sends a PING each second can wait for its first request until IdleTimeout; their bytes count towards
+	// MaxFramesBeforeHeaders bounds the number of HTTP/2 frames up to the end of a client's first header block, if a route
+	// depends on that block. One more frame is allowed for each second since the connection was accepted, so that a client
+	// whose keepalive sends a PING each second can stay idle until IdleTimeout. The bytes of the frames count towards
 	// MaxPreviewBytes. The default is 100.
 	MaxFramesBeforeHeaders int
 
@@ -70,10 +70,10 @@ type Limits struct {
 	// is 1 MiB and 320 bytes, as in net/http.
 	MaxHeaderListBytes int
 
-	// MaxConns is how many connections the servers of a Mux may have at once. One more waits in its route's queue; where
-	// requests are dispatched, it is refused. Clients that no server has yet do not count, so silent ones keep nobody out.
-	// Over a bound, a server gets a [Conn] or a [TCPConn] in place of the accepted connection, whose Close makes room. The
-	// default is no bound of this kind. See [Route.MaxConns] for one route.
+	// MaxConns bounds the number of connections that the servers of a Mux have at once. One more waits in the queue of its
+	// route; where requests are dispatched, it is refused. Connections without a server do not count, so silent clients
+	// keep nobody out. If MaxConns is set, servers get a [Conn] or a [TCPConn] in place of the accepted connection, whose
+	// Close makes room. The default is no bound of this kind. See [Route.MaxConns] for one route.
 	MaxConns int
 
 	// QueueLength bounds the number of connections that wait in the queue of a route until its server accepts them.
@@ -94,16 +94,17 @@ type Limits struct {
 	// window of HTTP/2 (RFC 9113, Section 6.9.2), are raised to it.
 	MaxBuffered int
 
-	// ResetBurst bounds the number of streams that a client may reset within a second of their opening and before they
-	// are answered, or cause to be reset by a fault of its own, in quick succession; ResetRate of them are forgiven per
-	// second, and one more for each stream that is answered. A client that exceeds the bound is ended with
+	// ResetBurst bounds the number of streams that the client resets before they are answered and within a second of
+	// opening them, together with those that are reset for a fault of the client. ResetRate of them are forgiven per
+	// second, and one for each stream that is answered. The connection of a client that exceeds the bound is closed with
 	// ENHANCE_YOUR_CALM and reported to [Hooks.OnAbuse]. The defaults are 10,000 and 1000.
 	ResetBurst, ResetRate int
 
-	// ControlBurst bounds the number of frames that carry nothing of a request (PING, SETTINGS, PRIORITY, empty DATA,
-	// unknown types, and requests beyond the acknowledged SETTINGS_MAX_CONCURRENT_STREAMS) in quick succession; ControlRate of them are forgiven per second, and one more for each frame of a
-	// response, since clients send PING to measure a connection while they receive. A client that exceeds the bound is
-	// ended with ENHANCE_YOUR_CALM and reported to [Hooks.OnAbuse]. The defaults are 10,000 and 1000.
+	// ControlBurst bounds the number of frames without a part of a request: PING, SETTINGS, PRIORITY, empty DATA, unknown
+	// types, and requests beyond the acknowledged SETTINGS_MAX_CONCURRENT_STREAMS. ControlRate of them are forgiven per
+	// second, and one for each frame of a response, since clients send PING to measure a connection while they receive.
+	// The connection of a client that exceeds the bound is closed with ENHANCE_YOUR_CALM and reported to [Hooks.OnAbuse].
+	// The defaults are 10,000 and 1000.
 	ControlBurst, ControlRate int
 }
 

@@ -28,7 +28,8 @@ type way struct {
 	serve    func(t *testing.T, root net.Listener, l Limits, h Hooks) (shutdown func(context.Context) error)
 }
 
-// ways returns all of them, with HTTP/1 and gRPC. Where requests are not dispatched, the servers of a Mux do not accept.
+// ways returns all of them, with HTTP/1 and gRPC. Where requests are not dispatched, the servers of a Mux do not
+// accept.
 func ways() []way {
 	mux := func(build func(t *testing.T, m *Mux)) func(*testing.T, net.Listener, Limits, Hooks) func(context.Context) error {
 		return func(t *testing.T, root net.Listener, l Limits, h Hooks) func(context.Context) error {
@@ -196,8 +197,8 @@ func grpcRequestFrame(stream uint32, more ...byte) string {
 	return string(h2.AppendHeaders(nil, stream, false, nil, block, h2.DefaultMaxFrameSize))
 }
 
-// TestLimits checks that each field has an effect in each way to serve: a client goes over it, and another does the same
-// with the default.
+// TestLimits checks that each field has an effect in each way to serve: a client goes over it, and another does the
+// same with the default.
 func TestLimits(t *testing.T) {
 	t.Parallel()
 	const second = time.Second

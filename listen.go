@@ -17,9 +17,9 @@ func Listen(network, address string) (net.Listener, error) {
 	return new(ListenConfig).Listen(context.Background(), network, address)
 }
 
-// ListenConfig is [Listen] with settings. The fields and methods of [net.ListenConfig] work as usual: Control sets
-// further options and is called last; KeepAlive and KeepAliveConfig change the keep-alive settings. The zero value is
-// ready to use.
+// ListenConfig has the options of a listener; [Listen] uses its zero value. The fields and methods of
+// [net.ListenConfig] work as usual: Control sets further options and is called last; KeepAlive and KeepAliveConfig
+// change the keep-alive settings. The zero value is ready to use.
 //
 // On Linux, accepted connections inherit the keep-alive options of the listening socket, Multipath TCP included. On
 // kernels that cannot set these options on a Multipath TCP listener (before about 6.11), the listener uses plain TCP.

@@ -30,8 +30,8 @@ func (lc *ListenConfig) controlSocket(network string, c syscall.RawConn) (err er
 	return err
 }
 
-// setOptions sets the options of a listening socket, for the accepted ones to inherit. TCP_NODELAY is not among them: the
-// net package sets it on every connection, whatever it is, and has no way to accept one without.
+// setOptions sets the options of a listening socket, for the accepted ones to inherit. TCP_NODELAY is not among them:
+// the net package sets it on every connection, whatever it is, and has no way to accept one without.
 func (lc *ListenConfig) setOptions(fd int) error {
 	set := func(level, option, value int) error {
 		return os.NewSyscallError("setsockopt", syscall.SetsockoptInt(fd, level, option, value))

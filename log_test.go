@@ -3,12 +3,15 @@ package oneport
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -281,4 +284,87 @@ func plain(v slog.Value) any {
 		m[a.Key] = plain(a.Value)
 	}
 	return m
+}
+
+// TestLogLevels checks which refusals are worth a warning.
+func TestLogLevels(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name  string
+		sends string
+		then  func(m *Mux, client net.Conn)
+		hook  bool
+		want  string
+	}{
+		{name: "closes at once", then: func(_ *Mux, c net.Conn) { c.Close() }, want: "DEBUG client closed"},
+		{name: "says nothing", want: "DEBUG timeout"},
+		{name: "says nothing until Shutdown", then: func(m *Mux, _ net.Conn) { m.Close() }, want: "DEBUG shutdown"},
+		{name: "says half of it", sends: "GET / HT", want: "WARN timeout"},
+		{name: "says half of it and closes", sends: "GET / HT", then: func(_ *Mux, c net.Conn) { c.Close() }, want: "DEBUG client closed"},
+		{name: "says rubbish", sends: "\x00", want: "WARN no route"},
+		{name: "says rubbish, with a hook", sends: "\x00", hook: true, want: "WARN no route"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				root := newPipeListener()
+				m := newMux(root)
+				var logged lockedBuffer
+				m.Logger = slog.New(slog.NewJSONHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
+				if tt.hook {
+					m.OnRefuse = func(Refused) {}
+				}
+				m.Match(HTTP1())
+				serve(t, m)
+				client := dial(t, root)
+				go io.Copy(io.Discard, client)
+				write(t, client, []byte(tt.sends))
+				synctest.Wait()
+				if tt.then != nil {
+					tt.then(m, client)
+				}
+				time.Sleep(time.Minute)
+				var record struct{ Level, Reason string }
+				if err := json.Unmarshal([]byte(logged.String()), &record); err != nil {
+					t.Fatalf("%v in %q", err, logged.String())
+				}
+				if got := record.Level + " " + record.Reason; got != tt.want {
+					t.Errorf("logged %s, want %s", got, tt.want)
+				}
+			})
+		})
+	}
+}
+
+// TestLogLimit checks that a flood of bad connections is no flood of records, and that none goes uncounted.
+func TestLogLimit(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		root := newPipeListener()
+		m := newMux(root)
+		var logged lockedBuffer
+		m.Logger = slog.New(slog.NewTextHandler(&logged, nil))
+		m.Match(HTTP1())
+		serve(t, m)
+		for range 50 {
+			c := dial(t, root)
+			write(t, c, []byte("\x00"))
+			c.Close()
+			time.Sleep(100 * time.Millisecond)
+		}
+		m.Close()
+		log := logged.String()
+		records, total := strings.Count(log, "\n"), 0
+		for line := range strings.Lines(log) {
+			_, n, _ := strings.Cut(strings.TrimSpace(line), "not_logged=")
+			held, err := strconv.Atoi(n)
+			if err != nil {
+				t.Fatal(line)
+			}
+			total += 1 + held
+		}
+		if records > 6 || total != 50 {
+			t.Errorf("in 5 seconds %d records of %d connections were logged: %s", records, total, log)
+		}
+	})
 }

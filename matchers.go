@@ -234,13 +234,15 @@ func fieldMatcher(matcher string, args []any, name string, test func(fieldValue)
 	return &builtin{name: matcher, args: args, takes: takes(speaksHTTP), f: func(p *Preview) Verdict { return p.field(name, test) }}
 }
 
-// HeaderPrefix is [Header] for values that begin with prefix.
+// HeaderPrefix matches an HTTP/1 or HTTP/2 request that has a header field with this name and a value that begins with
+// prefix. Otherwise it is like [Header].
 func HeaderPrefix(name, prefix string) Matcher {
 	test := func(v fieldValue) bool { return v.hasPrefix(prefix) }
 	return fieldMatcher("HeaderPrefix", []any{name, prefix}, name, test)
 }
 
-// HeaderFunc is [Header] for values for which f returns true. f may be called by several goroutines at once.
+// HeaderFunc matches an HTTP/1 or HTTP/2 request that has a header field with this name and a value for which f returns
+// true. Otherwise it is like [Header]. f may be called by several goroutines at once.
 func HeaderFunc(name string, f func(value string) bool) Matcher {
 	test := func(v fieldValue) bool { return f(v.String()) }
 	m := fieldMatcher("HeaderFunc", []any{name}, name, test)
@@ -294,10 +296,11 @@ func (p hostPattern) matches(host, name string) bool {
 	return got == p.host && !p.below || p.below && len(got) > len(p.host) && strings.HasSuffix(got, p.host)
 }
 
-// Path matches an HTTP/1 or HTTP/2 request for a path that begins with one of the prefixes; in a [Mux] and a [TLSMux], a
-// connection whose first request is for one. The path is what a handler of net/http has in Request.URL.Path: decoded, without the query, also where the target is
-// absolute. Dot segments are left alone, and other servers may read a path in other ways, so a route chosen by path is no
-// place for access control. The gRPC methods of one service have the prefix "/package.Service/".
+// Path matches an HTTP/1 or HTTP/2 request for a path that begins with one of the prefixes; in a [Mux] and a [TLSMux],
+// a connection whose first request is for one. The path is what a handler of net/http has in Request.URL.Path: decoded,
+// without the query, also where the target is absolute. Dot segments are left alone, and other servers may read a path
+// in other ways, so a route chosen by path is no place for access control. The gRPC methods of one service have the
+// prefix "/package.Service/".
 func Path(prefixes ...string) Matcher {
 	prefixes = slices.Clone(prefixes)
 	return &builtin{name: "Path", args: anys(prefixes), takes: takes(speaksHTTP), f: func(p *Preview) Verdict {

@@ -115,8 +115,8 @@ func (m *Mux) warnUnreachable(name string, unreachable bool) {
 	}
 }
 
-// warnOfUpgrade logs once that a connection has gone by Upgrade to a route for whole connections, by a request which says
-// nothing about those that follow, where gRPC calls have a route of their own.
+// warnOfUpgrade logs once that a connection has gone by Upgrade to a route for whole connections, by a request which
+// says nothing about those that follow, where gRPC calls have a route of their own.
 func (m *Mux) warnOfUpgrade(rt *route, p *Preview) {
 	if rt.requests != nil {
 		return // each call goes where it belongs

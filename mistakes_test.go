@@ -40,8 +40,8 @@ func logTo(m *Mux) *logBook {
 	return book
 }
 
-// TestMistakes checks that a mistake which makes it impossible to serve is an error of Serve with the cure, and closes the
-// listener, so that clients do not wait for ever.
+// TestMistakes checks that a mistake which makes it impossible to serve is an error of Serve with the cure, and closes
+// the listener, so that clients do not wait for ever.
 func TestMistakes(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -209,8 +209,7 @@ func TestReadErrors(t *testing.T) {
 		root := newPipeListener()
 		m := newMux(brokenListener{root, tt.err})
 		book := logTo(m)
-		refused := make(chan Refused, 1)
-		m.OnRefuse = func(r Refused) { refused <- r }
+		refused := refusals(m)
 		m.Match(HTTP1())
 		serve(t, m)
 		dial(t, root)
@@ -244,8 +243,8 @@ type brokenConn struct {
 
 func (c brokenConn) Read([]byte) (int, error) { return 0, c.err }
 
-// TestUpgradeByOptions checks that it is logged, once, if connections were upgraded by requests that say nothing of the gRPC
-// calls to come.
+// TestUpgradeByOptions checks that it is logged, once, if connections were upgraded by requests that say nothing of the
+// gRPC calls to come.
 func TestUpgradeByOptions(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {

@@ -56,7 +56,7 @@ type Mux struct {
 	EarlySettings []Setting
 
 	// Logger receives one record per event, with a constant message and structured values. Errors of Accept, refused
-	// connections, and connections ended for abuse are logged at level Warn, panics at level Error. Routine events are
+	// connections, and connections closed for abuse are logged at level Warn, panics at level Error. Routine events are
 	// logged at level Debug: matched connections, and refusals because the client closed the connection, sent nothing
 	// at all (as port scans, health checks and browsers that connect ahead do), was idle, or came during a shutdown.
 	// For each refusal reason and level at most one record is logged per second; the attribute not_logged counts the

@@ -58,12 +58,13 @@ func ConfigureHTTP(s *http.Server) {
 
 type tlsStateKey struct{}
 
-// RequireHost returns a handler that answers requests for one of the hosts with h, and all others with 421 Misdirected
-// Request (RFC 9110, Section 15.5.20), upon which a browser asks again on another connection. The hosts are as for [Host].
+// RequireHost returns a handler that calls h for requests to one of the hosts, and answers all others with 421
+// Misdirected Request (RFC 9110, Section 15.5.20). Browsers then try again on another connection. The hosts are
+// patterns as for [Host].
 //
-// It belongs in front of a server whose route is for whole connections, by [Host] or [ServerName]: a client that has a
-// connection whose certificate is good for another host too sends the requests for that host on it as well (RFC 9113,
-// Section 9.1.1).
+// Use it for a server whose route takes whole connections by [Host] or [ServerName]. A client may reuse a connection
+// for another host if the certificate is valid for that host too (RFC 9113, Section 9.1.1), and the server gets those
+// requests as well.
 func RequireHost(h http.Handler, hosts ...string) http.Handler {
 	patterns := hostPatterns(hosts)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

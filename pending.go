@@ -63,8 +63,8 @@ type handoff struct {
 	request  refusing.Request        // to be answered if the server does not take the connection
 }
 
-// A decision is what it takes to find the route of a connection. It keeps the memory of its parsers from one connection to
-// the next.
+// A decision is what it takes to find the route of a connection. It keeps the memory of its parsers from one connection
+// to the next.
 type decision struct {
 	preview Preview
 	source  peek.Source
@@ -306,8 +306,8 @@ func (c *pending) hold() *refusal {
 	return nil
 }
 
-// settle takes the connection, for which a route was found, out of the reach of interruptions, and gathers what the server
-// has to know.
+// settle takes the connection, for which a route was found, out of the reach of interruptions, and gathers what the
+// server has to know.
 func (c *pending) settle() *refusal {
 	c.finishWrite() // if that failed, the server will see it
 	if c.mux.lobby.Move(&c.Entry, lobby.Queued) != lobby.None {

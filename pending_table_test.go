@@ -246,7 +246,7 @@ func (w waiting) told(answer []byte) string {
 	return fmt.Sprintf("%q", answer)
 }
 
-// hasAlert reports whether the records of TLS are not whole, or one of them is an alert in the clear.
+// hasAlert reports whether the records of TLS are not whole, or one of them is an alert in cleartext.
 func hasAlert(records []byte) bool {
 	for len(records) >= 5 {
 		n := 5 + int(records[3])<<8 + int(records[4])
@@ -293,9 +293,9 @@ func (r *tableRun) checkRefused(t *testing.T, reason RefuseReason) {
 	}
 }
 
-// TestWaiting takes every way of not having a server yet through every way to serve, and checks that the same holds in all
-// of them: the time limit, the bound on the number, the end by Shutdown and by Close; and each time the reason that the hook
-// is told, the counters, and the answer.
+// TestWaiting takes every way of not having a server yet through every way to serve, and checks that the same holds in
+// all of them: the time limit, the bound on the number, the end by Shutdown and by Close; and each time the reason that
+// the hook is told, the counters, and the answer.
 func TestWaiting(t *testing.T) {
 	t.Parallel()
 	for _, network := range []string{"pipe", "tcp"} {

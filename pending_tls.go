@@ -63,8 +63,8 @@ func (c *pending) enterAbove(conn net.Conn) {
 	c.seen, c.waiting, c.requests = 0, false, nil
 }
 
-// recordTime is how long the rest of a TLS record, of which the beginning has come, is waited for before early SETTINGS are
-// sent: longer than the segments of one flight are apart.
+// recordTime is how long the rest of a TLS record, of which the beginning has come, is waited for before early SETTINGS
+// are sent: longer than the segments of one flight are apart.
 const recordTime = 5 * time.Millisecond
 
 // takeReceived takes out of TLS what the client has sent already, and reports whether there was any. One read takes one
@@ -126,8 +126,8 @@ func transportFailed(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.ErrClosedPipe)
 }
 
-// contradicted refuses a client inside TLS that speaks another language than what ALPN has negotiated, in the language it
-// speaks if that is one of HTTP's, and HTTP/2 over a version of TLS that it must not use (RFC 9113, Section 9.2).
+// contradicted refuses a client inside TLS that speaks another language than what ALPN has negotiated, in the language
+// it speaks if that is one of HTTP's, and HTTP/2 over a version of TLS that it must not use (RFC 9113, Section 9.2).
 func (c *pending) contradicted() *refusal {
 	p := &c.preview
 	if p.secured == nil || len(p.data) == 0 {

@@ -52,9 +52,9 @@ func (rt *route) matchUpgraded(p *Preview) Verdict {
 	return Yes
 }
 
-// switchToHTTP2 does the upgrade on a connection that a route takes with it. The server gets an ordinary connection with
-// prior knowledge: the client's preface and SETTINGS, for which it takes another round trip, the request on stream 1, and
-// the rest.
+// switchToHTTP2 does the upgrade on a connection that a route takes with it. The server gets an ordinary connection
+// with prior knowledge: the client's preface and SETTINGS, for which it takes another round trip, the request on stream
+// 1, and the rest.
 func (c *pending) switchToHTTP2() *refusal {
 	req := c.preview.upgradeRequest
 	c.endReaders()

@@ -410,8 +410,8 @@ func (v fieldValue) String() string {
 	return v.str
 }
 
-// field matches if a field with the name (RFC 9110, Section 5.1: in any case) has a value that passes the test. It decides as
-// soon as such a field has come, or at the end of the head.
+// field matches if a field with the name (RFC 9110, Section 5.1: in any case) has a value that passes the test. It
+// decides as soon as such a field has come, or at the end of the head.
 func (p *Preview) field(name string, test func(fieldValue) bool) Verdict {
 	state := p.parseHTTP1()
 	for _, f := range p.http1.Fields() {
@@ -453,8 +453,8 @@ func (p *Preview) field(name string, test func(fieldValue) bool) Verdict {
 // there are, and Undecided before.
 //
 // One of the same name that comes later, or one behind a field that is none, would contradict it. But such a request is
-// malformed (RFC 9113, Section 8.3), and no server answers it with anything but an error: so what is decided by the first
-// cannot be a way around a rule.
+// malformed (RFC 9113, Section 8.3), and no server answers it with anything but an error: so what is decided by the
+// first cannot be a way around a rule.
 func (p *Preview) pseudo(name string) (fieldValue, Verdict) {
 	state := p.parseHTTP2()
 	if p.stream != nil {
@@ -501,7 +501,8 @@ func (p *Preview) settled(v Verdict) Verdict {
 	return v
 }
 
-// host finds what the request is for, in lower case. It is found once for all matchers. name is the host without the port.
+// host finds what the request is for, in lower case. It is found once for all matchers. name is the host without the
+// port.
 func (p *Preview) host() (host, name string, verdict Verdict) {
 	if p.hostVerdict == Undecided {
 		var v fieldValue
@@ -528,9 +529,9 @@ func withoutPort(host string) string {
 	return host
 }
 
-// findHost finds what net/http has as Request.Host: in HTTP/1 the authority of the request-target, which goes before Host
-// (RFC 9112, Section 3.2.2), in HTTP/2 :authority, which goes before host (RFC 9113, Section 8.3.1) unless it is empty. The
-// second Host of a request makes it malformed in HTTP/1 (RFC 9112, Section 3.2), and is ignored in HTTP/2.
+// findHost finds what net/http has as Request.Host: in HTTP/1 the authority of the request-target, which goes before
+// Host (RFC 9112, Section 3.2.2), in HTTP/2 :authority, which goes before host (RFC 9113, Section 8.3.1) unless it is
+// empty. The second Host of a request makes it malformed in HTTP/1 (RFC 9112, Section 3.2), and is ignored in HTTP/2.
 func (p *Preview) findHost() (fieldValue, Verdict) {
 	state := p.parseHTTP1()
 	if t := p.http1URL(); t != nil && (t.err || t.host != "") {

@@ -7,8 +7,8 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// showStream makes p the preview of one request of the HTTP/2 connection c. The fields are the request's header list, with
-// its pseudo-header fields (RFC 9113, Section 8.3); p keeps them.
+// showStream makes p the preview of one request of the HTTP/2 connection c. The fields are the request's header list,
+// with its pseudo-header fields (RFC 9113, Section 8.3); p keeps them.
 func (p *Preview) showStream(c net.Conn, fields []hpack.HeaderField) {
 	if fields == nil {
 		fields = []hpack.HeaderField{}

@@ -78,10 +78,10 @@ type readerPanic struct {
 
 func (p *readerPanic) String() string { return fmt.Sprint(p.value) }
 
-// ReadWriteMatcher is [ReadMatcher] for a function that also writes to the client, for protocols in which the server
-// speaks first. Writes go to the client at once, and the server of the route does not learn of them. w is the
-// connection as it was accepted, or the connection inside TLS; the function must not read from it, since the other
-// routes and the server would miss those bytes.
+// ReadWriteMatcher returns a matcher for a function that also writes to the client, for protocols in which the server
+// speaks first. The function is called as by [ReadMatcher]. Its writes go to the client at once, and the server of the
+// route does not learn of them. w is the connection as it was accepted, or the connection inside TLS; the function must
+// not read from w, since the other routes and the server would miss those bytes.
 func ReadWriteMatcher(f func(w io.Writer, r io.Reader) bool) Matcher {
 	return &readerMatcher{func(r io.Reader) bool { return f(r.(*suspended).preview.conn, r) }}
 }

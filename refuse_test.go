@@ -88,8 +88,7 @@ func TestRefusedHTTP2(t *testing.T) {
 				m := newMux(root)
 				m.MaxHeaderListBytes = 1000
 				m.Match(Header("to", "me"))
-				refused := make(chan Refused, 1)
-				m.OnRefuse = func(r Refused) { refused <- r }
+				refused := refusals(m)
 				serve(t, m)
 				client := dial(t, root)
 				sends, wantSettings := []byte(tt.sends), 1
@@ -317,8 +316,8 @@ func TestRefusedUnknown(t *testing.T) {
 	}
 }
 
-// TestAnswerSurvives checks that the client can read the whole answer although it goes on sending: closing a socket with
-// unread bytes would reset the connection.
+// TestAnswerSurvives checks that the client can read the whole answer although it goes on sending: closing a socket
+// with unread bytes would reset the connection.
 func TestAnswerSurvives(t *testing.T) {
 	t.Parallel()
 	for _, sends := range []string{
@@ -363,7 +362,7 @@ func (l halfCloserListener) Accept() (net.Conn, error) {
 	return halfCloser{c}, nil
 }
 
-// TestLingerIsBounded checks that a refused client that does not close, or goes on sending, is closed upon.
+// TestLingerIsBounded checks that a refused client that does not close, or goes on sending, is disconnected.
 func TestLingerIsBounded(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {

@@ -77,7 +77,7 @@ func (m *Mux) Requests(matchers ...Matcher) *RequestMux {
 	return newRequestMux(m, "", &m.routes, Route{Matchers: matchers})
 }
 
-// RequestsRoute is [Mux.Requests] with settings for the route, whose name is "requests" by default. SettingsACK has no
+// RequestsRoute adds a route as [Mux.Requests] does, with settings. Its default name is "requests". SettingsACK has no
 // effect.
 func (m *Mux) RequestsRoute(r Route) *RequestMux { return newRequestMux(m, "", &m.routes, r) }
 
@@ -108,7 +108,7 @@ func (q *RequestMux) Match(matchers ...Matcher) net.Listener {
 	return q.Route(Route{Matchers: matchers})
 }
 
-// Route is [RequestMux.Match] with a name for the route. Upgrade and SettingsACK have no effect.
+// Route adds a route as [RequestMux.Match] does, with settings such as a name. Upgrade and SettingsACK have no effect.
 func (q *RequestMux) Route(r Route) net.Listener {
 	m := q.mux
 	rt := &requestRoute{

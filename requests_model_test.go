@@ -19,8 +19,8 @@ import (
 	"github.com/oneport-go/oneport/internal/h2"
 )
 
-// TestRequestsEnd shuts down or closes a mux, whose requests are dispatched, at any moment of what clients and servers do.
-// In its time nothing is left of them, whatever clients there are.
+// TestRequestsEnd shuts down or closes a mux, whose requests are dispatched, at any moment of what clients and servers
+// do. In its time nothing is left of them, whatever clients there are.
 func TestRequestsEnd(t *testing.T) {
 	seeds := 60
 	if testing.Short() {
@@ -109,7 +109,7 @@ func endRequests(t *testing.T, rng *rand.Rand) {
 	running.Wait()
 }
 
-// actAtRandom is a client that does what comes to its mind until its connection ends, or stop is closed.
+// actAtRandom is a client that sends random frames until its connection ends or stop is closed.
 func actAtRandom(root *pipeListener, rng *rand.Rand, stop <-chan struct{}) {
 	conn, err := root.dial()
 	if err != nil {

@@ -161,8 +161,8 @@ func TestRequestsShared(t *testing.T) {
 	}
 }
 
-// TestRequestsDrain checks that a server that drains has new requests come over new connections, and ends no request, its
-// own or another's.
+// TestRequestsDrain checks that new requests for a server that drains arrive on new connections, and that no running
+// request fails.
 func TestRequestsDrain(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -225,7 +225,8 @@ func TestRequestsDrain(t *testing.T) {
 	}
 }
 
-// TestRequestsMaxConnectionAge checks that what one server wants ended ends for all, without a request lost.
+// TestRequestsMaxConnectionAge checks that a connection that one server ends, for its age, ends for all without losing
+// a request.
 func TestRequestsMaxConnectionAge(t *testing.T) {
 	t.Parallel()
 	l := listen(t, "tcp")
@@ -326,7 +327,7 @@ func TestRequestsBesideRoutes(t *testing.T) {
 	}
 }
 
-// TestRequestsServeErrors checks what Serve says of what cannot work.
+// TestRequestsServeErrors checks the errors of Serve for configurations that cannot work.
 func TestRequestsServeErrors(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {

@@ -28,8 +28,9 @@ func serveAs(t *testing.T, l net.Listener, name string) {
 	})
 }
 
-// TestRoutesAreNoAccessControl shows how a client gets to a server with a request for which there is another route: by the
-// second request on a connection, and by naming one host to TLS and another to HTTP; and what does not get it there.
+// TestRoutesAreNoAccessControl shows how a client gets to a server with a request for which there is another route: by
+// the second request on a connection, and by naming one host to TLS and another to HTTP; and what does not get it
+// there.
 func TestRoutesAreNoAccessControl(t *testing.T) {
 	t.Parallel()
 	l := listen(t, "tcp")
@@ -97,8 +98,7 @@ func TestErrorIsOneLine(t *testing.T) {
 	} {
 		root := listen(t, "tcp")
 		m := newMux(root)
-		refused := make(chan Refused, 1)
-		m.OnRefuse = func(r Refused) { refused <- r }
+		refused := refusals(m)
 		m.Match(Header("No", "route"))
 		serve(t, m)
 		client := dial(t, root)
@@ -109,8 +109,8 @@ func TestErrorIsOneLine(t *testing.T) {
 	}
 }
 
-// TestAnswerIsNotRead checks that a refused client that does not read its answer is not waited for any longer than one that
-// does.
+// TestAnswerIsNotRead checks that a refused client that does not read its answer is not waited for any longer than one
+// that does.
 func TestAnswerIsNotRead(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -132,15 +132,14 @@ func TestAnswerIsNotRead(t *testing.T) {
 	})
 }
 
-// TestHandshakesAreBounded checks that clients in a TLS handshake count as undecided, so that no more are in one at once
-// than MaxUndecided permits, and the longest waiting makes room.
+// TestHandshakesAreBounded checks that clients in a TLS handshake count as undecided, so that no more are in one at
+// once than MaxUndecided permits, and the longest waiting makes room.
 func TestHandshakesAreBounded(t *testing.T) {
 	t.Parallel()
 	root := listen(t, "tcp")
 	m := newMux(root)
 	m.MaxUndecided = 2
-	refused := make(chan Refused, 10)
-	m.OnRefuse = func(r Refused) { refused <- r }
+	refused := refusals(m)
 	begun := make(chan struct{})
 	config := serverTLS()
 	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {

@@ -106,16 +106,16 @@ func TestServer(t *testing.T) {
 	l := startServer(t, &Server{GRPC: g, Handler: protoHandler, TLSConfig: serverTLS(), Upgrade: true})
 	http1 := func(p *http.Protocols) { p.SetHTTP1(true) }
 	for _, tt := range []struct{ name, got, want string }{
-		{"HTTP/1", get(t, httpClient(t, nil, http1), "http://"+l.Addr().String()), "HTTP/1.1 in the clear"},
+		{"HTTP/1", get(t, httpClient(t, nil, http1), "http://"+l.Addr().String()), "HTTP/1.1 in cleartext"},
 		{"h2c", get(t, httpClient(t, nil, func(p *http.Protocols) { p.SetUnencryptedHTTP2(true) }), "http://"+l.Addr().String()),
-			"HTTP/2.0 in the clear"},
+			"HTTP/2.0 in cleartext"},
 		{"https, h2", get(t, httpClient(t, clientTLS(), func(p *http.Protocols) { p.SetHTTP2(true) }), "https://"+l.Addr().String()),
 			"HTTP/2.0, TLS 1.3 for example.com, h2, client none"},
 		{"https", get(t, httpClient(t, clientTLS("http/1.1"), http1), "https://"+l.Addr().String()),
 			"HTTP/1.1, TLS 1.3 for example.com, http/1.1, client none"},
 		{"https, HTTP/2 without ALPN", get(t, http2Client(t, clientTLS()), "https://"+l.Addr().String()),
 			"HTTP/2.0, TLS 1.3 for example.com, , client none"},
-		{"upgrade", upgradeConn(t, l, "GET", "/", "").answer(t, 1), "HTTP/2.0 in the clear"},
+		{"upgrade", upgradeConn(t, l, "GET", "/", "").answer(t, 1), "HTTP/2.0 in cleartext"},
 	} {
 		if tt.got != tt.want {
 			t.Errorf("%s: got %q, want %q", tt.name, tt.got, tt.want)
@@ -286,7 +286,7 @@ func TestServerStopsAlone(t *testing.T) {
 	client := httpClient(t, nil, func(p *http.Protocols) { p.SetHTTP1(true) })
 	get(t, client, "http://"+l.Addr().String())
 	g.Stop()
-	if got := get(t, client, "http://"+l.Addr().String()); got != "HTTP/1.1 in the clear" {
+	if got := get(t, client, "http://"+l.Addr().String()); got != "HTTP/1.1 in cleartext" {
 		t.Error(got)
 	}
 

@@ -34,9 +34,9 @@ func (s Setting) setting() http2.Setting {
 }
 
 // standIn returns how the connection of a client whose SETTINGS were acknowledged in the server's place goes on with a
-// server: what the server reads first, instead of the client's preface and of the SETTINGS frames that were acknowledged,
-// and what is taken out of either stream. The SETTINGS frames become one, so that it is known what to take out of what the
-// server writes: a server may acknowledge several at once, as net/http does.
+// server: what the server reads first, instead of the client's preface and of the SETTINGS frames that were
+// acknowledged, and what is taken out of either stream. The SETTINGS frames become one, so that it is known what to
+// take out of what the server writes: a server may acknowledge several at once, as net/http does.
 func standIn(settings []http2.Setting, acks, pings int) (first []byte, fromClient, toClient *frameFilter) {
 	first = h2.AppendSettings([]byte(h2.Preface), settings...)
 	fromClient = &frameFilter{settings: acks, acks: 1, pings: pings}
@@ -60,8 +60,8 @@ func newFrameFilter(acks int) *frameFilter {
 	return f
 }
 
-// Filter goes over the next bytes of the stream behind those held, and takes the frames out in place. It returns how many
-// bytes to deliver.
+// Filter goes over the next bytes of the stream behind those held, and takes the frames out in place. It returns how
+// many bytes to deliver.
 func (f *frameFilter) Filter(b []byte) int { return f.walker.Walk(b, f) }
 
 // Held returns the bytes that Filter has kept back.

@@ -67,7 +67,8 @@ func (c *chunks) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// TestACKDropped reads every stream in every division into a replayed part and two reads, with buffers of several sizes.
+// TestACKDropped reads every stream in every division into a replayed part and two reads, with buffers of several
+// sizes.
 func TestACKDropped(t *testing.T) {
 	t.Parallel()
 	for _, tt := range clientStreams() {
@@ -251,7 +252,8 @@ func TestEarlySettings(t *testing.T) {
 	}
 }
 
-// TestACKPolicy checks who gets the acknowledgement, and that where nothing is dropped the server gets what was accepted.
+// TestACKPolicy checks who gets the acknowledgement, and that where nothing is dropped the server gets what was
+// accepted.
 func TestACKPolicy(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {

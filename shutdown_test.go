@@ -1,12 +1,14 @@
 package oneport
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -24,7 +26,7 @@ import (
 	"github.com/oneport-go/oneport/internal/h2"
 )
 
-// A closing listener says when it was closed.
+// A closing listener reports when it was closed.
 type closing struct {
 	*recorder
 	once   sync.Once
@@ -107,7 +109,7 @@ func realServers() (*grpc.Server, *http.Server) {
 	return gs, hs
 }
 
-// patient is for a busy machine.
+// patient are limits that are generous enough for busy machines.
 var patient = Limits{ShutdownGrace: time.Minute, DecideTimeout: time.Minute, HandshakeTimeout: time.Minute}
 
 func nobodyRefused(t *testing.T) Hooks {
@@ -181,8 +183,9 @@ func startReal(t *testing.T, l net.Listener, perConnection bool) func(context.Co
 	return s.Shutdown
 }
 
-// TestYoungConnections checks that a client that was accepted a moment before Shutdown, and sends its request a moment after
-// it, is served, as by the servers alone; also if TLS has to come before. (TestWaiting has those that say nothing.)
+// TestYoungConnections checks that a client that was accepted a moment before Shutdown, and sends its request a moment
+// after it, is served, as by the servers alone; also if TLS has to come before. (TestWaiting has those that say
+// nothing.)
 func TestYoungConnections(t *testing.T) {
 	t.Parallel()
 	const tries = 15
@@ -269,8 +272,8 @@ func TestShutdownBeforeHandlers(t *testing.T) {
 	}
 }
 
-// TestShutdownWithoutAccept has a server that does not accept what has a route, and a Shutdown that may take as long as it
-// needs.
+// TestShutdownWithoutAccept has a server that does not accept what has a route, and a Shutdown that may take as long as
+// it needs.
 func TestShutdownWithoutAccept(t *testing.T) {
 	t.Parallel()
 	for name, match := range map[string]func(m *Mux) net.Listener{
@@ -282,8 +285,7 @@ func TestShutdownWithoutAccept(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				root := newPipeListener()
 				m := newMux(root)
-				refused := make(chan Refused, 1)
-				m.OnRefuse = func(r Refused) { refused <- r }
+				refused := refusals(m)
 				match(m)
 				serve(t, m)
 				client := dial(t, root)
@@ -315,8 +317,8 @@ func TestShutdownWithoutAccept(t *testing.T) {
 	}
 }
 
-// TestDispatchedEnd checks that what is dispatched ends with the context of Shutdown, and by Close, whatever it is in the
-// middle of: a handler that does not end, answers for which the client gives no credit, or which it does not read.
+// TestDispatchedEnd checks that what is dispatched ends with the context of Shutdown, and by Close, whatever it is in
+// the middle of: a handler that does not end, answers for which the client gives no credit, or which it does not read.
 func TestDispatchedEnd(t *testing.T) {
 	t.Parallel()
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -431,5 +433,363 @@ func TestDispatchedEnd(t *testing.T) {
 				})
 			}
 		}
+	}
+}
+
+// TestShutdown shuts down a mux that has a client in every phase.
+func TestShutdown(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		root := newPipeListener()
+		m := newMux(root)
+		route := m.Match(HTTP1())
+		serve(t, m)
+		silent, partial, queued, accepted := dial(t, root), dial(t, root), dial(t, root), dial(t, root)
+		write(t, partial, []byte("GET"))
+		go io.WriteString(accepted, "GET /accepted HTTP/1.1\r\n")
+		server := accept(t, route)
+		go io.WriteString(queued, "GET /queued HTTP/1.1\r\n")
+		time.Sleep(2 * DefaultShutdownGrace)
+
+		start := time.Now()
+		done := make(chan error, 1)
+		go func() { done <- m.Shutdown(t.Context()) }()
+		if _, err := silent.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("the silent client got %v", err)
+		}
+		if resp := readResponse(t, partial); resp.StatusCode != http.StatusServiceUnavailable {
+			t.Errorf("the client with half a request got %s", resp.Status)
+		}
+		synctest.Wait()
+		select {
+		case err := <-done:
+			t.Fatalf("Shutdown returned %v before the matched connection had reached its server", err)
+		default:
+		}
+		second := accept(t, route)
+		if err := <-done; err != nil || time.Since(start) != beginTime {
+			t.Errorf("Shutdown returned %v after %v", err, time.Since(start))
+		}
+		if _, err := route.Accept(); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("after Shutdown, Accept returned %v", err)
+		}
+		for path, c := range map[string]net.Conn{"/accepted": server, "/queued": second} {
+			b := make([]byte, 64)
+			if n, _ := c.Read(b); !strings.HasPrefix(string(b[:n]), "GET "+path+" ") {
+				t.Errorf("a server read %q, want a request for %s", b[:n], path)
+			}
+		}
+		if _, err := root.dial(); err == nil {
+			t.Error("after Shutdown, a client connected")
+		}
+	})
+}
+
+// TestInterruptedBeforeItWaits checks that a client whose request is there before the mux stops, and which has no route
+// yet, is answered.
+func TestInterruptedBeforeItWaits(t *testing.T) {
+	t.Parallel()
+	for _, request := range []string{"GET / HTTP/1.1\r\nHost: a\r\n\r\n", string(headerFlight(":method", "GET", ":path", "/"))} {
+		root := listen(t, "tcp")
+		m := newMux(root)
+		asked, interrupted := make(chan struct{}, 1), make(chan struct{})
+		m.Match(MatcherFunc(func(p *Preview) Verdict {
+			if len(p.Bytes()) == 0 {
+				return Undecided
+			}
+			asked <- struct{}{}
+			<-interrupted
+			return Yes
+		}))
+		serve(t, m)
+		client := dial(t, root)
+		write(t, client, []byte(request))
+		<-asked
+		m.lobby.Stop()
+		close(interrupted)
+		done := make(chan error, 1)
+		go func() { done <- m.Shutdown(t.Context()) }()
+		client.SetReadDeadline(time.Now().Add(10 * time.Second))
+		if b, err := io.ReadAll(client); err != nil || !strings.Contains(string(b), "The server is shutting down.") {
+			t.Errorf("the client read %q, %v", b, err)
+		}
+		client.Close()
+		if err := <-done; err != nil {
+			t.Errorf("Shutdown: %v", err)
+		}
+	}
+}
+
+// TestShutdownInTime checks that Shutdown ends with its context, and with DecideTimeout, when a server does not accept,
+// and leaves nothing.
+func TestShutdownInTime(t *testing.T) {
+	t.Parallel()
+	for limit, want := range map[time.Duration]string{
+		DefaultDecideTimeout / 2: context.DeadlineExceeded.Error(),
+		0:                        "did not accept them within 10s",
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			root := newPipeListener()
+			m := newMux(root)
+			m.Match(HTTP1())
+			serve(t, m)
+			queued := dial(t, root)
+			go io.WriteString(queued, "GET / HTTP/1.1\r\n")
+			synctest.Wait()
+			ctx := t.Context()
+			ends := DefaultDecideTimeout
+			if limit > 0 {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, limit)
+				defer cancel()
+				ends = limit
+			}
+			start := time.Now()
+			answer := make(chan string, 1)
+			go func() {
+				b, _ := bufio.NewReader(queued).ReadString('\n')
+				answer <- b
+				queued.Close()
+			}()
+			if err := m.Shutdown(ctx); err == nil || !strings.Contains(err.Error(), want) || time.Since(start) != ends {
+				t.Errorf("Shutdown returned %v after %v, want %q after %v", err, time.Since(start), want, ends)
+			}
+			if got := <-answer; !strings.HasPrefix(got, "HTTP/1.1 503 ") {
+				t.Errorf("the client got %q", got)
+			}
+		})
+	}
+}
+
+// stubborn is a connection whose deadlines have no effect, or cannot be set.
+type stubborn struct {
+	net.Conn
+	err error
+}
+
+func (c stubborn) SetDeadline(time.Time) error      { return c.err }
+func (c stubborn) SetReadDeadline(time.Time) error  { return c.err }
+func (c stubborn) SetWriteDeadline(time.Time) error { return c.err }
+
+type stubbornListener struct {
+	*pipeListener
+	err error
+}
+
+func (l stubbornListener) Accept() (net.Conn, error) {
+	c, err := l.pipeListener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return stubborn{c, l.err}, nil
+}
+
+// TestWithoutDeadlines checks that connections that have no deadlines are still bounded in time.
+func TestWithoutDeadlines(t *testing.T) {
+	t.Parallel()
+	for _, how := range []string{"timeout", "evicted", "Shutdown"} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				root := newPipeListener()
+				m := newMux(stubbornListener{root, errors.ErrUnsupported})
+				m.MaxUndecided = 1
+				route := m.Match(HTTP1())
+				serve(t, m)
+
+				slow := dial(t, root) // is served
+				write(t, slow, []byte("GET / "))
+				time.Sleep(time.Second)
+				go io.WriteString(slow, "HTTP/1.1\r\n")
+				server := accept(t, route)
+				time.Sleep(time.Hour)
+				buf := make([]byte, 100)
+				if n, err := server.Read(buf); string(buf[:n]) != "GET / HTTP/1.1\r\n" {
+					t.Errorf("the server read %q, %v", buf[:n], err)
+				}
+
+				start := time.Now()
+				silent := dial(t, root)
+				synctest.Wait()
+				want := time.Duration(0)
+				switch how {
+				case "timeout":
+					want = DefaultDecideTimeout
+				case "evicted":
+					dial(t, root)
+				case "Shutdown":
+					want = DefaultShutdownGrace
+					m.Shutdown(t.Context())
+				}
+				if _, err := silent.Read(buf); err != io.EOF || time.Since(start) != want {
+					t.Errorf("the silent client got %v after %v, want the end after %v", err, time.Since(start), want)
+				}
+			})
+		})
+	}
+	t.Run("Shutdown in time", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			root := newPipeListener()
+			m := newMux(stubbornListener{root, nil})
+			m.Match(HTTP1())
+			serve(t, m)
+			client := dial(t, root)
+			write(t, client, []byte("GET "))
+			synctest.Wait()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			if err := m.Shutdown(ctx); err != context.DeadlineExceeded {
+				t.Errorf("Shutdown returned %v", err)
+			}
+			if _, err := client.Read(make([]byte, 1)); err != io.EOF {
+				t.Errorf("the client got %v", err)
+			}
+		})
+	})
+}
+
+// TestCloseSilent checks that whoever else reads from a silent connection when the mux is closed finds it closed,
+// rather than a deadline that was set to interrupt the mux. A test of cmux's own does that.
+func TestCloseSilent(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		root := newPipeListener()
+		m := newMux(root)
+		m.Match(HTTP1())
+		serve(t, m)
+		client, server := net.Pipe()
+		defer client.Close()
+		root.conns <- server
+		read := make(chan error, 1)
+		go func() {
+			_, err := server.Read(nil)
+			read <- err
+		}()
+		synctest.Wait()
+		m.Close()
+		if err := <-read; !errors.Is(err, io.ErrClosedPipe) {
+			t.Errorf("reading failed with %v, want %v", err, io.ErrClosedPipe)
+		}
+	})
+}
+
+// TestCloseInAnyOrder closes the listener below, a route and the mux in every order, with clients in every state. That
+// no goroutine is left is checked for the whole of the tests.
+func TestCloseInAnyOrder(t *testing.T) {
+	t.Parallel()
+	orders := [][]string{{}}
+	for range 4 {
+		var longer [][]string
+		for _, order := range orders {
+			for _, what := range []string{"root", "route", "other", "mux", "shutdown"} {
+				if !strings.Contains(strings.Join(order, " "), what) {
+					longer = append(longer, append(order[:len(order):len(order)], what))
+				}
+			}
+		}
+		orders = longer
+	}
+	for _, order := range orders {
+		t.Run(strings.Join(order, ","), func(t *testing.T) {
+			t.Parallel()
+			root := listen(t, "tcp")
+			m := newMux(root)
+			m.QueueLength = 1
+			matcher, seen := looks(HTTP1("GET"))
+			route := m.Match(matcher)
+			other := m.Match(HTTP1("PUT"))
+			done := make(chan error, 1)
+			go func() { done <- m.Serve() }()
+
+			var clients sync.WaitGroup
+			for _, sends := range []string{"", "G", "GET / HTTP/1.1\r\n\r\n", "GET / HTTP/1.1\r\n\r\n", "\x00"} {
+				c := dial(t, root)
+				write(t, c, []byte(sends))
+				for <-seen != len(sends) {
+				}
+				clients.Go(func() {
+					c.SetReadDeadline(time.Now().Add(10 * time.Second))
+					if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
+						t.Errorf("the connection of the client that sent %q was left open", sends)
+					}
+					c.Close()
+				})
+			}
+			accepting := make(chan error, 1)
+			go func() {
+				for {
+					c, err := other.Accept()
+					if err != nil {
+						accepting <- err
+						return
+					}
+					c.Close()
+				}
+			}()
+			for _, what := range order {
+				switch what {
+				case "root":
+					root.Close()
+				case "route":
+					route.Close()
+				case "other":
+					other.Close()
+				case "mux":
+					m.Close()
+				case "shutdown":
+					ctx, cancel := context.WithCancel(t.Context())
+					cancel()
+					m.Shutdown(ctx)
+				}
+			}
+			m.Close()
+			if err := <-done; !errors.Is(err, ErrClosed) {
+				t.Errorf("Serve returned %v", err)
+			}
+			if err := <-accepting; !errors.Is(err, net.ErrClosed) {
+				t.Errorf("Accept returned %v", err)
+			}
+			clients.Wait()
+			if s := m.Stats(); s.Undecided != 0 || s.Queued != 0 {
+				t.Errorf("%+v", s)
+			}
+		})
+	}
+}
+
+// TestRouteClosed checks that closing one route does not affect the others, and that its clients are refused.
+func TestRouteClosed(t *testing.T) {
+	t.Parallel()
+	root := listen(t, "tcp")
+	m := newMux(root)
+	h1, h2 := m.Match(HTTP1()), m.Match(HTTP2())
+	serve(t, m)
+
+	queued := dial(t, root)
+	write(t, queued, []byte("GET / HTTP/1.1\r\n\r\n"))
+	for m.Stats().Queued == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	accepting := make(chan error, 1)
+	go func() {
+		_, err := h2.Accept()
+		accepting <- err
+	}()
+	h1.Close()
+	h1.Close()
+	if _, err := h1.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Accept of the closed route returned %v", err)
+	}
+	late := dial(t, root)
+	write(t, late, []byte("GET / HTTP/1.1\r\n\r\n"))
+	for _, c := range []net.Conn{queued, late} {
+		if resp := readResponse(t, c); resp.StatusCode != http.StatusServiceUnavailable {
+			t.Errorf("a client of the closed route got %s", resp.Status)
+		}
+	}
+	write(t, dial(t, root), capture(t, "node-http2.1"))
+	if err := <-accepting; err != nil {
+		t.Errorf("Accept of the other route returned %v", err)
 	}
 }

@@ -84,14 +84,14 @@ func TestMaxConns(t *testing.T) {
 	}
 }
 
-// TestMaxConnsDispatched checks that a connection whose requests are dispatched is refused over the bound, on its stream.
+// TestMaxConnsDispatched checks that a connection whose requests are dispatched is refused over the bound, on its
+// stream.
 func TestMaxConnsDispatched(t *testing.T) {
 	t.Parallel()
 	root := listen(t, "tcp")
 	m := newMux(root)
 	m.MaxConns = 1
-	refused := make(chan Refused, 1)
-	m.OnRefuse = func(r Refused) { refused <- r }
+	refused := refusals(m)
 	l := m.Requests().Match(Any())
 	serve(t, m)
 	first := dial(t, root)

@@ -83,8 +83,7 @@ func TestSpeakToWriter(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			root := newPipeListener()
 			m := newMux(root)
-			refused := make(chan Refused, 1)
-			m.OnRefuse = func(r Refused) { refused <- r }
+			refused := refusals(m)
 			m.Match(Header(":path", "/nowhere"))
 			serve(t, m)
 			client := dial(t, root)

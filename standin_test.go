@@ -25,8 +25,8 @@ const (
 	dataFrame     = "\x00\x00\x04\x00\x00\x00\x00\x00\x01data"
 )
 
-// TestStandIn follows an HTTP/2 client that does something before its first request, or nothing, and checks what it gets
-// without a server, what the server reads when there is one, and what the client gets of what the server writes.
+// TestStandIn follows an HTTP/2 client that does something before its first request, or nothing, and checks what it
+// gets without a server, what the server reads when there is one, and what the client gets of what the server writes.
 func TestStandIn(t *testing.T) {
 	t.Parallel()
 	early := string(h2.AppendSettings(nil, settingsOf(DefaultEarlySettings())...))
@@ -110,8 +110,8 @@ func TestStandIn(t *testing.T) {
 	}
 }
 
-// TestPingingPoolClient has a client of a connection pool wait for its first request, and ping meanwhile. A ping each second
-// is no flood, however long it waits; more are.
+// TestPingingPoolClient has a client of a connection pool wait for its first request, and ping meanwhile. A ping each
+// second is no flood, however long it waits; more are.
 func TestPingingPoolClient(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -178,8 +178,8 @@ func TestPingingPoolClient(t *testing.T) {
 	}
 }
 
-// TestStandInOverTCP checks that what is written goes through the filter also where a TCP connection has other ways to be
-// written to, and that the filter ends.
+// TestStandInOverTCP checks that what is written goes through the filter also where a TCP connection has other ways to
+// be written to, and that the filter ends.
 func TestStandInOverTCP(t *testing.T) {
 	t.Parallel()
 	root := listen(t, "tcp")
@@ -278,7 +278,8 @@ func TestStandInForNetHTTP(t *testing.T) {
 	}
 }
 
-// TestFrameFilter takes acknowledgements and PING frames out of a stream that comes in two pieces, wherever it is split.
+// TestFrameFilter takes acknowledgements and PING frames out of a stream that comes in two pieces, wherever it is
+// split.
 func TestFrameFilter(t *testing.T) {
 	t.Parallel()
 	in := settingsFrame + pingFrame + ackFrame + pongFrame + pingFrame + dataFrame + ackFrame + pingFrame

@@ -30,7 +30,7 @@ type Stats struct {
 	Upgraded         uint64            // connections upgraded to HTTP/2 by Upgrade: h2c
 	EarlySettings    uint64            // connections that were sent an early SETTINGS frame
 	AcceptErrors     uint64            // temporary errors of Accept
-	Abused           uint64            // connections ended for exceeding a limit after a server had them
+	Abused           uint64            // connections closed for exceeding a limit after a server had them
 
 	Routes []RouteStats // in the order of the routes; those of a TLSMux or a RequestMux take its place
 }

@@ -391,3 +391,32 @@ func TestServerStatsClose(t *testing.T) {
 		}
 	})
 }
+
+func TestStats(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		root := newPipeListener()
+		m := newMux(root)
+		get := m.Match(HTTP1("GET"))
+		m.Route(Route{Name: "other methods", Matchers: []Matcher{HTTP1()}})
+		serve(t, m)
+		for _, sends := range []string{"GET / HTTP/1.1\r\n", "PUT / HTTP/1.1\r\n", "GET / HTTP/1.1\r\n", "", "\x00"} {
+			c := dial(t, root)
+			go io.WriteString(c, sends)
+			go io.Copy(io.Discard, c)
+		}
+		accept(t, get)
+		synctest.Wait()
+		want := Stats{
+			Accepted:  5,
+			Matched:   1,
+			Refused:   map[RefuseReason]uint64{ReasonNoRoute: 1},
+			Undecided: 1,
+			Queued:    2,
+			Routes:    []RouteStats{{Name: `HTTP1("GET")`, Matched: 1, Queued: 1}, {Name: "other methods", Queued: 1}},
+		}
+		if diff := cmp.Diff(want, m.Stats()); diff != "" {
+			t.Error(diff)
+		}
+	})
+}

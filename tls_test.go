@@ -142,7 +142,7 @@ func TestTLSPassedOn(t *testing.T) {
 // protoHandler answers with how the request has come.
 var protoHandler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 	if r.TLS == nil {
-		fmt.Fprintf(w, "%s in the clear", r.Proto)
+		fmt.Fprintf(w, "%s in cleartext", r.Proto)
 		return
 	}
 	name := "none"
@@ -178,7 +178,7 @@ func get(t *testing.T, client *http.Client, url string) string {
 func http2Client(t *testing.T, config *tls.Config) *http.Client {
 	client := httpClient(t, nil, func(p *http.Protocols) { p.SetUnencryptedHTTP2(true) })
 	tr := client.Transport.(*http.Transport)
-	tr.DialContext = (&tls.Dialer{Config: config}).DialContext // the Transport takes it for one in the clear
+	tr.DialContext = (&tls.Dialer{Config: config}).DialContext // the Transport takes it for one in cleartext
 	client.Transport = roundTripper(func(r *http.Request) (*http.Response, error) {
 		r = r.Clone(r.Context())
 		r.URL.Scheme = "http"
@@ -191,8 +191,8 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// TestTermination serves clients over TLS that the mux terminates, with net/http behind it, by ALPN and without, where that
-// decides alone and where the request has to be looked at as well.
+// TestTermination serves clients over TLS that the mux terminates, with net/http behind it, by ALPN and without, where
+// that decides alone and where the request has to be looked at as well.
 func TestTermination(t *testing.T) {
 	t.Parallel()
 	http1 := func(t *testing.T, config *tls.Config) *http.Client {
@@ -335,8 +335,8 @@ func (c *corkedConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// TestTLSRecords has the frames of the first flight come together, each in a record of its own, or with a part of the next
-// record behind them. Only where the request has not begun are early SETTINGS sent.
+// TestTLSRecords has the frames of the first flight come together, each in a record of its own, or with a part of the
+// next record behind them. Only where the request has not begun are early SETTINGS sent.
 func TestTLSRecords(t *testing.T) {
 	t.Parallel()
 	var block bytes.Buffer
@@ -627,8 +627,7 @@ func TestALPNContradicted(t *testing.T) {
 			t.Parallel()
 			root := listen(t, "tcp")
 			m := newMux(root)
-			refused := make(chan Refused, 1)
-			m.OnRefuse = func(r Refused) { refused <- r }
+			refused := refusals(m)
 			sc := serverTLS()
 			sc.MinVersion = tls.VersionTLS10
 			secure := m.TLS(sc)
@@ -685,8 +684,7 @@ func TestHandshakeFails(t *testing.T) {
 			t.Parallel()
 			root := listen(t, "tcp")
 			m := newMux(root)
-			refused := make(chan Refused, 1)
-			m.OnRefuse = func(r Refused) { refused <- r }
+			refused := refusals(m)
 			sc, cc := serverTLS(), clientTLS()
 			if tt.server != nil {
 				tt.server(sc)
@@ -716,8 +714,8 @@ func TestHandshakeFails(t *testing.T) {
 	}
 }
 
-// TestHandshakeEnds checks that a client that begins a handshake and does not go on is refused when its time is up, when
-// the mux stops, and when it goes.
+// TestHandshakeEnds checks that a client that begins a handshake and does not go on is refused when its time is up,
+// when the mux stops, and when it goes.
 func TestHandshakeEnds(t *testing.T) {
 	t.Parallel()
 	for _, network := range []string{"tcp", "pipe"} {
@@ -737,8 +735,7 @@ func TestHandshakeEnds(t *testing.T) {
 					root = listen(t, "tcp")
 				}
 				m := newMux(root)
-				refused := make(chan Refused, 1)
-				m.OnRefuse = func(r Refused) { refused <- r }
+				refused := refusals(m)
 				config := serverTLS()
 				if m.HandshakeTimeout = time.Hour; tt.reason == ReasonTimeout {
 					m.HandshakeTimeout = 20 * time.Millisecond
@@ -849,7 +846,7 @@ func TestTLSRefused(t *testing.T) {
 	}
 }
 
-// TestTLSFacts checks that routes inside TLS can go by what the handshake has told.
+// TestTLSFacts checks that routes inside TLS can depend on the TLS state.
 func TestTLSFacts(t *testing.T) {
 	t.Parallel()
 	root := listen(t, "tcp")

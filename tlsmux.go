@@ -60,7 +60,7 @@ func (m *Mux) TLS(config *tls.Config, matchers ...Matcher) *TLSMux {
 	return m.TLSRoute(Route{Matchers: matchers}, config)
 }
 
-// TLSRoute is [Mux.TLS] with settings for the route, whose name is "tls" by default. Upgrade and SettingsACK have no
+// TLSRoute adds a route that terminates TLS as [Mux.TLS] does, with settings. Its default name is "tls". Upgrade and SettingsACK have no
 // effect.
 func (m *Mux) TLSRoute(r Route, config *tls.Config) *TLSMux {
 	if len(r.Matchers) == 0 {
@@ -80,7 +80,7 @@ func (s *TLSMux) Match(matchers ...Matcher) net.Listener {
 	return s.Route(Route{Matchers: matchers})
 }
 
-// Route is [TLSMux.Match] with settings for the route. Upgrade has no effect, since there is no upgrade to h2c inside
+// Route adds a route as [TLSMux.Match] does, with settings. Upgrade has no effect, since there is no upgrade to h2c inside
 // TLS (RFC 7540, Section 3.3).
 func (s *TLSMux) Route(r Route) net.Listener {
 	rt := newRoute(s.mux, s.route.name+"/", r)
@@ -93,7 +93,7 @@ func (s *TLSMux) Requests(matchers ...Matcher) *RequestMux {
 	return newRequestMux(s.mux, s.route.name+"/", &s.routes, Route{Matchers: matchers})
 }
 
-// RequestsRoute is [TLSMux.Requests] with settings for the route, whose name is "requests" by default. Upgrade and
+// RequestsRoute adds a route as [TLSMux.Requests] does, with settings. Its default name is "requests". Upgrade and
 // SettingsACK have no effect.
 func (s *TLSMux) RequestsRoute(r Route) *RequestMux {
 	return newRequestMux(s.mux, s.route.name+"/", &s.routes, r)

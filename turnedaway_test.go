@@ -17,7 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// noRoutes are muxes that take no HTTP/2 in the clear.
+// noRoutes are muxes that take no HTTP/2 in cleartext.
 var noRoutes = []struct {
 	name  string
 	route func(*Mux)
@@ -28,8 +28,8 @@ var noRoutes = []struct {
 	{"HTTP1, and TLS", func(m *Mux) { m.Match(HTTP1()); m.TLS(serverTLS()).Match(HTTP2()) }, http2.ErrCodeInadequateSecurity},
 }
 
-// TestTurnedAway checks that a client that no route takes is answered if it asks for something, wherever its bytes are split,
-// and not if it waits for the server's SETTINGS.
+// TestTurnedAway checks that a client that no route takes is answered if it asks for something, wherever its bytes are
+// split, and not if it waits for the server's SETTINGS.
 func TestTurnedAway(t *testing.T) {
 	t.Parallel()
 	for _, tt := range noRoutes {
@@ -41,8 +41,7 @@ func TestTurnedAway(t *testing.T) {
 					root := newPipeListener()
 					m := newMux(root)
 					tt.route(m)
-					refused := make(chan Refused, 1)
-					m.OnRefuse = func(r Refused) { refused <- r }
+					refused := refusals(m)
 					serve(t, m)
 					client := dial(t, root)
 					write(t, client, []byte(asks[:split]))
@@ -68,8 +67,7 @@ func TestTurnedAway(t *testing.T) {
 					root := newPipeListener()
 					m := newMux(root)
 					tt.route(m)
-					refused := make(chan Refused, 1)
-					m.OnRefuse = func(r Refused) { refused <- r }
+					refused := refusals(m)
 					serve(t, m)
 					client := dial(t, root)
 					write(t, client, []byte(sends))
@@ -85,8 +83,8 @@ func TestTurnedAway(t *testing.T) {
 	}
 }
 
-// TestTurnedAwayGRPC checks that a gRPC client takes the port for one that does not work: it fails the call, and goes on
-// only after a while.
+// TestTurnedAwayGRPC checks that a gRPC client regards the connection as failed: the call fails, and the client backs
+// off.
 func TestTurnedAwayGRPC(t *testing.T) {
 	t.Parallel()
 	for _, tt := range noRoutes {
@@ -137,8 +135,7 @@ func TestTurnedAwayByClosedRoute(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				root := newPipeListener()
 				m := newMux(root)
-				refused := make(chan Refused, 1)
-				m.OnRefuse = func(r Refused) { refused <- r }
+				refused := refusals(m)
 				m.Match(GRPC()).Close()
 				for _, o := range tt.others {
 					m.Match(o)

@@ -24,8 +24,8 @@ import (
 
 const upgradeHead = "Host: example.com\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
 
-// clientStart is what a client sends when it has seen 101: the settings of HTTP2-Settings again, as real clients do, and one
-// more.
+// clientStart is what a client sends when it has seen 101: the settings of HTTP2-Settings again, as real clients do,
+// and one more.
 var clientStart = string(h2.AppendSettings([]byte(h2.Preface),
 	http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 100},
 	http2.Setting{ID: http2.SettingInitialWindowSize, Val: 65_535},
@@ -192,8 +192,8 @@ func (c *upgradedClient) answer(t *testing.T, stream uint32) (content string) {
 	}
 }
 
-// TestUpgradeNetHTTP serves an upgraded request and 200 that follow with net/http. Their fields fill the client's dynamic
-// table, and have to be understood.
+// TestUpgradeNetHTTP serves an upgraded request and 200 that follow with net/http. Their fields fill the client's
+// dynamic table, and have to be understood.
 func TestUpgradeNetHTTP(t *testing.T) {
 	t.Parallel()
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -222,8 +222,8 @@ func TestUpgradeNetHTTP(t *testing.T) {
 	}
 }
 
-// TestUpgradeWindow has a client use up the connection's window after an upgrade with content. The two ends must agree on
-// how large it is.
+// TestUpgradeWindow has a client use up the connection's window after an upgrade with content. The two ends must agree
+// on how large it is.
 func TestUpgradeWindow(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
@@ -286,8 +286,8 @@ func TestUpgradeWindow(t *testing.T) {
 	await(func(f http2.Frame) bool { h, ok := f.(*http2.MetaHeadersFrame); return ok && h.StreamID == 3 })
 }
 
-// TestNotUpgraded checks that a request that is not a correct one for an upgrade, or that no route takes as one, is served
-// as the HTTP/1.1 request that it is.
+// TestNotUpgraded checks that a request that is not a correct one for an upgrade, or that no route takes as one, is
+// served as the HTTP/1.1 request that it is.
 func TestNotUpgraded(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ name, sends, want string }{
@@ -359,8 +359,8 @@ func TestNotUpgraded(t *testing.T) {
 	}
 }
 
-// TestUpgradeLongHead checks that a request whose head is too long to be looked at whole, which the server may well take, is
-// one of HTTP/1.
+// TestUpgradeLongHead checks that a request whose head is too long to be looked at whole, which the server may well
+// take, is one of HTTP/1.
 func TestUpgradeLongHead(t *testing.T) {
 	t.Parallel()
 	for _, head := range []string{"Host: a\r\n", upgradeHead} {
@@ -381,7 +381,7 @@ func TestUpgradeLongHead(t *testing.T) {
 	}
 }
 
-// TestUpgradeOffByDefault checks that a route that has not asked for it sees a request of HTTP/1.
+// TestUpgradeOffByDefault checks that a route without Upgrade gets an HTTP/1 request.
 func TestUpgradeOffByDefault(t *testing.T) {
 	t.Parallel()
 	root := listen(t, "tcp")
@@ -398,7 +398,7 @@ func TestUpgradeOffByDefault(t *testing.T) {
 	}
 }
 
-// TestUpgradeBroken checks how a client is refused that does not go through with the upgrade as it should.
+// TestUpgradeBroken checks how a client is refused that violates the protocol after the upgrade.
 func TestUpgradeBroken(t *testing.T) {
 	t.Parallel()
 	post := "POST / HTTP/1.1\r\n" + upgradeHead + "Content-Length: 3\r\n\r\n"
@@ -423,8 +423,7 @@ func TestUpgradeBroken(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				root := newPipeListener()
 				m := newMux(halfClosing{root})
-				refused := make(chan Refused, 1)
-				m.OnRefuse = func(r Refused) { refused <- r }
+				refused := refusals(m)
 				m.Route(Route{Matchers: []Matcher{HTTP2()}, Upgrade: true})
 				serve(t, m)
 				client := dial(t, root)
@@ -462,8 +461,8 @@ func TestUpgradeBroken(t *testing.T) {
 	}
 }
 
-// TestUpgradeBrokenAtOnce has the bytes that are wrong come after the request was looked at, and before it is taken out of
-// the socket.
+// TestUpgradeBrokenAtOnce has the bytes that are wrong come after the request was looked at, and before it is taken out
+// of the socket.
 func TestUpgradeBrokenAtOnce(t *testing.T) {
 	if !peek.CanAwaitMore {
 		t.Skip("what a client sends is taken out of the socket on this system if it comes in several pieces")
@@ -528,13 +527,12 @@ func (c *halfClosed) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// TestUpgradeShutdown checks that an upgrade that is under way does not hold up the shutdown.
+// TestUpgradeShutdown checks that an upgrade in progress does not delay the shutdown.
 func TestUpgradeShutdown(t *testing.T) {
 	t.Parallel()
 	root := listen(t, "tcp")
 	m := newMux(root)
-	refused := make(chan Refused, 1)
-	m.OnRefuse = func(r Refused) { refused <- r }
+	refused := refusals(m)
 	m.Route(Route{Matchers: []Matcher{HTTP2()}, Upgrade: true})
 	serve(t, m)
 	client := dial(t, root)

@@ -145,8 +145,8 @@ func TestPlan(t *testing.T) {
 	}
 }
 
-// TestFullFits holds a whole run on a quiet machine to the time that README.md promises, as it is planned. On a busy one
-// the limit ends it.
+// TestFullFits holds a whole run on a quiet machine to the time that README.md promises, as it is planned. On a busy
+// one the limit ends it.
 func TestFullFits(t *testing.T) {
 	t.Parallel()
 	o, err := parse(nil, io.Discard)
@@ -172,8 +172,8 @@ func TestList(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range contender.Table {
-		if !strings.Contains(b.String(), c.About) {
-			t.Errorf("%s is not listed", c.Name)
+		if listed, err := strings.Contains(b.String(), c.About), c.Available(); listed != (err == nil) {
+			t.Errorf("%s is listed: %v; it is available: %v", c.Name, listed, err)
 		}
 	}
 	for _, s := range load.Table(load.Processors()) {

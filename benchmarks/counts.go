@@ -138,8 +138,8 @@ func againstCounts(c *results.Counts, dir string, out io.Writer) error {
 	return err
 }
 
-// againstRun says where the ratios of a run have nothing in common with those of a kept one. That is an error only where
-// they are more than intervals of that confidence allow.
+// againstRun says where the ratios of a run have nothing in common with those of a kept one. That is an error only
+// where they are more than intervals of that confidence allow.
 func againstRun(r *results.Results, dir string, out io.Writer) error {
 	kept, err := results.Read(filepath.Join(dir, results.File))
 	if errors.Is(err, fs.ErrNotExist) {

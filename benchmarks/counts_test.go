@@ -10,8 +10,8 @@ import (
 	"github.com/oneport-go/oneport/benchmarks/internal/results"
 )
 
-// TestCounts compares what an operation takes with what is kept in results/counts. It runs the command as a process, which
-// the race detector is not in: it allocates for itself.
+// TestCounts compares what an operation takes with what is kept in results/counts. It runs the command as a process,
+// which the race detector is not in: it allocates for itself.
 func TestCounts(t *testing.T) {
 	t.Parallel()
 	kept, err := results.ReadCounts(filepath.Join("results", "counts", results.CountsFile))

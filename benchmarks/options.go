@@ -167,7 +167,8 @@ func orDefault[T comparable](v, def T) T {
 	return v
 }
 
-// choose finds the contenders and scenarios of the names. No names are all of them, and the baseline once more as a control.
+// choose finds the contenders and scenarios of the names. No names are all of them, and the baseline once more as a
+// control.
 func (o *options) choose(contenders, scenarios string) error {
 	if contenders == "" {
 		for _, c := range append(slices.Clone(contender.Table), contender.Again) {

@@ -20,8 +20,8 @@ type play struct {
 	most       int                   // rounds before the others have had their turn
 }
 
-// What a round takes beside the measuring: the start and the end of a server process, and what is asked of it around each
-// slice.
+// What a round takes beside the measuring: the start and the end of a server process, and what is asked of it around
+// each slice.
 const (
 	startTakes = 150 * time.Millisecond
 	sliceTakes = 5 * time.Millisecond

@@ -12,8 +12,8 @@ import (
 	"github.com/oneport-go/oneport/benchmarks/internal/results"
 )
 
-// TestAgree compares the results of the two runs that are kept. Of intervals of 95 % confidence some miss, but two miss each
-// other rarely.
+// TestAgree compares the results of the two runs that are kept. Of intervals of 95 % confidence some miss, but two miss
+// each other rarely.
 func TestAgree(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer

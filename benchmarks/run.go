@@ -38,8 +38,8 @@ type runner struct {
 	order     []cell // of latencies
 }
 
-// run measures everything. With results it can return an error too: that of a contender that has failed, or that the run
-// was interrupted.
+// run measures everything. With results it can return an error too: that of a contender that has failed, or that the
+// run was interrupted.
 func run(ctx context.Context, o *options, errOut io.Writer) (*results.Results, error) {
 	plays := o.plan()
 	if len(plays) == 0 {
@@ -458,7 +458,8 @@ func (r *runner) slice(p *play, s *seat, at int) error {
 		busy.Disturbed++
 	}
 	v := values(p.scenario, m)
-	// A slice has too few operations for the tail of the latencies, and what is counted takes no neighbour to compare with.
+	// A slice has too few operations for the tail of the latencies, and what is counted takes no neighbour to compare
+	// with.
 	for metric := range tail {
 		delete(v, metric)
 	}

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// smoke has every contender play every scenario for a moment, several at once, and says whether all answers were right. It
-// measures nothing, so it prints no numbers but those of the answers.
+// smoke has every contender play every scenario for a moment, several at once, and says whether all answers were right.
+// It measures nothing, so it prints no numbers but those of the answers.
 func smoke(ctx context.Context, o *options, out io.Writer) error {
 	r := newRunner(o, time.Now(), io.Discard)
 	defer r.end()

@@ -1,7 +1,7 @@
-// Package cmux is a drop-in replacement for github.com/soheilhy/cmux v0.1.5, built on [github.com/oneport-go/oneport]. It
-// has the same exported names with the same types. A program that imports cmux, directly or through a dependency, switches
-// with two replace lines in its go.mod and no change of code. docs/migrating-from-cmux.md of oneport shows them, and lists
-// every difference in behaviour.
+// Package cmux is a drop-in replacement for github.com/soheilhy/cmux v0.1.5, built on [github.com/oneport-go/oneport].
+// It has the same exported names with the same types. A program that imports cmux, directly or through a dependency,
+// switches with two replace lines in its go.mod and no change of code. docs/migrating-from-cmux.md of oneport shows
+// them, and lists every difference in behaviour.
 //
 //	m := cmux.New(l)
 //	grpcL := m.Match(cmux.HTTP2HeaderField("content-type", "application/grpc"))
@@ -10,9 +10,9 @@
 //	...
 //	err := m.Serve()
 //
-// The replacement fixes faults of cmux: gRPC clients that wait for the server's SETTINGS do not hang; HTTP/2 with net/http
-// works beside them; grpc-go gets the accepted connection; a silent client delays neither other matchers nor the end of
-// Serve; and the memory that a client can make the multiplexer hold is bounded.
+// The replacement fixes faults of cmux: gRPC clients that wait for the server's SETTINGS do not hang; HTTP/2 with
+// net/http works beside them; grpc-go gets the accepted connection; a silent client delays neither other matchers nor
+// the end of Serve; and the memory that a client can make the multiplexer hold is bounded.
 //
 // New programs should use package oneport itself.
 package cmux

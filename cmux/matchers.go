@@ -179,7 +179,8 @@ func HTTP1HeaderField(name, value string) Matcher {
 	return matcher(http1(fieldOr(name, value == "", oneport.Header(name, value))), 0)
 }
 
-// HTTP1HeaderFieldPrefix is HTTP1HeaderField for values that start with valuePrefix.
+// HTTP1HeaderFieldPrefix returns a matcher for HTTP/1 connections whose first request has the header field with a value
+// that starts with valuePrefix.
 func HTTP1HeaderFieldPrefix(name, valuePrefix string) Matcher {
 	return matcher(http1(fieldOr(name, valuePrefix == "", oneport.HeaderPrefix(name, valuePrefix))), 0)
 }
@@ -207,18 +208,19 @@ func HTTP2HeaderField(name, value string) Matcher {
 	return http2Field(oneport.Header(name, value)).match
 }
 
-// HTTP2HeaderFieldPrefix is HTTP2HeaderField for values that start with valuePrefix.
+// HTTP2HeaderFieldPrefix returns a matcher for HTTP/2 connections whose first request has the header field with a value
+// that starts with valuePrefix. A client that waits for SETTINGS gets them.
 func HTTP2HeaderFieldPrefix(name, valuePrefix string) Matcher {
 	return http2Field(oneport.HeaderPrefix(name, valuePrefix)).match
 }
 
-// HTTP2MatchHeaderFieldSendSettings is [HTTP2HeaderField]. The client gets SETTINGS if it waits for them, whichever is
-// used and however many of them there are.
+// HTTP2MatchHeaderFieldSendSettings returns the same matcher as [HTTP2HeaderField]. With either, and with any number of
+// them, a client that waits for SETTINGS gets one SETTINGS frame.
 func HTTP2MatchHeaderFieldSendSettings(name, value string) MatchWriter {
 	return http2Field(oneport.Header(name, value)).matchWriter
 }
 
-// HTTP2MatchHeaderFieldPrefixSendSettings is [HTTP2HeaderFieldPrefix] in the same way.
+// HTTP2MatchHeaderFieldPrefixSendSettings returns the same matcher as [HTTP2HeaderFieldPrefix].
 func HTTP2MatchHeaderFieldPrefixSendSettings(name, valuePrefix string) MatchWriter {
 	return http2Field(oneport.HeaderPrefix(name, valuePrefix)).matchWriter
 }

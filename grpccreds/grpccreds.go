@@ -1,8 +1,8 @@
 // Package grpccreds has transport credentials for a gRPC server behind a listener that terminates TLS.
 //
-// A [google.golang.org/grpc.Server] knows the certificates of its clients if it does TLS itself, with credentials.NewTLS.
-// Behind a listener that does TLS, because other servers share the port, peer.Peer.AuthInfo stays empty. With
-// [Credentials] AuthInfo is filled in as usual:
+// A [google.golang.org/grpc.Server] knows the certificates of its clients if it does TLS itself, with
+// credentials.NewTLS. Behind a listener that does TLS, because other servers share the port, peer.Peer.AuthInfo stays
+// empty. With [Credentials] AuthInfo is filled in as usual:
 //
 //	server := grpc.NewServer(grpc.Creds(grpccreds.Credentials{}))
 //
@@ -28,10 +28,10 @@ import (
 // Credentials are transport credentials for a gRPC server that gets connections on which TLS was terminated, cleartext
 // connections, or both. The zero value is ready to use, by any number of servers at once.
 //
-// A connection counts as TLS if it has the method ConnectionState of [tls.Conn], or one of the connections below it has,
-// as found by their NetConn methods. If the handshake is not complete, Credentials complete it, within
-// grpc.ConnectionTimeout. AuthInfo is then a [credentials.TLSInfo] with security level PrivacyAndIntegrity, and with the
-// SPIFFE ID if the client's certificate has one. The [tls.Config] of the listener verifies the certificate. Unlike
+// A connection counts as TLS if it has the method ConnectionState of [tls.Conn], or one of the connections below it
+// has, as found by their NetConn methods. If the handshake is not complete, Credentials complete it, within
+// grpc.ConnectionTimeout. AuthInfo is then a [credentials.TLSInfo] with security level PrivacyAndIntegrity, and with
+// the SPIFFE ID if the client's certificate has one. The [tls.Config] of the listener verifies the certificate. Unlike
 // credentials.NewTLS, Credentials accept connections without ALPN: the listener has decided about those.
 //
 // On a cleartext connection AuthInfo is that of [insecure.NewCredentials], with security level NoSecurity, so an
@@ -122,7 +122,7 @@ func (Credentials) ClientHandshake(context.Context, string, net.Conn) (net.Conn,
 	return nil, nil, errClient
 }
 
-// Info says what holds for every connection.
+// Info returns what all connections have in common.
 func (cr Credentials) Info() credentials.ProtocolInfo {
 	if cr.RequireTLS {
 		return credentials.ProtocolInfo{SecurityProtocol: "tls"}

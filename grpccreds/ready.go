@@ -21,8 +21,8 @@ type readyReader interface {
 	ReadReady(memory) (n int, err error)
 }
 
-// lean makes of such a connection one from which gRPC reads without a buffer for each connection that waits. On a socket
-// it does that by itself.
+// lean makes of such a connection one from which gRPC reads without a buffer for each connection that waits. On a
+// socket it does that by itself.
 func lean(c net.Conn) net.Conn {
 	if r, ok := c.(readyReader); ok {
 		return &readyConn{readyReader: r}

@@ -23,14 +23,14 @@ import (
 var update = flag.Bool("update", false, "write what the probe prints into the pages")
 
 // pages have outputs of the probe in them, each after a comment with the animal and flags.
-var pages = []string{"../../docs/troubleshooting.md", "README.md"}
+var pages = []string{"../../README.md", "../../docs/troubleshooting.md", "README.md"}
 
 // TestPages holds the outputs in the pages to what the probe prints for the animals.
 func TestPages(t *testing.T) {
 	t.Parallel()
 	pki := zoo.NewPKI(t)
 	for _, page := range pages {
-		t.Run(filepath.Base(page), func(t *testing.T) {
+		t.Run(page, func(t *testing.T) {
 			t.Parallel()
 			b, err := os.ReadFile(filepath.FromSlash(page))
 			if err != nil {
@@ -195,7 +195,7 @@ func TestDocLinks(t *testing.T) {
 			t.Errorf("%s has no section %s", file, section)
 		}
 	}
-	for _, page := range append(pages, "../../docs/troubleshooting.md") {
+	for _, page := range pages {
 		b, err := os.ReadFile(filepath.FromSlash(page))
 		if err != nil {
 			t.Fatal(err)

@@ -1,5 +1,5 @@
 package main
 
-// The package greeterpb is generated from proto/. All programs for it are built from source in the versions that are named
-// here and in buf.gen.yaml; protoc is not needed. What is in third_party/ is of googleapis, for the annotations.
+// Package greeterpb is generated from proto/, by programs that are built from source in the versions given here and in
+// buf.gen.yaml. It does not need protoc. third_party/ has the files of googleapis that define the annotations.
 //go:generate go run github.com/bufbuild/buf/cmd/buf@v1.75.0 generate

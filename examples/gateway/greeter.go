@@ -11,7 +11,7 @@ import (
 	"github.com/oneport-go/oneport/examples/gateway/greeterpb"
 )
 
-// greeter implements the service. REST comes to it too, by way of gRPC.
+// greeter implements the service. REST requests reach it as gRPC calls of the gateway.
 type greeter struct {
 	greeterpb.UnimplementedGreeterServer
 	pause func() <-chan time.Time // between two greetings

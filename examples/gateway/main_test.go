@@ -23,7 +23,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// start serves until shutdown is called or the test ends. After the first greeting the server waits for pause to be closed.
+// start serves until shutdown is called or the test ends. After the first greeting the server waits for pause to be
+// closed.
 func start(t *testing.T, pause chan time.Time) (s *server, addr string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -41,9 +41,8 @@ func newServer(l net.Listener, greeter greeter) (*server, error) {
 	}
 	greeterpb.RegisterGreeterServer(s.grpc, greeter)
 
-	// The gateway is a gRPC client of the server, so what interceptors do holds for REST too. It could connect to the port
-	// like any other, and the mux would not mind; but a connection in memory is there when the port is closed, for the
-	// REST requests that are still running then.
+	// The gateway is a gRPC client of the server, so interceptors see REST requests too. It could connect to the port as
+	// other clients do, but a connection in memory still works when the port is closed and REST requests are running.
 	var err error
 	s.gateway, err = grpc.NewClient("passthrough:in-memory",
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return s.inMemory.DialContext(ctx) }),
@@ -71,7 +70,7 @@ func newServer(l net.Listener, greeter greeter) (*server, error) {
 	return s, nil
 }
 
-// serve serves until shutdown is called, which it takes for no error, or accepting fails.
+// serve serves until shutdown is called, and then returns nil, or until accepting fails.
 func (s *server) serve() error {
 	var errs [4]error
 	var all sync.WaitGroup
@@ -80,7 +79,7 @@ func (s *server) serve() error {
 	all.Go(func() { errs[2] = s.http.Serve(s.httpListener) })
 	all.Go(func() {
 		if errs[3] = s.mux.Serve(); !errors.Is(errs[3], net.ErrClosed) {
-			// The mux has closed the routes. The way in memory is no use without them.
+			// The mux has closed the routes, so nobody needs the connection in memory any more.
 			s.inMemory.Close()
 		}
 	})
@@ -93,11 +92,11 @@ func (s *server) serve() error {
 	return cmp.Or(errs[3], errs[0], errs[1], errs[2])
 }
 
-// shutdown stops the server as soon as the requests that it has taken are answered. When ctx ends before that, it cuts
-// them off and returns the context's error.
+// shutdown stops accepting and waits until all running requests are answered. If ctx ends first, it cuts them off and
+// returns the context's error.
 func (s *server) shutdown(ctx context.Context) error {
-	// First no new connections; then no new REST requests; when the last has its answer, the gateway's connection is free;
-	// and then the gRPC server, which tells its own clients to leave, has nobody else to wait for.
+	// The order matters. First the mux accepts no new connections. Then the HTTP server waits for its REST requests, after
+	// which the gateway's connection is idle. The gRPC server comes last, and waits only for its own clients.
 	muxErr := s.mux.Shutdown(ctx)
 	httpErr := s.http.Shutdown(ctx)
 	if httpErr != nil {

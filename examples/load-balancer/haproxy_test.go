@@ -27,8 +27,8 @@ import (
 	"github.com/oneport-go/oneport/internal/testenv"
 )
 
-// haproxy runs HAProxy in front of a port until the end of the test, and returns its address. In the configuration LISTEN
-// stands for what is bound, and SERVER for the address of the port.
+// haproxy runs HAProxy in front of a port until the end of the test, and returns its address. In the configuration
+// LISTEN stands for what is bound, and SERVER for the address of the port.
 func haproxy(t *testing.T, config string, p *port) string {
 	t.Helper()
 	program := testenv.Program(t, "haproxy")
@@ -107,8 +107,8 @@ func TestHAProxyTCP(t *testing.T) {
 	}
 }
 
-// TestHAProxyChecks has HAProxy look whether the server is there. (Its checks without a header and without a request reset
-// the connection before the system has it ready, so the server does not see them.)
+// TestHAProxyChecks has HAProxy look whether the server is there. (Its checks without a header and without a request
+// reset the connection before the system has it ready, so the server does not see them.)
 func TestHAProxyChecks(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -190,9 +190,9 @@ func TestHAProxyHTTP(t *testing.T) {
 	p.log.wantNone(t)
 }
 
-// TestHAProxyMixing shows what becomes of requests of both kinds over one connection to the port: each is answered by its
-// own server. With PerConnection the server of the first gets them all, and answers those of the other kind that they are
-// not for it.
+// TestHAProxyMixing shows what becomes of requests of both kinds over one connection to the port: each is answered by
+// its own server. With PerConnection the server of the first gets them all, and answers those of the other kind that
+// they are not for it.
 func TestHAProxyMixing(t *testing.T) {
 	t.Parallel()
 	const config = `
@@ -242,8 +242,8 @@ func TestHAProxyMixing(t *testing.T) {
 	}
 }
 
-// TestHAProxyUpgrade has a client ask for h2c through a proxy that has rules for requests. HAProxy passes that on, and the
-// client is past its rules once the server agrees; so either of them has to be told not to.
+// TestHAProxyUpgrade has a client ask for h2c through a proxy that has rules for requests. HAProxy passes that on, and
+// the client is past its rules once the server agrees; so either of them has to be told not to.
 func TestHAProxyUpgrade(t *testing.T) {
 	t.Parallel()
 	const upgrade = "GET /whoami HTTP/1.1\r\nHost: a\r\n" +

@@ -9,12 +9,12 @@ import (
 	"github.com/pires/go-proxyproto"
 )
 
-// headerTimeout is the time that a load balancer has for its header, which it sends as soon as it is connected.
+// headerTimeout bounds the wait for the header, which a load balancer sends as soon as it has connected.
 const headerTimeout = 5 * time.Second
 
-// behind makes of l the listener for the clients of load balancers that announce them by the PROXY protocol, version 1 or
-// 2. Who it is that connects is known from that header alone, so it is believed from the balancers' addresses only, and
-// connections from elsewhere are closed.
+// behind wraps l in a listener for load balancers that send the client's address by the PROXY protocol, version 1 or 2.
+// Anybody could send such a header, so it is accepted only from the balancers' addresses. Connections from other
+// addresses are closed.
 func behind(l net.Listener, balancers []string) (net.Listener, error) {
 	trusted, err := proxyproto.TrustProxyHeaderFromRanges(balancers)
 	if err != nil {
@@ -33,7 +33,7 @@ func (l listener) Accept() (net.Conn, error) {
 	return c, err
 }
 
-// A conn can close its writing side, as the socket below can: a refused client gets the time to read why.
+// A conn can close its writing side, as its socket can, so that a refused client has time to read the answer.
 type conn struct{ *proxyproto.Conn }
 
 func (c conn) CloseWrite() error {

@@ -17,7 +17,7 @@ import (
 	"github.com/oneport-go/oneport/internal/certs"
 )
 
-// shutdownTimeout is what running requests have to come to an end.
+// shutdownTimeout is how long a shutdown waits for running requests.
 const shutdownTimeout = 10 * time.Second
 
 func main() {

@@ -17,7 +17,7 @@ import (
 	"github.com/oneport-go/oneport/grpccreds"
 )
 
-// A server is gRPC and REST on one port, with what a load balancer asks to know whether to send clients.
+// A server serves gRPC and REST on one port, and answers the health checks of a load balancer.
 type server struct {
 	oneport.Server
 	health   *health.Server
@@ -46,13 +46,13 @@ func newServer(cert tls.Certificate) *server {
 	return s
 }
 
-// drain has the health checks fail, and everything else go on, until the load balancer sends no clients any more.
+// drain makes the health checks fail, so that the load balancer sends no more clients. Everything else is still served.
 func (s *server) drain() {
 	s.draining.Store(true)
 	s.health.Shutdown()
 }
 
-// clientKey is the header in which gRPC clients are told the address that the server knows them by.
+// clientKey is the header that tells gRPC clients the address that the server sees for them.
 const clientKey = "client"
 
 func tellClient(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {

@@ -100,13 +100,13 @@ func callREST(s security, name string, version func(*http.Protocols, bool)) call
 	}
 }
 
-// callMixed sends n REST requests and n RPCs over one connection, as a proxy does that has a pool of them.
+// callMixed sends n REST requests and n RPCs over one connection, as a proxy with a pool of connections does.
 func callMixed(n int) caller {
 	return func(ctx context.Context, to *target) (greeting, error) {
 		tr := &http.Transport{DialContext: to.DialContext, Protocols: new(http.Protocols)}
 		tr.Protocols.SetUnencryptedHTTP2(true)
 		defer tr.CloseIdleConnections()
-		// The first request goes alone, since the Transport would dial for each of several.
+		// The first request is sent alone, since the Transport would dial once for each of several.
 		var rpcs, rests atomic.Int64
 		first, err := getOver(ctx, tr, "http://"+to.addr+"/v1/hello/0")
 		if err != nil {
@@ -181,9 +181,9 @@ func rpcOver(ctx context.Context, tr *http.Transport, addr, name string) error {
 	return nil
 }
 
-// callBareHTTP2 calls with a client that speaks HTTP/2 over TLS and does not say so by ALPN. There are such clients,
-// though RFC 9113, Section 3.2 wants ALPN; net/http's is made one of them by having it take the connection for one in
-// the clear.
+// callBareHTTP2 calls with a client that speaks HTTP/2 over TLS without ALPN. There are such clients, although RFC
+// 9113, Section 3.2 requires ALPN. net/http's client becomes one by a dialer that gives it a TLS connection for a URL
+// with http.
 func callBareHTTP2(name string) caller {
 	return func(ctx context.Context, to *target) (greeting, error) {
 		tr := &http.Transport{Protocols: new(http.Protocols)}
@@ -298,7 +298,7 @@ func readAnswer(framer *http2.Framer) (content []byte, err error) {
 	}
 }
 
-// callRubbish sends what is no protocol's, and waits until the server closes the connection.
+// callRubbish sends bytes of no known protocol, and waits until the server closes the connection.
 func callRubbish(ctx context.Context, to *target) (greeting, error) {
 	c, err := to.DialContext(ctx, "tcp", to.addr)
 	if err != nil {
@@ -345,14 +345,14 @@ func (d *dialer) localAddr() string {
 	return d.local.String()
 }
 
-// firstByteAfter is zero if no byte has come.
+// firstByteAfter is the time until the first byte from the server, or zero if none has arrived.
 func (d *dialer) firstByteAfter() time.Duration {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.firstByte
 }
 
-// watchedConn notes for its dialer when the first byte comes.
+// watchedConn records for its dialer when the first byte arrives.
 type watchedConn struct {
 	net.Conn
 	dialer *dialer

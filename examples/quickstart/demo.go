@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// demoTimeout is what the whole demo has to come to an end.
+// demoTimeout bounds the whole demo.
 const demoTimeout = 10 * time.Second
 
 // A demoClient is one kind of client.
@@ -24,12 +24,12 @@ type demoClient struct {
 	call caller
 	want outcome
 
-	// The client sends its request in the same moment as the preface, but apart from it. Whether it gets early SETTINGS
-	// depends on which of the two the mux has seen when it looks, and either is right.
+	// The client sends its request right after the preface, with a separate write. Whether it gets early SETTINGS depends
+	// on which of the two has arrived when the mux peeks, and either is right.
 	racesSettings bool
 }
 
-// An outcome is what the client and the server say of a call.
+// An outcome is the result of a call, as the client and the server report it.
 type outcome struct {
 	Answer  greeting
 	Verdict verdict
@@ -138,8 +138,8 @@ var demoClients = []demoClient{
 	},
 }
 
-// runDemo serves on l, calls the server as each of the clients, and shows what came of it. The error says which
-// outcomes are wrong.
+// runDemo serves on l, calls the server as each of the clients, and prints the outcomes. The error names those that are
+// wrong.
 func runDemo(l net.Listener, out io.Writer) error {
 	authority, config, err := makeCertificates(l.Addr())
 	if err != nil {
@@ -188,7 +188,7 @@ func (vs *verdicts) judged(remote net.Addr, v verdict) {
 	vs.m[remote.String()] = v
 }
 
-// dispatched puts the servers that take part in a connection in the place of its route.
+// dispatched replaces the route of a connection by the servers that take part in it.
 func (vs *verdicts) dispatched(remote net.Addr, server string, earlySettings bool) {
 	vs.mu.Lock()
 	defer vs.mu.Unlock()
@@ -233,7 +233,7 @@ func writeRow(w io.Writer, client string, o outcome, firstByte time.Duration) {
 	fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", client, protocol, overTLS, servedBy, settings, after, answer)
 }
 
-// check says how an outcome is not what was wanted.
+// check describes how an outcome differs from the expected one.
 func (c *demoClient) check(got outcome) error {
 	want := c.want
 	if c.racesSettings {

@@ -25,7 +25,7 @@ type greeting struct {
 	Client   string `json:"client,omitempty"` // who the client's certificate says it is
 }
 
-// greet answers a request that came by the protocol, and over TLS if there is a state of that.
+// greet answers a request over the given protocol. Without TLS the connection state is nil.
 func (greeter) greet(name, protocol string, state *tls.ConnectionState) greeting {
 	return greeting{Message: "Hello, " + name, Protocol: protocol, TLS: state != nil, Client: identity(state)}
 }
@@ -50,12 +50,12 @@ func (g greeter) SayHello(ctx context.Context, r *greeterpb.SayHelloRequest) (*g
 // ServeHTTP answers GET /v1/hello/{name}.
 func (g greeter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
-	// It fails only where the client has gone.
+	// This fails only if the client is gone.
 	_ = json.NewEncoder(w).Encode(g.greet(r.PathValue("name"), r.Proto, r.TLS))
 }
 
-// identity is who the client's certificate says it is: a URI, such as a SPIFFE ID, or else the common name. It is empty
-// without a certificate that TLS has verified.
+// identity returns the name in the client's verified certificate: a URI, such as a SPIFFE ID, or else the common name.
+// Without such a certificate it is empty.
 func identity(state *tls.ConnectionState) string {
 	if state == nil || len(state.VerifiedChains) == 0 {
 		return ""

@@ -1,6 +1,6 @@
 // Quickstart serves gRPC, REST over HTTP/1.1 and HTTP/2, and a web page on one port, with and without TLS.
 //
-// With -demo it also calls itself as clients of many kinds, and shows what came of it.
+// With -demo it also calls itself as clients of many kinds, and prints the outcomes.
 package main
 
 import (
@@ -19,7 +19,7 @@ import (
 	"github.com/oneport-go/oneport"
 )
 
-// shutdownTimeout is what running requests have to come to an end.
+// shutdownTimeout is how long a shutdown waits for running requests.
 const shutdownTimeout = 10 * time.Second
 
 func main() {
@@ -91,7 +91,7 @@ func isSet(fs *flag.FlagSet, name string) bool {
 	return set
 }
 
-// runServer serves on l until a signal comes.
+// runServer serves on l until a signal arrives.
 func runServer(l net.Listener, files tlsFiles, stdout, stderr io.Writer) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -155,7 +155,8 @@ func printCommands(w io.Writer, addr, clientFile string) {
 	fmt.Fprintln(w)
 }
 
-// reachable is where clients on this machine reach a listener. A listener on all addresses names none.
+// reachable returns an address at which clients on this machine reach the listener, also if it listens on all
+// addresses.
 func reachable(addr net.Addr) string {
 	a := addr.(*net.TCPAddr)
 	if a.IP.IsUnspecified() {

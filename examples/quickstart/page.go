@@ -13,13 +13,13 @@ var pageSource string
 
 var page = template.Must(template.New("page").Parse(pageSource))
 
-// newHandler is what is there for HTTP.
+// newHandler returns the handler for HTTP requests.
 func newHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /v1/hello/{name}", greeter{})
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		// It fails only where the client has gone.
+		// This fails only if the client is gone.
 		_ = page.Execute(w, struct {
 			Host, Protocol string
 			TLS            bool
@@ -38,8 +38,8 @@ type commandGroup struct {
 	Commands []command
 }
 
-// commands are those that talk to the server at the address. If there is a file with a client's certificate, some of them
-// show it.
+// commands returns commands that call the server at the address, some of them with the client certificate, if there is
+// a file with one.
 func commands(addr, clientFile string) []commandGroup {
 	const hello = "/v1/hello/World"
 	call := `-d '{"name":"World"}' ` + addr + " " + greeterpb.Greeter_ServiceDesc.ServiceName + "/SayHello"

@@ -20,7 +20,7 @@ import (
 	"github.com/oneport-go/oneport/grpccreds"
 )
 
-// A verdict is what the mux has found out about a connection and done with it.
+// A verdict is what the mux found out about a connection, and what it did.
 type verdict struct {
 	Protocol      string
 	Route         string // or the servers, where requests are dispatched one by one
@@ -93,7 +93,7 @@ func newServer(config *tls.Config, log *slog.Logger, o observers) *server {
 	}
 }
 
-// over is the verdict on a connection with TLS, if there is a state of that.
+// over adds the TLS state of the connection, if any, to a verdict.
 func (v verdict) over(state *tls.ConnectionState) verdict {
 	if state != nil {
 		v.TLS, v.ALPN = true, state.NegotiatedProtocol
@@ -101,7 +101,7 @@ func (v verdict) over(state *tls.ConnectionState) verdict {
 	return v
 }
 
-// serve serves on l until shutdown is called, which it takes for no error, or accepting fails.
+// serve serves on l until shutdown is called, and then returns nil, or until accepting fails.
 func (s *server) serve(l net.Listener) error {
 	if err := s.port.Serve(l); !errors.Is(err, oneport.ErrClosed) {
 		return err
@@ -109,8 +109,8 @@ func (s *server) serve(l net.Listener) error {
 	return nil
 }
 
-// shutdown stops the server as soon as the requests that it has taken are answered. When ctx ends before that, it cuts
-// them off and returns the context's error.
+// shutdown stops accepting and waits until all running requests are answered. If ctx ends first, it cuts them off and
+// returns the context's error.
 func (s *server) shutdown(ctx context.Context) error {
 	s.health.Shutdown()
 	return s.port.Shutdown(ctx)

@@ -20,19 +20,18 @@ const (
 	maxStreams = 100
 	// maxHeaderList is SETTINGS_MAX_HEADER_LIST_SIZE.
 	maxHeaderList = 16 << 10
-	// idleTimeout is how long a client may send nothing at all. One that waits for a long answer can send PING.
+	// idleTimeout bounds the time without a frame from the client. A client that waits for a long response can send PING.
 	idleTimeout = time.Minute
-	// writeTimeout is how long a client may take nothing of what the windows that it gave allow.
+	// writeTimeout bounds the time of a write, which lasts as long as the client reads nothing.
 	writeTimeout = 10 * time.Second
-	// lingerTime is what the client has to read the last frames, which a reset would take from it.
+	// lingerTime is the time for the client to read the last frames, which a reset would discard.
 	lingerTime = time.Second
 	// maxFrame is the initial SETTINGS_MAX_FRAME_SIZE, which this side leaves as it is (RFC 9113, Section 6.5.2).
 	maxFrame = 1 << 14
 )
 
-// conn is one HTTP/2 connection. Its goroutine reads a frame, does what the frame asks for, writes what can be written by
-// then, and reads the next. All that is to be sent waits in the streams until the windows allow it, so nothing but the
-// socket ever blocks.
+// conn is one HTTP/2 connection. Its goroutine reads a frame, handles it, writes what can be written, and reads the
+// next frame. Content waits in its stream until the windows allow it, so nothing but the socket blocks.
 type conn struct {
 	nc     net.Conn
 	in     *bufio.Reader
@@ -69,8 +68,8 @@ func newConn(nc net.Conn) *conn {
 	c.enc = hpack.NewEncoder(&c.block)
 	c.framer = http2.NewFramer(c.out, c.in)
 	c.framer.SetMaxReadFrameSize(maxFrame)
-	// The framer puts HEADERS and CONTINUATION together and decodes them. It has to see all of them, in order and
-	// whatever becomes of their streams, since the compression state is one for the connection.
+	// The framer joins HEADERS and CONTINUATION and decodes them. It must decode all of them in order, even those of
+	// streams that are refused, since all streams of a connection share the compression state.
 	c.framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	c.framer.MaxHeaderListSize = maxHeaderList
 	return c
@@ -104,11 +103,11 @@ func (c *conn) serve() error {
 	return nil
 }
 
-// readAll reads and answers frames until there is a reason to end.
+// readAll reads and handles frames until the connection has to end.
 func (c *conn) readAll() error {
 	// The server's preface is a SETTINGS frame, which does not have to wait for the client's (RFC 9113, Section 3.4).
-	// Where the mux has sent an early SETTINGS frame this one is the second, which is nothing unusual for the client;
-	// the acknowledgement of the first does not come here.
+	// If the mux has sent an early SETTINGS frame, this one is an ordinary second frame for the client. The mux drops the
+	// acknowledgement of the first.
 	err := c.write(func() error {
 		return c.framer.WriteSettings(
 			http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: maxStreams},
@@ -167,9 +166,9 @@ func (c *conn) write(f func() error) error {
 	return err
 }
 
-// shutdown tells the client that no streams are accepted after those that it has opened. When they have ended the
-// connection ends. The client can try a stream that was on its way to here on another connection, as it is above the last
-// one that GOAWAY names (RFC 9113, Section 6.8).
+// shutdown tells the client that no more streams are accepted. The connection ends when the open streams have ended.
+// The client can send a request whose stream is above the last one in GOAWAY again on another connection (RFC 9113,
+// Section 6.8).
 func (c *conn) shutdown() {
 	c.write(func() error {
 		if c.goAway {
@@ -183,8 +182,9 @@ func (c *conn) shutdown() {
 	})
 }
 
-// end sends GOAWAY, if the client does not have it, and closes the connection in such a way that the client can read it:
-// closing a socket to which more comes resets the connection, and the client's system drops what was not read yet.
+// end sends GOAWAY, if that was not sent yet, and closes the connection so that the client can read it. Closing a
+// socket that still receives data would reset the connection, and the client's system would drop what it has not read
+// yet.
 func (c *conn) end(code http2.ErrCode, debug string) {
 	err := c.write(func() error {
 		if c.goAway && code == http2.ErrCodeNo {

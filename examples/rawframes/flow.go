@@ -30,9 +30,9 @@ func (w *inWindow) take(n int) bool {
 	return w.left >= 0
 }
 
-// give notes that n bytes were consumed, and returns the increment for a WINDOW_UPDATE frame. It is 0 until half the window
-// can be given back at once: a frame for every few bytes would be a waste, and giving back nothing until the window is
-// empty would stop the client.
+// give records that n bytes were consumed, and returns the increment for a WINDOW_UPDATE frame. The increment is 0
+// until half the window can be returned at once: a frame for every few bytes would be wasteful, and waiting until the
+// window is empty would stop the client.
 func (w *inWindow) give(n int) (increment int) {
 	w.used += n
 	if w.used < initialWindow/2 {

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// take does what a frame asks for, or says which error it is.
+// take handles a frame, or returns the error that it is.
 func (c *conn) take(f http2.Frame, err error, first bool) error {
 	if settings, ok := f.(*http2.SettingsFrame); first && (!ok || settings.IsAck()) {
 		if _, ok := errors.AsType[http2.StreamError](err); ok || err == nil {
@@ -36,11 +36,11 @@ func (c *conn) take(f http2.Frame, err error, first bool) error {
 		return &connError{http2.ErrCodeProtocol, "PUSH_PROMISE from a client"} // RFC 9113, Section 8.4
 	}
 	// PRIORITY is deprecated (RFC 9113, Section 5.3), GOAWAY asks for nothing where no streams are pushed, and frames
-	// of unknown types are discarded (5.5).
+	// of unknown types are discarded (RFC 9113, Section 5.5).
 	return nil
 }
 
-// takeError answers what the framer has found wrong.
+// takeError handles an error that the framer has found.
 func (c *conn) takeError(err error) error {
 	switch err := err.(type) {
 	case http2.StreamError:
@@ -81,7 +81,7 @@ func (c *conn) takeSettings(f *http2.SettingsFrame) error {
 		}
 		switch s.ID {
 		case http2.SettingHeaderTableSize:
-			// It is the most that the encoder's table may have. More than the initial size brings nothing here.
+			// This is an upper bound for the encoder's table. More than the initial size gains nothing here.
 			c.enc.SetMaxDynamicTableSize(min(s.Val, 4096))
 		case http2.SettingInitialWindowSize:
 			// It changes the windows of the open streams too (RFC 9113, Section 6.9.2), but not the connection's.
@@ -93,7 +93,7 @@ func (c *conn) takeSettings(f *http2.SettingsFrame) error {
 				}
 			}
 		}
-		// A larger SETTINGS_MAX_FRAME_SIZE is an offer, which nobody has to take up.
+		// A larger SETTINGS_MAX_FRAME_SIZE only permits larger frames.
 		return nil
 	})
 	if err != nil {
@@ -169,8 +169,8 @@ func (c *conn) takeData(f *http2.DataFrame) error {
 	return c.consumed(s, n)
 }
 
-// consumed gives the client back what was taken out of the windows for n bytes of DATA. The stream is nil where only the
-// connection's window matters any more.
+// consumed gives the client back what was taken out of the windows for n bytes of DATA. The stream is nil where only
+// the connection's window matters any more.
 func (c *conn) consumed(s *stream, n int) error {
 	if increment := c.receiveWindow.give(n); increment > 0 {
 		if err := c.framer.WriteWindowUpdate(0, uint32(increment)); err != nil {
@@ -210,8 +210,8 @@ func (c *conn) takeReset(f *http2.RSTStreamFrame) error {
 	return c.forget(f.StreamID)
 }
 
-// opened notes that the client has opened a stream, and reports whether that is to be looked at: not after GOAWAY, when the
-// client knows that it is not, but goes on with what it had sent by then.
+// opened records that the client has opened a stream, and reports whether the stream is accepted. After GOAWAY none is:
+// the client had sent it before it knew.
 func (c *conn) opened(id uint32) bool {
 	c.lastID = id
 	if !c.goAway {
@@ -220,8 +220,8 @@ func (c *conn) opened(id uint32) bool {
 	return !c.goAway
 }
 
-// idle reports whether the client has not opened the stream. It never opens one below the last (RFC 9113, Section 5.1.1), and
-// those of even numbers would be pushed, which none is here.
+// idle reports whether the client has not opened the stream yet. Clients open streams in ascending order (RFC 9113,
+// Section 5.1.1); streams with even numbers would be pushed, and this server pushes none.
 func (c *conn) idle(id uint32) bool { return id%2 == 0 || id > c.lastID }
 
 func (c *conn) stream(id uint32) *stream {
@@ -243,15 +243,15 @@ func (c *conn) reset(id uint32, code http2.ErrCode) error {
 	return c.forget(id)
 }
 
-// discards reports whether nothing of the stream, which is not idle, is looked at any more: it was reset here, or
-// opened after GOAWAY. The client may be sending on it until it knows (RFC 9113, Sections 5.1 and 6.8). Of the streams
-// that were reset the last ones have to do, lest the list grow; one before them is taken for a stream that the client
-// has ended, and the client gets a second RST_STREAM, which it ignores.
+// discards reports whether frames on the stream, which is not idle, are ignored, because the stream was reset here or
+// opened after GOAWAY. The client may send on it until it knows (RFC 9113, Sections 5.1 and 6.8). Only the last streams
+// that were reset are remembered, which bounds the list. An earlier one counts as ended by the client, which then gets
+// a second RST_STREAM and ignores it.
 func (c *conn) discards(id uint32) bool {
 	return id > c.takenID || slices.Contains(c.resets[:min(c.nResets, len(c.resets))], id)
 }
 
-// forget drops a stream. What the client has sent on it, and will not get an answer to, is consumed.
+// forget drops a stream, and returns the credit for content that will not be read.
 func (c *conn) forget(id uint32) error {
 	i := slices.IndexFunc(c.streams, func(s *stream) bool { return s.id == id })
 	if i < 0 {

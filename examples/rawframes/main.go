@@ -1,7 +1,7 @@
 // Rawframes serves HTTP/2 frame by frame, on a port that it shares with an HTTP/1 server of net/http.
 //
-// It is for those who read and write frames themselves with http2.Framer: what belongs to an HTTP/2 server that holds its
-// own, in as little code as it takes. README.md says where to find what.
+// It shows what an HTTP/2 server has to do that reads and writes frames itself with http2.Framer, in as little code as
+// possible. README.md lists the usual mistakes, and where the code avoids them.
 package main
 
 import (
@@ -43,7 +43,7 @@ func main() {
 	}
 }
 
-// shutdownTimeout is what running requests have to come to an end.
+// shutdownTimeout is how long a shutdown waits for running requests.
 const shutdownTimeout = 10 * time.Second
 
 // run serves until ctx ends.

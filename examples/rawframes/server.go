@@ -51,8 +51,8 @@ func (s *server) start(nc net.Conn) {
 	})
 }
 
-// shutdown has every connection end when its running requests are answered. When ctx ends before that, it cuts them off
-// and returns the context's error.
+// shutdown waits until every connection has answered its running requests and ended. If ctx ends first, it cuts them
+// off and returns the context's error.
 func (s *server) shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	s.stopping = true

@@ -23,7 +23,7 @@ type stream struct {
 	echo    bool   // the request's content is added to pending
 }
 
-// received reports whether content of the length is in accordance with content-length.
+// received reports whether content of this length agrees with content-length.
 func (s *stream) received(n int, last bool) bool {
 	if s.length < 0 {
 		return true
@@ -32,14 +32,14 @@ func (s *stream) received(n int, last bool) bool {
 	return s.length == 0 || s.length > 0 && !last
 }
 
-// A request is what a header list says.
+// A request is a parsed header list.
 type request struct {
 	method, path string
 	length       int64 // content-length, or -1
 }
 
-// parseRequest reports whether the fields are well-formed. Of names, values and the order of fields the framer has seen
-// to that.
+// parseRequest reports whether the fields make a valid request. The framer has checked names, values and the order of
+// fields.
 func parseRequest(f *http2.MetaHeadersFrame) (request, bool) {
 	r := request{
 		method: f.PseudoValue("method"),
@@ -118,14 +118,14 @@ func (c *conn) open(f *http2.MetaHeadersFrame) error {
 	return c.respond(s, r, 404, []byte("There is nothing here.\n"))
 }
 
-// respond sends a header list, and has the content sent.
+// respond sends a header list, and starts sending the content.
 func (c *conn) respond(s *stream, r request, status int, content []byte) error {
 	if r.method != "HEAD" {
 		s.pending = content
 	}
 	err := c.writeHeaders(s, len(s.pending) == 0,
 		// Pseudo-header fields come first (RFC 9113, Section 8.3), and a response has this one, which is not "status"
-		// and has no reason phrase (8.3.2). All names are in lower case (8.2).
+		// and has no reason phrase (RFC 9113, Section 8.3.2). All names are in lower case (RFC 9113, Section 8.2).
 		hpack.HeaderField{Name: ":status", Value: strconv.Itoa(status)},
 		hpack.HeaderField{Name: "content-type", Value: "text/plain; charset=utf-8"},
 		hpack.HeaderField{Name: "content-length", Value: strconv.Itoa(len(content))},
@@ -167,7 +167,7 @@ func (c *conn) sendData() error {
 	return nil
 }
 
-// sendFrame sends a DATA frame, if there is something to be sent that may be.
+// sendFrame sends a DATA frame, if there is content and the windows allow it.
 func (c *conn) sendFrame(s *stream) (bool, error) {
 	n := min(len(s.pending), maxFrame, max(int(min(c.sendWindow, s.sendWindow)), 0))
 	last := n == len(s.pending) && (s.ended || !s.echo)
@@ -191,8 +191,8 @@ func (c *conn) sendFrame(s *stream) (bool, error) {
 	return true, nil
 }
 
-// finish ends a stream whose response has been sent. A request that has not ended is no longer wanted, without being an
-// error (RFC 9113, Section 8.1).
+// finish ends a stream whose response has been sent. If the request has not ended, the client is told to stop sending
+// it, which is not an error (RFC 9113, Section 8.1).
 func (c *conn) finish(s *stream) error {
 	if !s.ended {
 		return c.reset(s.id, http2.ErrCodeNo)
@@ -200,7 +200,7 @@ func (c *conn) finish(s *stream) error {
 	return c.forget(s.id)
 }
 
-// endRequest notes that the request has ended.
+// endRequest records that the request has ended.
 func (c *conn) endRequest(s *stream) error {
 	if s.length > 0 {
 		return c.reset(s.id, http2.ErrCodeProtocol) // RFC 9113, Section 8.1.1

@@ -25,7 +25,7 @@ import (
 //go:embed haproxy.cfg
 var haproxyConfig []byte
 
-// errNoHAProxy says that the demonstration lacks its proxy.
+// errNoHAProxy is the error of the demo if HAProxy is not installed.
 var errNoHAProxy = errors.New("the demonstration needs the program haproxy (on Debian: apt-get install haproxy)")
 
 // demo shows what reaches the servers through HAProxy.
@@ -102,7 +102,7 @@ func get(ctx context.Context, c *http.Client, addr, name string) error {
 func startHAProxy(ctx context.Context, addr string) (proxy string, stop func(), err error) {
 	program, err := exec.LookPath("haproxy")
 	if err != nil {
-		// It is where users of few rights have no programs.
+		// Debian installs it where ordinary users do not look.
 		if program, err = exec.LookPath("/usr/sbin/haproxy"); err != nil {
 			return "", nil, errNoHAProxy
 		}
@@ -120,7 +120,7 @@ func startHAProxy(ctx context.Context, addr string) (proxy string, stop func(), 
 	if err := os.WriteFile(config, haproxyConfig, 0o600); err != nil {
 		return "", nil, err
 	}
-	// HAProxy takes over a socket that listens already, so that its port is free for sure.
+	// HAProxy inherits a listening socket, so its port cannot be taken.
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", nil, err

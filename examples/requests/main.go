@@ -1,5 +1,5 @@
-// Requests serves gRPC and REST behind a proxy that sends both over the same HTTP/2 connections, as HAProxy does with one
-// backend for both. Each request reaches the server it is for: grpc-go or net/http.
+// Requests serves gRPC and REST behind a proxy that sends both over the same HTTP/2 connections, as HAProxy does with
+// one backend for both. Each request reaches the server it is for: grpc-go or net/http.
 //
 // With -demo it starts HAProxy in front of itself, with the configuration in haproxy.cfg, makes requests of both kinds
 // through it, and shows over how many connections they came.
@@ -94,7 +94,7 @@ func newServer(l net.Listener) *server {
 	s.http.Protocols.SetHTTP1(true)
 	s.http.Protocols.SetUnencryptedHTTP2(true)
 
-	// HTTP/1 is for net/http. HTTP/2 is taken apart by request.
+	// net/http serves HTTP/1. Each HTTP/2 request is routed on its own.
 	http1 := s.mux.Match(oneport.HTTP1())
 	requests := s.mux.Requests()
 	grpcL := requests.Match(oneport.GRPC())
@@ -130,6 +130,6 @@ func (greeter) SayHello(_ context.Context, r *greeterpb.SayHelloRequest) (*greet
 // hello answers a REST request.
 func hello(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
-	// It fails only where the client has gone.
+	// This fails only if the client is gone.
 	_ = json.NewEncoder(w).Encode(map[string]string{"message": "Hello, " + r.PathValue("name"), "protocol": r.Proto})
 }

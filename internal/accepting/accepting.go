@@ -31,8 +31,8 @@ func temporary(err error) bool {
 	return ok && t.Temporary()
 }
 
-// Backoff returns how long to wait before the next Accept after an error that passes, where the wait before was last, or 0
-// if that one has accepted: as in net/http, 5 ms, twice as long each time, up to a second.
+// Backoff returns how long to wait before the next Accept after an error that passes, where the wait before was last,
+// or 0 if that one has accepted: as in net/http, 5 ms, twice as long each time, up to a second.
 func Backoff(last time.Duration) time.Duration {
 	return min(max(2*last, 5*time.Millisecond), time.Second)
 }

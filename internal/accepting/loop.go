@@ -11,12 +11,12 @@ import (
 type Loop struct {
 	Listener net.Listener
 
-	// Done stops the loop when it is closed. Whoever closes it closes the listener afterwards, since nothing else interrupts
-	// Accept.
+	// Done stops the loop when it is closed. Whoever closes it closes the listener afterwards, since nothing else
+	// interrupts Accept.
 	Done <-chan struct{}
 
-	// Handle takes charge of a connection. No other connection is accepted before it returns. A connection that was accepted
-	// while the loop was being stopped is handled, too.
+	// Handle takes charge of a connection. No other connection is accepted before it returns. A connection that was
+	// accepted while the loop was being stopped is handled, too.
 	Handle func(net.Conn)
 
 	// Retrying, if not nil, is called for an error that passes, before the loop waits and tries again.

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// script is a listener whose Accept returns one of the steps after the other, a connection for nil. Behind the last one it
-// waits until the listener is closed.
+// script is a listener whose Accept returns one of the steps after the other, a connection for nil. Behind the last one
+// it waits until the listener is closed.
 type script struct {
 	net.Listener
 	steps  []error

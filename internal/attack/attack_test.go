@@ -127,8 +127,8 @@ var attacks = []struct {
 	}},
 }
 
-// attack makes connections that attack, and returns what the server had to bear for each of them. Good clients are served
-// meanwhile.
+// attack makes connections that attack, and returns what the server had to bear for each of them. Good clients are
+// served meanwhile.
 func attack(t *testing.T, server, kind string, shared bool, conns int, frames func(*writer)) (memory, running float64) {
 	s := start(t, server)
 	before := s.load()

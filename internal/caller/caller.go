@@ -1,4 +1,5 @@
-// Package caller finds out which server accepts from a listener, where what is right for one is wrong for another.
+// Package caller finds out which server calls Accept of a listener, for listeners that have to treat servers
+// differently.
 package caller
 
 import "runtime"

@@ -2,10 +2,9 @@
 // connection and reads from it what a connection can be routed by: the server
 // name, the application protocols and the protocol versions the client offers.
 //
-// It only looks: the bytes stay with the caller, who hands them on to whichever
-// server the connection turns out to be for. That server judges the rest of the
-// ClientHello, so this package rejects only what keeps it from finding its way
-// through the message, or makes the fields it reports ambiguous.
+// The parser consumes nothing: the server that gets the connection reads the
+// same bytes and validates the whole ClientHello. So this package rejects only
+// a message that it cannot parse, or whose fields would be ambiguous.
 package clienthello
 
 import (

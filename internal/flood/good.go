@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -21,24 +23,35 @@ const content = "served"
 // goodClients make one request on a connection of its own.
 var goodClients = []struct {
 	kind    string
-	request func(ctx context.Context, addr string, secure bool) error
+	request func(ctx context.Context, d *dialer, addr string, secure bool) error
 }{
-	{"HTTP/1", func(ctx context.Context, addr string, secure bool) error {
+	{"HTTP/1", func(ctx context.Context, d *dialer, addr string, secure bool) error {
 		var p http.Protocols
 		p.SetHTTP1(true)
-		return get(ctx, addr, secure, &p)
+		return get(ctx, d, addr, secure, &p)
 	}},
-	{"HTTP/2", func(ctx context.Context, addr string, secure bool) error {
+	{"HTTP/2", func(ctx context.Context, d *dialer, addr string, secure bool) error {
 		var p http.Protocols
 		p.SetHTTP2(secure)
 		p.SetUnencryptedHTTP2(!secure)
-		return get(ctx, addr, secure, &p)
+		return get(ctx, d, addr, secure, &p)
 	}},
 	{"gRPC", check},
 }
 
-func get(ctx context.Context, addr string, secure bool, p *http.Protocols) error {
-	t := &http.Transport{Protocols: p, TLSClientConfig: clientConfig()}
+// A dialer counts the connections that it opens.
+type dialer struct{ opened atomic.Int64 }
+
+func (d *dialer) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
+	c, err := new(net.Dialer).DialContext(ctx, network, addr)
+	if err == nil {
+		d.opened.Add(1)
+	}
+	return c, err
+}
+
+func get(ctx context.Context, d *dialer, addr string, secure bool, p *http.Protocols) error {
+	t := &http.Transport{Protocols: p, TLSClientConfig: clientConfig(), DialContext: d.DialContext}
 	defer t.CloseIdleConnections()
 	scheme := "http://"
 	if secure {
@@ -64,12 +77,15 @@ func get(ctx context.Context, addr string, secure bool, p *http.Protocols) error
 }
 
 // check uses grpc-go, which sends no HEADERS before the server's SETTINGS.
-func check(ctx context.Context, addr string, secure bool) error {
+func check(ctx context.Context, d *dialer, addr string, secure bool) error {
 	creds := insecure.NewCredentials()
 	if secure {
 		creds = credentials.NewTLS(clientConfig())
 	}
-	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(creds))
+	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(creds),
+		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+			return d.DialContext(ctx, "tcp", addr)
+		}))
 	if err != nil {
 		return err
 	}
@@ -97,6 +113,7 @@ const (
 type goodReport struct {
 	Kind              string
 	Requests, Failed  int
+	Opened            int // connections: more than requests if a gRPC client was refused before its call, and connected again
 	FirstError        string
 	P50, P99, Longest time.Duration
 }
@@ -107,8 +124,9 @@ func runGood(ctx context.Context, addr string, secure bool) []goodReport {
 	var running sync.WaitGroup
 	for i, client := range goodClients {
 		running.Go(func() {
-			reports[i] = runGoodClient(ctx, func(ctx context.Context) error { return client.request(ctx, addr, secure) })
-			reports[i].Kind = client.kind
+			var d dialer
+			reports[i] = runGoodClient(ctx, func(ctx context.Context) error { return client.request(ctx, &d, addr, secure) })
+			reports[i].Kind, reports[i].Opened = client.kind, int(d.opened.Load())
 		})
 	}
 	running.Wait()

@@ -168,8 +168,8 @@ func once(text string) func(badConn) error {
 	}
 }
 
-// trickle sends text a byte at a time, and zeros when it is over. Each connection starts at another place in it, so that
-// at any time there are some everywhere.
+// trickle sends text a byte at a time, and zeros when it is over. Each connection starts at another place in it, so
+// that at any time there are some everywhere.
 func trickle(text string) func(badConn) error {
 	all, zero := []byte(text), []byte("0")
 	return func(c badConn) error {

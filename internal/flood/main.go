@@ -1,17 +1,17 @@
-// Flood puts a port under thousands of connections that never become a request, while well-behaved clients go on making
-// requests on new connections, and fails if those are not all served, if a bad connection outlives its time, if it costs
-// more memory than allowed, or if anything is left at the end.
+// Flood opens thousands of connections that never complete a request, while well-behaved clients make requests on new
+// connections. It fails if a request of these is not served, if a bad connection stays open too long or takes more
+// memory than allowed, or if anything is left at the end.
 //
 //	go run ./internal/flood -n 4000 -for 30s
 //	go run ./internal/flood -n 4000 -for 30s -max-undecided 2000 -rate 2000 -max-bytes 65536
 //	go run ./internal/flood -n 1000 -serve server
 //	go run ./internal/flood -n 400 -hold
 //
-// In the second the longest waiting make room for new ones: at that rate a client has a second to show what it wants.
-// The fewer are undecided, the more the memory of everything else counts.
+// In the second, the oldest connections make room for new ones: at that rate a client has a second for its request. The
+// fewer connections are undecided, the more the memory of everything else counts.
 //
-// The clients run in a process of their own, since each connection takes a file in both. Everything stays on loopback,
-// and ends by itself.
+// The clients run in a process of their own, since each connection needs a file at both ends. All connections are on
+// loopback.
 package main
 
 import (

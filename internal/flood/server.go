@@ -292,7 +292,7 @@ func (r *result) check(c config) error {
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 
-	var bad, good uint64
+	var bad, good, requests uint64
 	for _, b := range r.load.Bad {
 		bad += uint64(b.Opened)
 		if b.Closed != b.Opened {
@@ -307,7 +307,8 @@ func (r *result) check(c config) error {
 		}
 	}
 	for _, g := range append(r.load.Quiet, r.load.Good...) {
-		good += uint64(g.Requests)
+		good += uint64(g.Opened)
+		requests += uint64(g.Requests)
 		if g.Failed > 0 {
 			fail("%d of %d requests failed (%s), the first with: %s", g.Failed, g.Requests, g.Kind, g.FirstError)
 		}
@@ -333,9 +334,9 @@ func (r *result) check(c config) error {
 	for _, n := range r.stats.Refused {
 		refused += n
 	}
-	if r.stats.Accepted != good+bad || r.stats.Matched != good || refused != bad {
-		fail("the mux counts %d accepted, %d matched and %d refused, but there were %d good and %d bad connections",
-			r.stats.Accepted, r.stats.Matched, refused, good, bad)
+	if r.stats.Accepted != good+bad || r.stats.Matched != requests || refused != good+bad-requests {
+		fail("the mux counts %d accepted, %d matched and %d refused, but there were %d good connections with %d requests, and %d bad ones",
+			r.stats.Accepted, r.stats.Matched, refused, good, requests, bad)
 	}
 	if n := r.stats.Undecided + r.stats.Refusing + r.stats.Queued; n != 0 {
 		fail("after Shutdown the mux still has %d connections", n)

@@ -2,15 +2,14 @@
 // by the first bytes that its client sends, up to the end of the first header
 // block.
 //
-// The rules are those that a frame alone can break ([CheckFrameHeader],
-// [CheckContinuation]), whoever has sent it. What depends on the state of a
-// connection is up to those who keep one.
+// The rules are those that a single frame can break ([CheckFrameHeader],
+// [CheckContinuation]), from client or server. Rules that depend on the state of
+// a connection belong to the packages that keep that state.
 //
-// A [Parser] serves a connection multiplexer, which decides by the first bytes
-// what server gets the connection and then hands the bytes on with it. So nothing
-// is consumed, and only a connection error (RFC 9113, Section 5.4.1) is held
-// against the client: a malformed request or any other stream error is for the
-// server to answer.
+// A [Parser] is for a connection multiplexer, which chooses a server by the first
+// bytes and hands the connection over with all of them. So the parser consumes
+// nothing, and rejects only connection errors (RFC 9113, Section 5.4.1). The
+// server answers malformed requests and other stream errors.
 package h2
 
 import (

@@ -1,17 +1,16 @@
 // Package h2open follows an HTTP/2 connection from its first byte to its first request, while no server has it.
 //
-// The clients of gRPC send the preface and SETTINGS, and wait for the server's SETTINGS before they send a request; but
-// which server that will be depends on the request. So somebody has to speak in the server's place: it sends an early
-// SETTINGS frame to a client that waits, and to one that then makes no request the acknowledgement of its SETTINGS and the
-// answers to its PINGs, without which it would take the connection for broken.
+// gRPC clients send the preface and SETTINGS, and wait for the server's SETTINGS before they send a request. But the
+// choice of the server depends on the request. So the mux speaks for the server: it sends an early SETTINGS frame to a
+// client that waits. If the client then makes no request, the mux acknowledges its SETTINGS and answers its PINGs,
+// without which the client would consider the connection broken.
 //
-// What was sent in the server's place must not be sent again: some clients take an unexpected acknowledgement for a
-// connection error. Hiding it takes a connection that filters, and so the [Opening] says nothing for as long as it can: a
-// client that sends its first request together with the acknowledgement of the early SETTINGS, as those of gRPC do, is
-// answered by the server.
+// The server must not send the same acknowledgements again, since some clients treat an unexpected acknowledgement as a
+// connection error. Dropping them requires a wrapped connection. Therefore the [Opening] delays them: a client that
+// sends its first request together with the acknowledgement of the early SETTINGS, as gRPC clients do, gets them from
+// the server.
 //
-// An Opening does no I/O and has no clock: it is told what has come and what time it is, and says what to write and when
-// to wake it.
+// An Opening does no I/O and has no clock. It is given bytes and times, and returns what to write and when to wake it.
 package h2open
 
 import (
@@ -49,10 +48,10 @@ func (o *Opening) Acknowledged() int { return o.acks }
 // Answered returns how many of the client's PING frames were answered in the server's place.
 func (o *Opening) Answered() int { return o.pings }
 
-// Due reports whether early SETTINGS are due: the client has sent the whole preface, so it speaks HTTP/2, and it has not
-// begun a request. RFC 9113, Section 3.4 lets a client send its request without waiting for the server's SETTINGS, and
-// most do; a strict client waits for them, for ever if need be. One whose request has begun waits for nothing, since flow
-// control does not apply to header blocks.
+// Due reports whether early SETTINGS are due: the client has sent the whole preface, so it speaks HTTP/2, and it has
+// not begun a request. RFC 9113, Section 3.4 lets a client send its request without waiting for the server's SETTINGS,
+// and most do; a strict client waits for them, for ever if need be. One whose request has begun waits for nothing,
+// since flow control does not apply to header blocks.
 func (o *Opening) Due() bool {
 	p := o.Parser
 	return !o.early && !o.Declined && p.State() == h2.Incomplete && p.PrefaceSeen() && !p.Requesting()

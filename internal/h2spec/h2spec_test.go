@@ -39,8 +39,8 @@ const (
 	tries = 3
 )
 
-// behindHeaders are the cases that cannot pass behind a route that depends on the header block, and why. All others that
-// pass without a mux have to.
+// behindHeaders are the cases that cannot pass behind a route that depends on the header block, and why. All others
+// that pass without a mux have to.
 var behindHeaders = map[string]string{
 	"http2/6.9.2/1": "takes the first SETTINGS frame behind its request for an acknowledgement, and it is net/http's own, " +
 		"which RFC 9113, Section 6.5 lets a server send at any time",
@@ -98,8 +98,8 @@ func TestH2spec(t *testing.T) {
 	}
 }
 
-// compareAll compares the targets from the third on with the first. The second is the same as the first, and shows which
-// cases can be compared.
+// compareAll compares the targets from the third on with the first. The second is the same as the first, and shows
+// which cases can be compared.
 func compareAll(t *testing.T, all map[string]*spec.TestCase, targets []target) {
 	want, again := targets[0], targets[1]
 	passed := 0
@@ -215,8 +215,8 @@ func run(tc *spec.TestCase, to target) result {
 	}
 }
 
-// closedByReset reports whether a case failed only because h2spec, to which a reset is an end of the connection like any
-// other, does not know it: it looks for the error where Go no longer puts it.
+// closedByReset reports whether a case failed only because h2spec, to which a reset is an end of the connection like
+// any other, does not know it: it looks for the error where Go no longer puts it.
 func closedByReset(err error) bool {
 	failed, ok := errors.AsType[*spec.TestError](err)
 	return ok && slices.Contains(failed.Expected, spec.ExpectedConnectionClosed) &&
@@ -241,8 +241,8 @@ func cases() map[string]*spec.TestCase {
 	return all
 }
 
-// serveBehind puts net/http behind a mux with one route, inside TLS if it is to be secure. It returns the address, and a
-// function that stops the mux.
+// serveBehind puts net/http behind a mux with one route, inside TLS if it is to be secure. It returns the address, and
+// a function that stops the mux.
 func serveBehind(t *testing.T, early []xhttp2.Setting, secure *tls.Config, m oneport.Matcher) (net.Addr, func() oneport.Stats) {
 	mux := oneport.New(listen(t))
 	mux.Logger = slog.New(slog.DiscardHandler) // most cases break the protocol
@@ -289,7 +289,7 @@ func firstSettings(t *testing.T, addr net.Addr) []xhttp2.Setting {
 	return list
 }
 
-// serveServer serves HTTP alone with a Server, in the clear and over TLS.
+// serveServer serves HTTP alone with a Server, in cleartext and over TLS.
 func serveServer(t *testing.T, secure *tls.Config) net.Addr {
 	l := listen(t)
 	server := &oneport.Server{HTTP: httpServer(), TLSConfig: secure, Configure: func(m *oneport.Mux) {

@@ -131,8 +131,8 @@ func compareHeader(t *testing.T, r *Request, req *http.Request, data []byte) {
 // RFC 9112, Section 5.1 has none.
 func withoutFold(value string) string { return strings.Trim(value, " ") }
 
-// FuzzParse holds the flight behind a request to the frame reader of golang.org/x/net, and an answer on the whole to the
-// answers on its parts.
+// FuzzParse holds the flight behind a request to the frame reader of golang.org/x/net, and an answer on the whole to
+// the answers on its parts.
 func FuzzParse(f *testing.F) {
 	f.Add([]byte{}, flight(clientSettings...), uint16(30))
 	f.Add([]byte(`{"name":"x"}`), append(flight(), "\x00\x00\x04\x08\x00\x00\x00\x00\x00\x00\x00\x00\x01"...), uint16(3))

@@ -1,19 +1,19 @@
-// Package h2upgrade takes the upgrade of an HTTP/1.1 connection to HTTP/2 (RFC 7540, Section 3.2) apart, and puts it
-// together again as what a client with prior knowledge would have sent.
+// Package h2upgrade translates the upgrade of an HTTP/1.1 connection to HTTP/2 (RFC 7540, Section 3.2) into the bytes
+// that a client with prior knowledge would have sent.
 //
-// RFC 9113 has given the mechanism up, and so have servers, but clients that know only this way to HTTP/2 in the clear
-// are still there. After the translation any HTTP/2 server can take the connection:
+// RFC 9113 has removed the mechanism, and servers have dropped it, but some clients know no other way to cleartext
+// HTTP/2. After the translation any HTTP/2 server can take the connection:
 //
 //	the client sent                        the server reads
 //	request, with HTTP2-Settings           preface
 //	its content                            SETTINGS: those of the field, then those of the client's frame
 //	preface                                HEADERS, and DATA, on stream 1
 //	SETTINGS
-//	what follows                           what follows, as it is
+//	what follows                           what follows, unchanged
 //
-// [Check] says whether a request asks for the upgrade as it should; [Request.Parse] follows the client up to its first
-// SETTINGS frame; [Request.Translate] makes the server's bytes of that; a [WindowFilter] has the two ends agree on the
-// flow-control window. Like the other recognisers this package looks at bytes and does nothing else.
+// [Check] checks a request that asks for the upgrade, [Request.Parse] follows the client up to its first SETTINGS
+// frame, [Request.Translate] returns the bytes for the server, and a [WindowFilter] makes both ends agree on the
+// flow-control window. The package does no I/O.
 package h2upgrade
 
 import (
@@ -29,8 +29,8 @@ import (
 	"github.com/oneport-go/oneport/internal/http1"
 )
 
-// SwitchingProtocols is the response that accepts the upgrade (RFC 9110, Section 15.2.2). A client may take it while it is
-// still sending its request, but not every client looks: it is best sent once [Request.Len] bytes have come.
+// SwitchingProtocols is the response that accepts the upgrade (RFC 9110, Section 15.2.2). A client may take it while it
+// is still sending its request, but not every client looks: it is best sent once [Request.Len] bytes have come.
 const SwitchingProtocols = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
 
 // MaxContent is how long the content of a request can be that is upgraded: the initial flow-control window of stream 1
@@ -104,7 +104,8 @@ func decodeSettings(values []string) ([]byte, error) {
 	return payload, nil
 }
 
-// contentLength returns the length of the content. The values may be several if they are the same (RFC 9112, Section 6.3).
+// contentLength returns the length of the content. The values may be several if they are the same (RFC 9112, Section
+// 6.3).
 func contentLength(values []string) (int, error) {
 	if len(values) == 0 {
 		return 0, nil

@@ -11,8 +11,8 @@ import (
 	"github.com/oneport-go/oneport/internal/http1"
 )
 
-// head is the head of an HTTP/1 request, with the fields set apart that are about the connection or the message, and not
-// about the request.
+// head is the head of an HTTP/1 request, with the fields set apart that are about the connection or the message, and
+// not about the request.
 type head struct {
 	method, target string
 
@@ -100,8 +100,8 @@ func (h *head) splitTarget() (authority, path string, err error) {
 // (RFC 9113, Section 8.3.1).
 func validAuthority(s string) bool { return s != "" && httpguts.ValidHostHeader(s) }
 
-// translate makes the header list of HTTP/2. Like any intermediary that changes the version it leaves out Connection and
-// what that names (RFC 9110, Section 7.6.1, RFC 9113, Section 8.2.2).
+// translate makes the header list of HTTP/2. Like any intermediary that changes the version it leaves out Connection
+// and what that names (RFC 9110, Section 7.6.1, RFC 9113, Section 8.2.2).
 func (h *head) translate(authority, path string) []hpack.HeaderField {
 	fields := make([]hpack.HeaderField, 0, 4+len(h.rest)+2)
 	fields = append(fields,

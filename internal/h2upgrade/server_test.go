@@ -145,8 +145,8 @@ func (f *filtered) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// TestServerWindow has a client send all that the connection's window allows it, behind an upgraded request with content.
-// Only with the filter is that what the server allows.
+// TestServerWindow has a client send all that the connection's window allows it, behind an upgraded request with
+// content. Only with the filter is that what the server allows.
 func TestServerWindow(t *testing.T) {
 	t.Parallel()
 	for _, filter := range []bool{true, false} {

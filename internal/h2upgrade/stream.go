@@ -17,9 +17,9 @@ func (r *Request) MaxLen() int {
 	return r.Len() + len(h2.Preface) + h2.FrameHeaderLen + h2.DefaultMaxFrameSize
 }
 
-// Parse goes on to the end of the client's first SETTINGS frame. The data starts at the first byte of the connection, that
-// is with the head of the request, and between calls it only grows, though it need not be in the same memory. Nothing
-// behind the frame is looked at.
+// Parse goes on to the end of the client's first SETTINGS frame. The data starts at the first byte of the connection,
+// that is with the head of the request, and between calls it only grows, though it need not be in the same memory.
+// Nothing behind the frame is looked at.
 //
 // The state is Error, at the first byte that shows it, if a client connection preface with its SETTINGS (RFC 9113,
 // Section 3.4) does not come. A client that is at fault before it can have seen [SwitchingProtocols], as one that
@@ -49,14 +49,14 @@ func (r *Request) Parse(data []byte) (h2.State, *h2.ConnError) {
 	return h2.Complete, nil
 }
 
-// Translate appends to dst what the server reads in place of data up to rest, once Parse has said Complete of data. From
-// rest on it reads what the client sends.
+// Translate appends to dst what the server reads in place of data up to rest, once Parse has said Complete of data.
+// From rest on it reads what the client sends.
 //
-// The settings of HTTP2-Settings and those of the client's SETTINGS frame become one frame, so that the server acknowledges
-// once: RFC 7540, Section 3.2.1 has the ones in force without acknowledgement, and the client waits for that of its
-// frame. Clients say the same in both, and the frame has each parameter once, since servers such as net/http's take a
-// parameter that is there twice for PROTOCOL_ERROR. The header block uses no dynamic table, whose state has to remain that
-// which the client knows.
+// The settings of HTTP2-Settings and those of the client's SETTINGS frame become one frame, so that the server
+// acknowledges once: RFC 7540, Section 3.2.1 has the ones in force without acknowledgement, and the client waits for
+// that of its frame. Clients say the same in both, and the frame has each parameter once, since servers such as
+// net/http's take a parameter that is there twice for PROTOCOL_ERROR. The header block uses no dynamic table, whose
+// state has to remain that which the client knows.
 func (r *Request) Translate(dst, data []byte) (first []byte, rest int) {
 	settings := data[r.Len()+len(h2.Preface)+h2.FrameHeaderLen : r.ending]
 	dst = append(dst, h2.Preface...)

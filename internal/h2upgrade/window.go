@@ -27,8 +27,8 @@ type WindowFilter struct {
 // WindowFilter returns the filter for what the server writes, from its first byte on.
 func (r *Request) WindowFilter() WindowFilter { return WindowFilter{owed: r.contentLen} }
 
-// Filter goes over the next bytes that the server writes behind those held, and takes the credit out in place. It returns
-// how many to deliver.
+// Filter goes over the next bytes that the server writes behind those held, and takes the credit out in place. It
+// returns how many to deliver.
 func (f *WindowFilter) Filter(b []byte) int { return f.walker.Walk(b, f) }
 
 // Held returns the bytes that Filter has kept back.
@@ -45,8 +45,8 @@ func (f *WindowFilter) Needs(h http2.FrameHeader) int {
 	return 0
 }
 
-// Takes takes as much as possible of what is owed out of the increment, or the frame if nothing is left of it: an increment
-// of nothing would be an error (RFC 9113, Section 6.9).
+// Takes takes as much as possible of what is owed out of the increment, or the frame if nothing is left of it: an
+// increment of nothing would be an error (RFC 9113, Section 6.9).
 func (f *WindowFilter) Takes(_ http2.FrameHeader, payload []byte) bool {
 	if len(payload) == 0 {
 		return false

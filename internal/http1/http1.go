@@ -1,14 +1,14 @@
 // Package http1 recognises the head of an HTTP/1.x request in the first bytes
 // of a connection.
 //
-// It looks and does not consume: [Parser.Parse] is given everything that has
-// arrived so far, as often as the caller likes, and says at the earliest byte
-// that decides it whether this is a request head, complete or not. What has
-// been understood of the head is available while the rest is still on its way.
+// The parser consumes nothing. [Parser.Parse] is called with all bytes that have
+// arrived so far, any number of times, and reports at the earliest byte possible
+// whether they are a request head, complete or not. The parsed part of the head
+// is available before the rest arrives.
 //
-// The grammar is that of RFC 9112, with the liberties and the strictness of
-// net/http, which is what usually gets the connection next: a head that
-// net/http would accept is never [Invalid], except for the method PRI.
+// The grammar is that of RFC 9112, as lenient and as strict as net/http, which
+// usually gets the connection next: a head that net/http accepts is never
+// [Invalid], except for the method PRI.
 package http1
 
 import "golang.org/x/net/http/httpguts"

@@ -198,8 +198,8 @@ func rest(ctx context.Context, tr *http.Transport, e exchange, secure bool) erro
 	return nil
 }
 
-// callByHand makes a call of gRPC with net/http, on whose connection there can be requests of REST as well. The messages
-// are sent without waiting for the answers.
+// callByHand makes a call of gRPC with net/http, on whose connection there can be requests of REST as well. The
+// messages are sent without waiting for the answers.
 func callByHand(ctx context.Context, tr *http.Transport, e exchange, secure bool) error {
 	var parts []io.Reader
 	for i, n := range e.up {

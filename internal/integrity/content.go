@@ -7,8 +7,8 @@ import (
 	"math/rand/v2"
 )
 
-// An exchange is what is sent in both directions: messages of these sizes each way, whose bytes follow from the seed. REST
-// has one each way.
+// An exchange is what is sent in both directions: messages of these sizes each way, whose bytes follow from the seed.
+// REST has one each way.
 type exchange struct {
 	seed     uint64
 	up, down []int

@@ -1,12 +1,12 @@
-// Integrity makes random exchanges through every way to serve, and checks every byte of them, in both directions: unary and
-// streaming calls of gRPC, uploads and downloads of REST, over HTTP/1 and HTTP/2, in the clear and over TLS, by request and
-// by connection, alone on a connection and mixed on one, through a relay that cuts the stream into pieces and delays them.
+// Integrity makes random exchanges with every way to serve, and checks every byte of them, in both directions: unary
+// and streaming gRPC calls, and REST uploads and downloads, over HTTP/1 and HTTP/2, in cleartext and over TLS, routed
+// by request and by connection, alone on a connection and mixed. A relay cuts the stream into pieces and delays them.
 //
 //	go run ./internal/integrity -n 10000
 //	go run ./internal/integrity -for 30s
 //	go run ./internal/integrity -n 10000 -seed 42
 //
-// What is exchanged follows from the seed, which is printed; how it interleaves does not.
+// The seed, which is printed, determines the exchanges, but not how they interleave.
 package main
 
 import (

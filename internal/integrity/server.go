@@ -21,7 +21,7 @@ import (
 	"github.com/oneport-go/oneport/internal/certs"
 )
 
-// servers are grpc-go and net/http behind ports that lead to them in different ways, in the clear and over TLS.
+// servers are grpc-go and net/http behind ports that lead to them in different ways, in cleartext and over TLS.
 type servers struct {
 	ports  map[string]string // addresses
 	names  []string          // of the ports

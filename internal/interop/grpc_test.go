@@ -62,8 +62,8 @@ func TestStrictGRPC(t *testing.T) {
 	}
 }
 
-// A gRPC client that connects ahead of its first call is ready, has its SETTINGS acknowledged, and makes the call over the
-// same connection.
+// A gRPC client that connects ahead of its first call is ready, has its SETTINGS acknowledged, and makes the call over
+// the same connection.
 func TestIdleGRPC(t *testing.T) {
 	t.Parallel()
 	p := newPort(t)

@@ -20,8 +20,8 @@ import (
 	"github.com/oneport-go/oneport/grpccreds"
 )
 
-// TestLargeRequests checks that requests with header fields of 24 and 80 KiB, as those with the cookies of a single sign-on
-// or with a token, are served by each way to use this package, in the clear and over TLS.
+// TestLargeRequests checks that requests with header fields of 24 and 80 KiB, as those with the cookies of a single
+// sign-on or with a token, are served by each way to use this package, in cleartext and over TLS.
 func TestLargeRequests(t *testing.T) {
 	t.Parallel()
 	server := func(perConnection bool) func(*testing.T) string {

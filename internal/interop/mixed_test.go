@@ -40,7 +40,7 @@ func TestMixed(t *testing.T) {
 		tls           bool
 		perConnection bool
 	}{
-		{name: "in the clear"},
+		{name: "in cleartext"},
 		{name: "TLS", tls: true},
 		{name: "per connection", perConnection: true},
 	} {

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// A relay passes one HTTP/2 connection on to a server and watches its frames. It decides when the client's first HEADERS
-// frame arrives.
+// A relay passes one HTTP/2 connection on to a server and watches its frames. It decides when the client's first
+// HEADERS frame arrives.
 type relay struct {
 	addr string
 	done chan struct{} // closed when the connection is over
@@ -176,8 +176,8 @@ func (r *relay) wantNoProblem(t *testing.T) {
 	}
 }
 
-// settingsRule is the rule of RFC 9218, Section 2.1: SETTINGS_NO_RFC7540_PRIORITIES is 0 or 1, and does not change after the
-// first SETTINGS frame, in which it counts as 0 if it is missing.
+// settingsRule is the rule of RFC 9218, Section 2.1: SETTINGS_NO_RFC7540_PRIORITIES is 0 or 1, and does not change
+// after the first SETTINGS frame, in which it counts as 0 if it is missing.
 type settingsRule struct {
 	frames int
 	value  uint32

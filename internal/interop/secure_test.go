@@ -119,7 +119,8 @@ func opensslHTTP2(options ...string) func(*testing.T, string) string {
 	return func(t *testing.T, addr string) string { return tenRequests(t, dialOpenSSL(t, addr, options...), addr) }
 }
 
-// bareHTTP2 sends ten requests of HTTP/2 over TLS without ALPN, as clients do that are made to speak HTTP/2 and nothing else.
+// bareHTTP2 sends ten requests of HTTP/2 over TLS without ALPN, as clients do that are made to speak HTTP/2 and nothing
+// else.
 func bareHTTP2(t *testing.T, addr string) string {
 	return tenRequests(t, dialTLS(t, addr, clientTLS()), addr)
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/oneport-go/oneport/internal/testenv"
 )
 
-// TestUpgrade has clients that know HTTP/2 in the clear by Upgrade only, or prefer it, get answers of HTTP/2 from
+// TestUpgrade has clients that know HTTP/2 in cleartext by Upgrade only, or prefer it, get answers of HTTP/2 from
 // net/http and grpc-go, to the request that was upgraded and to those that follow on the connection.
 func TestUpgrade(t *testing.T) {
 	content := tempFile(t, []byte("some content"))

@@ -16,8 +16,8 @@ import (
 	"github.com/oneport-go/oneport"
 )
 
-// grpc-go sets TCP_USER_TIMEOUT on a *net.TCPConn only, so that it does shows what the server was given: in the clear, and
-// where it does its own TLS.
+// grpc-go sets TCP_USER_TIMEOUT on a *net.TCPConn only, so that it does shows what the server was given: in cleartext,
+// and where it does its own TLS.
 func TestUserTimeout(t *testing.T) {
 	const timeout = 7 * time.Second
 	inClear := insecure.NewCredentials()
@@ -26,7 +26,7 @@ func TestUserTimeout(t *testing.T) {
 		matcher        oneport.Matcher
 		server, client credentials.TransportCredentials
 	}{
-		{"in the clear", oneport.GRPC(), inClear, inClear},
+		{"in cleartext", oneport.GRPC(), inClear, inClear},
 		{"TLS", oneport.ServerName("localhost"), credentials.NewTLS(serverTLS()), clientCreds()},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -40,7 +40,7 @@ const (
 	shared  mode = "shared"  // another server has a stream on it
 )
 
-// inModes runs a test in each mode, in the clear and over TLS.
+// inModes runs a test in each mode, in cleartext and over TLS.
 func inModes(t *testing.T, f func(t *testing.T, m mode, secure bool)) {
 	for _, m := range []mode{bare, passing, shared} {
 		for _, secure := range []bool{false, true} {

@@ -1,9 +1,9 @@
-// Package lobby is the registry of a mux's connections. A connection is in it from Accept to the moment a server has it
-// or it is closed, and until its end if its requests are dispatched one by one.
+// Package lobby is the registry of a mux's connections. A connection is in it from Accept until a server has it or it
+// is closed; if its requests are dispatched one by one, until it ends.
 //
-// The registry knows in which [Phase] each connection is, and applies the rules that hold for all of them: how many may be
-// without a server, which one makes room, and who has to go at a shutdown. How a connection is interrupted is its own
-// business: see [Conn].
+// The registry knows the [Phase] of each connection, and applies the rules for all of them: how many may be without a
+// server, which one is evicted to make room, and which are closed at a shutdown. Each connection knows how to interrupt
+// itself: see [Conn].
 package lobby
 
 import (
@@ -59,7 +59,8 @@ type Conn interface {
 	Close() error
 }
 
-// An Entry is the place of one connection in a Lobby. It must not be copied or used again before the connection has left.
+// An Entry is the place of one connection in a Lobby. It must not be copied or used again before the connection has
+// left.
 type Entry struct {
 	conn        Conn
 	since       time.Time
@@ -74,8 +75,8 @@ type Entry struct {
 // Lobby is a registry. The zero value is ready to use, but for Max.
 type Lobby struct {
 	// Max is how many connections may be undecided at once, and how many may be in Refusing. One more, and the oldest is
-	// interrupted or closed. MaxHeld is how many bytes they may hold together. Both must be set before the first connection
-	// enters.
+	// interrupted or closed. MaxHeld is how many bytes they may hold together. Both must be set before the first
+	// connection enters.
 	Max, MaxHeld int
 
 	mu        sync.Mutex
@@ -178,8 +179,8 @@ func (l *Lobby) interrupt(e *Entry, cause Cause) {
 	e.conn.Interrupt(cause)
 }
 
-// Move brings a connection into another phase, and returns None. If the connection was interrupted, it stays in Refusing,
-// and Move returns the cause.
+// Move brings a connection into another phase, and returns None. If the connection was interrupted, it stays in
+// Refusing, and Move returns the cause.
 func (l *Lobby) Move(e *Entry, p Phase) Cause {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -203,8 +204,8 @@ func (l *Lobby) Move(e *Entry, p Phase) Cause {
 	return None
 }
 
-// Replace puts another entry in the place of one, which has left then. If the connection was interrupted, nothing is done,
-// and Replace returns the cause.
+// Replace puts another entry in the place of one, which has left then. If the connection was interrupted, nothing is
+// done, and Replace returns the cause.
 func (l *Lobby) Replace(old, e *Entry, c Conn) Cause {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -219,8 +220,8 @@ func (l *Lobby) Replace(old, e *Entry, c Conn) Cause {
 	return None
 }
 
-// Hold notes how many bytes an undecided connection holds. If all hold too many, those that hold some are interrupted, the
-// oldest first. Hold returns the cause for which e was interrupted, or None.
+// Hold notes how many bytes an undecided connection holds. If all hold too many, those that hold some are interrupted,
+// the oldest first. Hold returns the cause for which e was interrupted, or None.
 func (l *Lobby) Hold(e *Entry, bytes int) Cause {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -270,8 +271,8 @@ func (l *Lobby) Interrupted(e *Entry) Cause {
 	return e.interrupted
 }
 
-// EvictOldest frees a file, now or when it is called again: it closes the connection that has been in Refusing for longest,
-// and interrupts the one that has been undecided for longest.
+// EvictOldest frees a file, now or when it is called again: it closes the connection that has been in Refusing for
+// longest, and interrupts the one that has been undecided for longest.
 func (l *Lobby) EvictOldest() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -1,6 +1,6 @@
-// Package netconn finds what a connection is made of: the connections below it, their TLS, and the socket.
+// Package netconn finds the connections below a [net.Conn], their TLS state, and the socket.
 //
-// A connection that wraps another leads to it with a method NetConn, as [tls.Conn.NetConn] does.
+// A connection that wraps another returns it from a method NetConn, as [tls.Conn.NetConn] does.
 package netconn
 
 import (
@@ -46,9 +46,9 @@ type Secured interface {
 	ConnectionState() tls.ConnectionState
 }
 
-// ConnectionState returns the state of the TLS of c or of the uppermost connection below that has any, and reports whether
-// there is one. TLS whose handshake is not complete does not count. It waits for a handshake that is in progress, as
-// [tls.Conn.ConnectionState] does.
+// ConnectionState returns the state of the TLS of c or of the uppermost connection below that has any, and reports
+// whether there is one. TLS whose handshake is not complete does not count. It waits for a handshake that is in
+// progress, as [tls.Conn.ConnectionState] does.
 func ConnectionState(c net.Conn) (state tls.ConnectionState, ok bool) {
 	for c := range Chain(c) {
 		if s, isSecured := c.(Secured); isSecured {
@@ -60,8 +60,8 @@ func ConnectionState(c net.Conn) (state tls.ConnectionState, ok bool) {
 	return tls.ConnectionState{}, false
 }
 
-// HiddenState is [ConnectionState] of what is below a connection that does not show its TLS, by not being [Secured]. For one
-// that is, nothing is hidden.
+// HiddenState is [ConnectionState] of what is below a connection that does not show its TLS, by not being [Secured].
+// For one that is, nothing is hidden.
 func HiddenState(c net.Conn) (state tls.ConnectionState, ok bool) {
 	if _, shown := c.(Secured); shown {
 		return tls.ConnectionState{}, false

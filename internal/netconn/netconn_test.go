@@ -137,7 +137,7 @@ func TestConnectionState(t *testing.T) {
 		state, hidden string // the ALPN protocol; empty for no TLS
 	}{
 		{"nothing", nil, "", ""},
-		{"in the clear", wrapper{pipe(t)}, "", ""},
+		{"in cleartext", wrapper{pipe(t)}, "", ""},
 		{"TLS", secured, "h2", ""},
 		{"TLS without a handshake", tls.Server(pipe(t), &tls.Config{}), "", ""},
 		{"below", wrapper{wrapper{secured}}, "h2", "h2"},

@@ -116,8 +116,8 @@ func (p *Peeker) Release() {
 	}
 }
 
-// NearlyFull reports whether the socket's receive buffer may be too small to take many more than the n bytes it holds, so
-// that the rest would never come while they are left in it.
+// NearlyFull reports whether the socket's receive buffer may be too small to take many more than the n bytes it holds,
+// so that the rest would never come while they are left in it.
 func (p *Peeker) NearlyFull(n int) bool {
 	if n < 512 {
 		return false // the smallest buffer that a system grants takes more

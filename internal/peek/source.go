@@ -1,6 +1,6 @@
-// Package peek looks at the first bytes of a connection. On a socket it leaves them where they are (recv(2) with
-// MSG_PEEK), so that the connection can be handed over as it was accepted. Elsewhere it takes them out, for the
-// connection's next reader to be given.
+// Package peek returns the first bytes of a connection. On a socket it peeks (recv(2) with MSG_PEEK), so the connection
+// can be handed over as it was accepted. Otherwise it reads the bytes and keeps them for the next reader of the
+// connection.
 package peek
 
 import (
@@ -8,8 +8,8 @@ import (
 	"net"
 )
 
-// A Source is the beginning of a connection's stream, as far as it has come. It may be used again for another connection
-// and keeps its memory then, but for what it has taken out.
+// A Source is the beginning of a connection's stream, as far as it has come. It may be used again for another
+// connection and keeps its memory then, but for what it has taken out.
 type Source struct {
 	peeker Peeker
 	pool   *Pool
@@ -53,8 +53,8 @@ func (s *Source) Taken() []byte { return s.taken }
 // Drop forgets the first n of the bytes that were taken out.
 func (s *Source) Drop(n int) { s.taken = s.taken[n:] }
 
-// Look returns what has come so far, up to a limit, and whether nothing can follow. With wait, it waits until that is more
-// than was shown last. The result is valid until the next call of another method.
+// Look returns what has come so far, up to a limit, and whether nothing can follow. With wait, it waits until that is
+// more than was shown last. The result is valid until the next call of another method.
 func (s *Source) Look(wait bool, limit int) (data []byte, ended bool, err error) {
 	if s.peeking && s.empty && !wait {
 		s.empty = false

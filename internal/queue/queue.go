@@ -1,4 +1,4 @@
-// Package queue hands values over, in order, to those who wait for them.
+// Package queue has a bounded queue, which delivers values in order to goroutines that wait for them.
 package queue
 
 import (
@@ -6,8 +6,8 @@ import (
 	"sync"
 )
 
-// A Queue holds values until they are taken out. It takes memory only for those that are in it. The zero value is ready to
-// use; it must not be copied. Its methods may be called by several goroutines at once.
+// A Queue holds values until they are taken out. It takes memory only for those that are in it. The zero value is ready
+// to use; it must not be copied. Its methods may be called by several goroutines at once.
 type Queue[T any] struct {
 	mu       sync.Mutex
 	arrived  sync.Cond
@@ -26,8 +26,8 @@ type Room struct {
 	reserved bool
 }
 
-// Push puts a value in, unless there are max values in the queue, or would be with those for which room is kept, or it is
-// closed. It reports whether it has.
+// Push puts a value in, unless there are max values in the queue, or would be with those for which room is kept, or it
+// is closed. It reports whether it has.
 func (q *Queue[T]) Push(v T, max int) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -93,8 +93,8 @@ func (q *Queue[T]) Remove(f func(T) bool) (removed []T) {
 	return removed
 }
 
-// Wait joins the line of those who wait for room, with max as for Push. Room is given to them in order, and to nobody else
-// before. Each Room must be given back by PushInto or Leave.
+// Wait joins the line of those who wait for room, with max as for Push. Room is given to them in order, and to nobody
+// else before. Each Room must be given back by PushInto or Leave.
 func (q *Queue[T]) Wait(max int) *Room {
 	q.mu.Lock()
 	defer q.mu.Unlock()

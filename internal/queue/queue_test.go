@@ -280,7 +280,8 @@ func TestModel(t *testing.T) {
 	}
 }
 
-// TestConcurrent has many push, wait, give up and pop at once. No value is lost or comes twice, and nobody waits for ever.
+// TestConcurrent has many push, wait, give up and pop at once. No value is lost or comes twice, and nobody waits for
+// ever.
 func TestConcurrent(t *testing.T) {
 	t.Parallel()
 	const producers, each, max = 8, 500, 3

@@ -144,10 +144,10 @@ const (
 	LingerBytes = 256 << 10
 )
 
-// Send writes the answer, which may be empty, and closes the connection so that the client can read it. Closing a socket
-// with unread bytes, or one to which more come, sends a RST that makes the client's system discard what it has not read
-// yet (RFC 9112, Section 9.6). So Send closes the writing side only, and reads what the client still sends into buf until
-// that ends too, for LingerTime and LingerBytes at most.
+// Send writes the answer, which may be empty, and closes the connection so that the client can read it. Closing a
+// socket with unread bytes, or one to which more come, sends a RST that makes the client's system discard what it has
+// not read yet (RFC 9112, Section 9.6). So Send closes the writing side only, and reads what the client still sends
+// into buf until that ends too, for LingerTime and LingerBytes at most.
 func Send(c net.Conn, answer, buf []byte) {
 	defer c.Close()
 	if c.SetDeadline(time.Now().Add(LingerTime)) != nil {

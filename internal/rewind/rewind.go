@@ -1,5 +1,5 @@
-// Package rewind makes a stream begin again: bytes that were read from a connection are read once more, and what must not
-// reach the peer at the other end is taken out, in both directions.
+// Package rewind replays bytes that were read from a connection to its next reader, and drops frames that must not
+// reach the other end, in both directions.
 package rewind
 
 import (
@@ -33,8 +33,8 @@ type Reader struct {
 	filter Filter     // nil once it is done
 }
 
-// Init makes the stream: first, then replay and src, less what the filter takes out of these two. The filter may be nil.
-// The Reader keeps the slices.
+// Init makes the stream: first, then replay and src, less what the filter takes out of these two. The filter may be
+// nil. The Reader keeps the slices.
 func (r *Reader) Init(src io.Reader, first, replay []byte, filter Filter) {
 	r.src, r.filter, r.ready = src, filter, replay
 	if filter != nil {
@@ -142,7 +142,8 @@ func (w *Writer) Init(dst io.Writer, filter Filter) {
 // Plain reports whether the rest of the stream goes to dst as it is.
 func (w *Writer) Plain() bool { return w.plain.Load() }
 
-// Write writes to the stream. After an error part of what was written may be gone, and the stream cannot be used any more.
+// Write writes to the stream. After an error part of what was written may be gone, and the stream cannot be used any
+// more.
 func (w *Writer) Write(p []byte) (int, error) {
 	if w.plain.Load() {
 		return w.dst.Write(p)

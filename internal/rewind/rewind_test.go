@@ -102,7 +102,8 @@ func stream(rnd *rand.Rand) string {
 	return b.String()
 }
 
-// TestReader reads random streams, in pieces of random length on both sides, and compares what comes with what is to come.
+// TestReader reads random streams, in pieces of random length on both sides, and compares what comes with what is to
+// come.
 func TestReader(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(5000) {
@@ -348,7 +349,8 @@ func TestWriter(t *testing.T) {
 	}
 }
 
-// TestWriterDelaysNothing checks that each Write reaches the destination with one Write, unless there is nothing to write.
+// TestWriterDelaysNothing checks that each Write reaches the destination with one Write, unless there is nothing to
+// write.
 func TestWriterDelaysNothing(t *testing.T) {
 	t.Parallel()
 	var writes []string

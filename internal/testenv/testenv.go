@@ -1,4 +1,4 @@
-// Package testenv has what tests need of the machine that they run on.
+// Package testenv gives tests the programs and connections of the machine that they run on.
 package testenv
 
 import (
@@ -26,7 +26,7 @@ func Program(t testing.TB, names ...string) string {
 	return ""
 }
 
-// Missing skips a test that something is missing for. Where ONEPORT_REQUIRE_CLIENTS is 1, the test fails.
+// Missing skips a test because something is missing. If ONEPORT_REQUIRE_CLIENTS is 1, the test fails instead.
 func Missing(t testing.TB, what string) {
 	t.Helper()
 	if os.Getenv("ONEPORT_REQUIRE_CLIENTS") == "1" {
@@ -56,8 +56,8 @@ func TCP(t testing.TB) (server, client *net.TCPConn) {
 	return s.(*net.TCPConn), c.(*net.TCPConn)
 }
 
-// Start starts a command and returns its ends. When the test ends, its standard input is closed, upon which it has to exit
-// with success.
+// Start starts a command and returns its ends. When the test ends, its standard input is closed, upon which it has to
+// exit with success.
 func Start(t testing.TB, cmd *exec.Cmd) (stdin io.Writer, stdout *bufio.Reader) {
 	t.Helper()
 	in, err := cmd.StdinPipe()

@@ -1,4 +1,4 @@
-// Package testkit begins and ends connections in the tests of package dispatch, as a mux does.
+// Package testkit opens and closes connections as a mux does, for the tests of package dispatch.
 package testkit
 
 import (

@@ -69,8 +69,8 @@ func Pin(cpus []int) error {
 	for _, n := range cpus {
 		set.Set(n)
 	}
-	// A thread inherits the set from the one that starts it, so those that are not pinned yet can start others. Once a round
-	// has found none of them, none is left.
+	// A thread inherits the set from the one that starts it, so those that are not pinned yet can start others. Once a
+	// round has found none of them, none is left.
 	pinned := make(map[string]bool)
 	for {
 		threads, err := filepath.Glob("/proc/self/task/*")

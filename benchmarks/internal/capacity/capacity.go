@@ -1,4 +1,5 @@
-// Package capacity has what a load on a listener has found, and how it is shown: absolute numbers, compared with nothing.
+// Package capacity has what a load on a listener has found, and how it is shown: absolute numbers, compared with
+// nothing.
 package capacity
 
 import (

@@ -9,7 +9,8 @@ import (
 	"sync"
 )
 
-// dropIn is this program with oneport's drop-in in the place of cmux, as a user of cmux builds his: with a replace directive.
+// dropIn is this program with oneport's drop-in in the place of cmux, as a user of cmux builds his: with a replace
+// directive.
 var dropIn struct {
 	sync.Mutex
 	dir  string

@@ -19,8 +19,8 @@ func inNamespace(cmd *exec.Cmd) error {
 	return nil
 }
 
-// prepareLoopback sets the loopback of the process's namespace up, and makes it as slow as a network with the round-trip
-// time. A packet on its way passes netem once.
+// prepareLoopback sets the loopback of the process's namespace up, and makes it as slow as a network with the
+// round-trip time. A packet on its way passes netem once.
 func prepareLoopback(rtt time.Duration) error {
 	loopback, err := netlink.LinkByName("lo")
 	if err != nil {

@@ -27,8 +27,8 @@ type reply struct {
 	Usage     *Usage     `json:",omitempty"`
 }
 
-// Serve is the main function of a server process, with its standard input and output. It returns at the end of its input,
-// or with an error. An interrupt from the terminal is for the process that has started it.
+// Serve is the main function of a server process, with its standard input and output. It returns at the end of its
+// input, or with an error. An interrupt from the terminal is for the process that has started it.
 func Serve(in io.Reader, out io.Writer) error {
 	signal.Ignore(os.Interrupt)
 	from, to := json.NewDecoder(in), json.NewEncoder(out)

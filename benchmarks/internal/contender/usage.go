@@ -89,8 +89,8 @@ func cpuOfAll() time.Duration {
 	return u.CPU
 }
 
-// settle waits until the process takes hardly any CPU time: connections that a client has closed cost the server something
-// after the client's last operation, which belongs to that operation, and not to whatever is measured next.
+// settle waits until the process takes hardly any CPU time: connections that a client has closed cost the server
+// something after the client's last operation, which belongs to that operation, and not to whatever is measured next.
 func settle(cpu func() time.Duration, sleep func(time.Duration)) {
 	const (
 		step  = time.Millisecond

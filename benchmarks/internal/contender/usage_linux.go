@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// cpuTime is the CPU time of all threads of the process. The clock is the scheduler's sum, that of schedstat in proc(5), to
-// the nanosecond and with the threads that have ended and those that run; getrusage(2) counts in microseconds, and in
-// ticks on some kernels.
+// cpuTime is the CPU time of all threads of the process. The clock is the scheduler's sum, that of schedstat in
+// proc(5), to the nanosecond and with the threads that have ended and those that run; getrusage(2) counts in
+// microseconds, and in ticks on some kernels.
 func cpuTime() time.Duration {
 	var t unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &t); err != nil {

@@ -228,8 +228,8 @@ func next(framer *http2.Framer, want http2.FrameType) http2.Frame {
 	}
 }
 
-// TestStrict holds a strict client to its waiting: it acknowledges the server's SETTINGS before its first request. One that
-// is not sends everything at once.
+// TestStrict holds a strict client to its waiting: it acknowledges the server's SETTINGS before its first request. One
+// that is not sends everything at once.
 func TestStrict(t *testing.T) {
 	t.Parallel()
 	for strict, want := range map[bool][]string{

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// http2Client is a client of HTTP/2 with one connection at a time, for one goroutine, which may have several requests in
-// flight on it.
+// http2Client is a client of HTTP/2 with one connection at a time, for one goroutine, which may have several requests
+// in flight on it.
 type http2Client struct {
 	script *script
 
@@ -32,8 +32,8 @@ type http2Client struct {
 	streams  []*stream
 	spare    []*stream
 
-	// Where there is more than one request to make, finished is called for each, and decides whether another one is made in
-	// its place.
+	// Where there is more than one request to make, finished is called for each, and decides whether another one is made
+	// in its place.
 	finished func(took time.Duration) (another bool)
 
 	settled       bool  // the server's SETTINGS have come
@@ -62,8 +62,8 @@ type stream struct {
 
 // A script is what a client asks for on a connection: the requests one after the other, and again from the first.
 //
-// The header blocks are made once. In the second turn every field is in the dynamic table (RFC 7541, Section 2.3.2) and the
-// table does not change any more, so from then on the blocks are those of the second turn.
+// The header blocks are made once. In the second turn every field is in the dynamic table (RFC 7541, Section 2.3.2) and
+// the table does not change any more, so from then on the blocks are those of the second turn.
 type script struct {
 	requests    []*request
 	first, then [][]byte

@@ -39,8 +39,8 @@ func idle(n int, newWorker makeWorker) func(*Env) (*Measurement, error) {
 	return atRest(n, newWorker, true)
 }
 
-// pending has n clients connect, and looks at the memory that their connections take ahead of the first request. None makes
-// one: by then a mux may have closed what has said nothing for long.
+// pending has n clients connect, and looks at the memory that their connections take ahead of the first request. None
+// makes one: by then a mux may have closed what has said nothing for long.
 func pending(n int, newWorker makeWorker) func(*Env) (*Measurement, error) {
 	return atRest(n, newWorker, false)
 }
@@ -68,8 +68,8 @@ func atRest(n int, newWorker makeWorker, use bool) func(*Env) (*Measurement, err
 	}
 }
 
-// openMany opens n connections, calls whileIdle if it is not nil, and closes them. With use, it makes a request on each when
-// it is open, and another after whileIdle.
+// openMany opens n connections, calls whileIdle if it is not nil, and closes them. With use, it makes a request on each
+// when it is open, and another after whileIdle.
 func openMany(e *Env, n int, newWorker makeWorker, use bool, whileIdle func() error) error {
 	workers := make([]worker, n)
 	defer func() {
@@ -116,7 +116,8 @@ const (
 // silentAge is how old a silent connection may be: less than the time after which a mux closes it.
 const silentAge = 4 * time.Second
 
-// silent has n clients connect and say nothing, half of them where gRPC is and half where HTTP is, beside a steady load.
+// silent has n clients connect and say nothing, half of them where gRPC is and half where HTTP is, beside a steady
+// load.
 func silent(n int) func(*Env) (*Session, error) {
 	return func(e *Env) (*Session, error) {
 		s, err := clients(steadyClients, func(e *Env, i int) (worker, error) {

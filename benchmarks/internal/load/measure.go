@@ -28,8 +28,8 @@ type Measurement struct {
 	Note string
 }
 
-// A Session is a load on one server, that is played in slices: between two of them the server is idle, and those of other
-// servers have their turn.
+// A Session is a load on one server, that is played in slices: between two of them the server is idle, and those of
+// other servers have their turn.
 type Session struct {
 	env     *Env
 	once    bool

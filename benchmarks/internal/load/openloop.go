@@ -45,7 +45,8 @@ type Load struct {
 	Clients  int
 }
 
-// errorPause is how long a client waits after an error, so that a server that is not there is not asked a million times.
+// errorPause is how long a client waits after an error, so that a server that is not there is not asked a million
+// times.
 const errorPause = 10 * time.Millisecond
 
 // Closed has each client make a request when it has the answer to the one before. A server that stalls is asked less.
@@ -95,9 +96,9 @@ func (o *outcome) add(took time.Duration, err error) {
 
 func clamp(d time.Duration) int64 { return int64(min(max(d, time.Microsecond), 2*opTimeout)) }
 
-// AtRate makes so many requests in a second, whether or not those before are answered. The latency of each counts from when
-// it was due, so a stall counts for all requests that were due in it: there is no coordinated omission. Where no client is
-// free a request waits for one, and that counts too.
+// AtRate makes so many requests in a second, whether or not those before are answered. The latency of each counts from
+// when it was due, so a stall counts for all requests that were due in it: there is no coordinated omission. Where no
+// client is free a request waits for one, and that counts too.
 func (l *Load) AtRate(ctx context.Context, rate float64, d time.Duration) *Outcome {
 	loop := openLoop{
 		rate: rate, clients: l.Clients, duration: d, grace: grace, sleep: sleepUntil,
@@ -211,15 +212,15 @@ func ParseBound(s string) (b Bound, err error) {
 	return b, nil
 }
 
-// Kept reports whether an outcome keeps the bound: all was answered, nearly in time, and the quantile is no more than it may
-// be.
+// Kept reports whether an outcome keeps the bound: all was answered, nearly in time, and the quantile is no more than
+// it may be.
 func (b Bound) Kept(o *Outcome) bool {
 	return o.Errors == 0 && o.Unasked == 0 && o.Ops > 0 && o.Achieved() >= 0.95*o.Rate &&
 		time.Duration(o.Latency.ValueAtQuantile(b.Quantile)) <= b.Most
 }
 
-// Find searches the highest rate that keeps the bound, from a first guess, with measure. It returns all outcomes in order of
-// their rates, and the best of those that keep the bound, if one does.
+// Find searches the highest rate that keeps the bound, from a first guess, with measure. It returns all outcomes in
+// order of their rates, and the best of those that keep the bound, if one does.
 func (b Bound) Find(guess float64, measure func(rate float64) (*Outcome, error)) (all []*Outcome, best *Outcome, err error) {
 	const (
 		close = 1.1 // near enough

@@ -37,8 +37,8 @@ func (s *stalling) do() error {
 	return nil
 }
 
-// TestOpenLoop has a server with known stalls: whatever is due in one waits for its end, and a request that no client was
-// free for waits too. Each latency is that from when it was due.
+// TestOpenLoop has a server with known stalls: whatever is due in one waits for its end, and a request that no client
+// was free for waits too. Each latency is that from when it was due.
 func TestOpenLoop(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -100,8 +100,8 @@ func TestOpenLoopEnds(t *testing.T) {
 	})
 }
 
-// TestAtRateStall has a real server that stalls for a known time. A closed loop with one client sees one slow request; the
-// open loop sees all that were due. Other processes can only add to that.
+// TestAtRateStall has a real server that stalls for a known time. A closed loop with one client sees one slow request;
+// the open loop sees all that were due. Other processes can only add to that.
 func TestAtRateStall(t *testing.T) {
 	t.Parallel()
 	const length = 300 * time.Millisecond

@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sleepUntil waits by the system's clock, which is precise to some 50 µs. The runtime's timers wait for events at the same
-// time, which the system does in milliseconds.
+// sleepUntil waits by the system's clock, which is precise to some 50 µs. The runtime's timers wait for events at the
+// same time, which the system does in milliseconds.
 func sleepUntil(at time.Time) {
 	for {
 		d := time.Until(at)

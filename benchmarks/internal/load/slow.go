@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// slowProxy is a network with a round-trip time, where the system has none to offer. What would be a packet takes half of
-// that time; the handshake of TCP, which is done with the proxy at once, is made up for: the first bytes of the client
-// leave a round trip after it has connected, and the server sees the connection when they arrive.
+// slowProxy is a network with a round-trip time, where the system has none to offer. What would be a packet takes half
+// of that time; the handshake of TCP, which is done with the proxy at once, is made up for: the first bytes of the
+// client leave a round trip after it has connected, and the server sees the connection when they arrive.
 type slowProxy struct {
 	listener net.Listener
 	rtt      time.Duration

@@ -19,8 +19,8 @@ type Target struct {
 	Path, Method string
 }
 
-// ParseTarget reads an address: host:port, http://host:port, https://host:port or unix:path. With a scheme, the protocols
-// that go with it are asked for.
+// ParseTarget reads an address: host:port, http://host:port, https://host:port or unix:path. With a scheme, the
+// protocols that go with it are asked for.
 func ParseTarget(s string) (t *Target, asked []Protocol, err error) {
 	t, asked = &Target{Network: "tcp"}, Protocols
 	scheme, rest, found := strings.Cut(s, "://")
@@ -86,7 +86,8 @@ func (t *Target) Probe(p Protocol) error {
 	return op.do()
 }
 
-// operation is what one client does over and over: a request, on a connection that stays open or on a new one each time.
+// operation is what one client does over and over: a request, on a connection that stays open or on a new one each
+// time.
 type operation struct {
 	target   *Target
 	protocol Protocol

@@ -113,8 +113,8 @@ func (w *closedLoop) close() {
 	}
 }
 
-// paced makes an operation every so often, whether or not the one before it took long: how long it took counts from when
-// it was due.
+// paced makes an operation every so often, whether or not the one before it took long: how long it took counts from
+// when it was due.
 type paced struct {
 	op     func() error
 	every  time.Duration

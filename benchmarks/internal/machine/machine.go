@@ -17,9 +17,10 @@ type Times struct {
 	Own   time.Duration // of this process
 }
 
-// Others is the part of all processors' time since before, 0 to 1, that neither this process had, nor the servers that used
-// so much CPU time, nor interrupts, and that was not idle: that of other processes and, in a virtual machine, of its
-// neighbours. Linux counts in hundredths of a second, so a short time is told roughly. It is 0 where the system does not say.
+// Others is the part of all processors' time since before, 0 to 1, that neither this process had, nor the servers that
+// used so much CPU time, nor interrupts, and that was not idle: that of other processes and, in a virtual machine, of
+// its neighbours. Linux counts in hundredths of a second, so a short time is told roughly. It is 0 where the system
+// does not say.
 func (t Times) Others(before Times, servers time.Duration) float64 {
 	all := t.At.Sub(before.At) * time.Duration(runtime.NumCPU())
 	if all <= 0 || t.Idle == 0 {

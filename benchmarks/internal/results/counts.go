@@ -19,8 +19,8 @@ const CountsFile = "counts.json"
 // Syscall is in front of the name of a system call where it is a metric.
 const Syscall = "syscall:"
 
-// Counts are what an operation takes of a server, of what can be counted, with one client. They depend on the program and
-// hardly on the machine.
+// Counts are what an operation takes of a server, of what can be counted, with one client. They depend on the program
+// and hardly on the machine.
 type Counts struct {
 	Environment Environment
 	Counts      []Count
@@ -67,8 +67,8 @@ func ReadCounts(path string) (*Counts, error) {
 type tolerance struct{ absolute, relative float64 }
 
 // tolerances are for what is not the same each time. Whether a pool has something to give depends on when the collector
-// has run, and whether a read finds something on how fast the client is: a read that does not is one more call, and a wait.
-// What is not here is shown, and not compared.
+// has run, and whether a read finds something on how fast the client is: a read that does not is one more call, and a
+// wait. What is not here is shown, and not compared.
 var tolerances = map[string]tolerance{
 	"allocs":             {0.5, 0.02},
 	"bytes":              {64, 0.03},
@@ -78,8 +78,8 @@ var tolerances = map[string]tolerance{
 	Syscall + "recvfrom": {0.5, 0.1},
 }
 
-// unstable are the system calls that depend on the scheduler: those by which threads wait for and wake up each other, and
-// those of the timers.
+// unstable are the system calls that depend on the scheduler: those by which threads wait for and wake up each other,
+// and those of the timers.
 var unstable = []string{
 	"futex", "epoll_pwait", "epoll_ctl", "nanosleep", "tgkill", "getpid", "rt_sigreturn", "sched_yield", "madvise", "mmap", "munmap",
 	"clone", "clone3", "rt_sigprocmask", "sigaltstack", "gettid", "restart_syscall",
@@ -140,8 +140,9 @@ func (c *Counts) Print(out io.Writer) {
 	w.Flush()
 }
 
-// Against says where the ratios of two runs have intervals with nothing in common, and fails if there are more than their
-// confidence allows. Two intervals of 95 % that are independent miss each other in less than one of a hundred cases.
+// Against says where the ratios of two runs have intervals with nothing in common, and fails if there are more than
+// their confidence allows. Two intervals of 95 % that are independent miss each other in less than one of a hundred
+// cases.
 func Against(r, kept *Results, out io.Writer) error {
 	apart, all, err := compareRatios(kept, r, out)
 	if err != nil {

@@ -8,24 +8,24 @@ import (
 
 // How a ratio and its interval are found.
 //
-// What disturbs a measurement on a shared machine comes in bursts, which last from milliseconds to seconds and take any part
-// of the processors. A mean over all of that is a mean of the neighbours. So the contenders take turns, in slices that are
-// shorter than most bursts, in random order, with a slice of the baseline ahead of every two of the others. Each slice is
-// compared with those of the baseline next to it in time, and what slows down all of them for a while cancels out. What is
-// left of a burst, which hits one slice and not the next, is mostly explained by what the system says of the slice: how much
-// of the processors others had. adjust takes that out.
+// What disturbs a measurement on a shared machine comes in bursts, which last from milliseconds to seconds and take any
+// part of the processors. A mean over all of that is a mean of the neighbours. So the contenders take turns, in slices
+// that are shorter than most bursts, in random order, with a slice of the baseline ahead of every two of the others.
+// Each slice is compared with those of the baseline next to it in time, and what slows down all of them for a while
+// cancels out. What is left of a burst, which hits one slice and not the next, is mostly explained by what the system
+// says of the slice: how much of the processors others had. adjust takes that out.
 //
-// A process has properties that it keeps: where its memory lies, how its maps are seeded, how its collector is paced. Two
-// processes of the same program differ by a percent or so however long one measures them. Slices of the same processes are
-// not independent, and an interval from them alone would be too narrow: it would find that a contender differs from itself.
-// So the processes are started anew for every few slices, a round, and the interval is over rounds, each of which
-// counts as one value: the Hodges-Lehmann estimate of the logarithms of its ratios.
+// A process has properties that it keeps: where its memory lies, how its maps are seeded, how its collector is paced.
+// Two processes of the same program differ by a percent or so however long one measures them. Slices of the same
+// processes are not independent, and an interval from them alone would be too narrow: it would find that a contender
+// differs from itself. So the processes are started anew for every few slices, a round, and the interval is over
+// rounds, each of which counts as one value: the Hodges-Lehmann estimate of the logarithms of its ratios.
 //
-// The interval is that of Wilcoxon's signed-rank test. It assumes that the values lie symmetrically around the truth, which
-// the random order gives: exchange contender and baseline, and the error of the logarithm changes its sign. It assumes
-// nothing of how the values are distributed, and a quarter of them may be wild without effect. A bootstrap of so few
-// rounds promises more than it keeps, and the interval of the sign test, which needs no symmetry, is wider by a fifth.
-// TestNoise shows that the intervals keep what they promise.
+// The interval is that of Wilcoxon's signed-rank test. It assumes that the values lie symmetrically around the truth,
+// which the random order gives: exchange contender and baseline, and the error of the logarithm changes its sign. It
+// assumes nothing of how the values are distributed, and a quarter of them may be wild without effect. A bootstrap of
+// so few rounds promises more than it keeps, and the interval of the sign test, which needs no symmetry, is wider by a
+// fifth. TestNoise shows that the intervals keep what they promise.
 
 // slice is one value of a slice, in a round.
 type slice struct {
@@ -49,8 +49,8 @@ func logRatio(contender, baseline []slice) (float64, bool) {
 	return hodgesLehmann(all), true
 }
 
-// neighbour is the logarithm of what the baseline would have had at that place: on the line between the slices before and
-// after it, or that of one of the two where the other is missing.
+// neighbour is the logarithm of what the baseline would have had at that place: on the line between the slices before
+// and after it, or that of one of the two where the other is missing.
 func neighbour(at int, baseline []slice) (logarithm float64, ok bool) {
 	var before, after *slice
 	for i := range baseline {
@@ -115,8 +115,8 @@ func signedRank(values []float64) Estimate {
 	return e
 }
 
-// signedRankBound is how many of n(n+1)/2 ordered Walsh averages an interval leaves out at each end, and one: the k-th from
-// either side are its ends. It is 0 if n values are too few for the confidence.
+// signedRankBound is how many of n(n+1)/2 ordered Walsh averages an interval leaves out at each end, and one: the k-th
+// from either side are its ends. It is 0 if n values are too few for the confidence.
 func signedRankBound(n int, confidence float64) int {
 	// ways[s] is how many of the 2^n choices of signs have the rank sum s.
 	ways := make([]float64, n*(n+1)/2+1)
@@ -146,10 +146,11 @@ func ratioOf(logarithms []float64) Estimate {
 	return e
 }
 
-// adjust takes out of the values of a scenario what others did to them: the logarithm of each is a straight line of the part
-// of the processors that they had, with one slope for all contenders, which is fitted to the differences from the means of
-// each group, the slices of a contender in a round. The part does not depend on what is measured, and all slices are
-// treated alike, so this makes no difference where there is none. Where others had nothing, it changes nothing.
+// adjust takes out of the values of a scenario what others did to them: the logarithm of each is a straight line of the
+// part of the processors that they had, with one slope for all contenders, which is fitted to the differences from the
+// means of each group, the slices of a contender in a round. The part does not depend on what is measured, and all
+// slices are treated alike, so this makes no difference where there is none. Where others had nothing, it changes
+// nothing.
 func adjust(groups [][]slice) {
 	slope := slopeOf(groups)
 	for _, g := range groups {

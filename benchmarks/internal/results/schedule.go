@@ -13,10 +13,11 @@ const (
 	FewestRounds, MostRounds = 8, 18
 )
 
-// Pass is the order of the slices of one pass over n contenders, as indices of contenders, of which 0 is the baseline. Each
-// of the others has one slice, in random order, and one of the baseline is in front of every two. The first slice of the
-// next pass is the baseline's, so each has the baseline as a neighbour. With k others that is close to the best use of the
-// time too: the baseline is in all ratios, and should have the square root of k slices for each one of theirs.
+// Pass is the order of the slices of one pass over n contenders, as indices of contenders, of which 0 is the baseline.
+// Each of the others has one slice, in random order, and one of the baseline is in front of every two. The first slice
+// of the next pass is the baseline's, so each has the baseline as a neighbour. With k others that is close to the best
+// use of the time too: the baseline is in all ratios, and should have the square root of k slices for each one of
+// theirs.
 func Pass(r *rand.Rand, n int) []int {
 	var order []int
 	for i, other := range r.Perm(n - 1) {
@@ -34,12 +35,12 @@ func Pass(r *rand.Rand, n int) []int {
 // Enough is how wide an interval may be in relation to its middle before the measuring goes on.
 const Enough = 0.04
 
-// deciding are the metrics whose intervals decide whether a scenario has been measured long enough. Latencies further out
-// than the median take longer than a run.
+// deciding are the metrics whose intervals decide whether a scenario has been measured long enough. Latencies further
+// out than the median take longer than a run.
 var deciding = []string{"cpu", "throughput", "p50", "memory"}
 
-// Narrow reports whether all ratios of the deciding metrics of a scenario have narrow intervals. Whether one is narrow says
-// nothing of where it lies, so that stopping then does not make it miss more often.
+// Narrow reports whether all ratios of the deciding metrics of a scenario have narrow intervals. Whether one is narrow
+// says nothing of where it lies, so that stopping then does not make it miss more often.
 func (r *Results) Narrow(scenario string, sum *Summary) bool {
 	some := false
 	for _, c := range r.Contenders {

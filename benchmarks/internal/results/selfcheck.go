@@ -9,9 +9,9 @@ import (
 // selfCheckRisk is how often a check fails although the intervals keep what they promise.
 const selfCheckRisk = 1e-3
 
-// SelfCheck looks at a contender that is the baseline under another name. It takes the rounds of each scenario in groups of
-// [FewestRounds], and the interval of each group, and fails if more of these have not 1 in them than their confidence allows.
-// The metrics of a scenario depend on each other, so each is judged by itself.
+// SelfCheck looks at a contender that is the baseline under another name. It takes the rounds of each scenario in
+// groups of [FewestRounds], and the interval of each group, and fails if more of these have not 1 in them than their
+// confidence allows. The metrics of a scenario depend on each other, so each is judged by itself.
 func (r *Results) SelfCheck(baseline, again string, out io.Writer) error {
 	metrics := []string{"cpu", "throughput", "p50"}
 	failed := ""
@@ -51,7 +51,8 @@ func (r *Results) SelfCheck(baseline, again string, out io.Writer) error {
 	return nil
 }
 
-// allowedMisses is the number that of n intervals, each of which misses with probability p, miss at most, but for a risk.
+// allowedMisses is the number that of n intervals, each of which misses with probability p, miss at most, but for a
+// risk.
 func allowedMisses(n int, p, risk float64) int {
 	probability := math.Pow(1-p, float64(n)) // of k misses
 	for k, beyond := 0, 1.0; k < n; k++ {

@@ -137,8 +137,8 @@ func (s *Summary) Ratio(scenario, contender, metric string) (Estimate, bool) {
 	return e, ok
 }
 
-// Quantiles are the points of a distribution of n values: the least, then ten for every further nine, as far as n values
-// reach, and the most.
+// Quantiles are the points of a distribution of n values: the least, then ten for every further nine, as far as n
+// values reach, and the most.
 func Quantiles(n int64) []float64 {
 	quantiles := []float64{0}
 	for i := 0; ; i++ {

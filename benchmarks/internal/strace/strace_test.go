@@ -45,7 +45,8 @@ func TestCount(t *testing.T) {
 	if err != nil {
 		t.Skip("processes cannot be traced here: ", err)
 	}
-	// The read that the process waits in when tracing begins may not count, nor what it is about to return from at the end.
+	// The read that the process waits in when tracing begins may not count, nor what it is about to return from at the
+	// end.
 	if counts["write"] < 9 || counts["write"] > 10 || counts["read"] < 9 || counts["read"] > 11 {
 		t.Errorf("%v", counts)
 	}

@@ -138,11 +138,11 @@ func request_Greeter_KeepGreeting_0(ctx context.Context, marshaler runtime.Marsh
 	return stream, metadata, nil
 }
 
-// RegisterGreeterHandlerServer registers the http handlers for service Greeter to "mux".
-// UnaryRPC     :call GreeterServer directly.
-// StreamingRPC :currently unsupported pending https://github.com/grpc/grpc-go/issues/906.
-// Note that using this registration option will cause many gRPC library features to stop working. Consider using RegisterGreeterHandlerFromEndpoint instead.
-// GRPC interceptors will not work for this type of registration. To use interceptors, you must use the "runtime.WithMiddlewares" option in the "runtime.NewServeMux" call.
+// RegisterGreeterHandlerServer registers the http handlers for service Greeter to "mux". UnaryRPC     :call
+// GreeterServer directly. StreamingRPC :currently unsupported pending https://github.com/grpc/grpc-go/issues/906. Note
+// that using this registration option will cause many gRPC library features to stop working. Consider using
+// RegisterGreeterHandlerFromEndpoint instead. GRPC interceptors will not work for this type of registration. To use
+// interceptors, you must use the "runtime.WithMiddlewares" option in the "runtime.NewServeMux" call.
 func RegisterGreeterHandlerServer(ctx context.Context, mux *runtime.ServeMux, server GreeterServer) error {
 	mux.Handle(http.MethodGet, pattern_Greeter_SayHello_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		ctx, cancel := context.WithCancel(req.Context())

@@ -7,11 +7,13 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"io"
 	"log"
 	"math/big"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -368,7 +370,9 @@ func endlessFrames(t *testing.T) {
 	go io.Copy(io.Discard, c)
 	frame := []byte("\x00\x40\x00\xfa\x00\x00\x00\x00\x00" + strings.Repeat("x", 1<<14))
 	for sent := 0; sent < 64<<20; sent += len(frame) {
-		if _, err := c.Write(frame); err != nil {
+		if _, err := c.Write(frame); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("a client without a request was still connected after %v and %d bytes", patience, sent)
+		} else if err != nil {
 			return
 		}
 	}

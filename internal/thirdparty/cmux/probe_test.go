@@ -17,8 +17,8 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 )
 
-// TestProbe has oneport probe look at programs that use cmux: at the original, where it has to find what is wrong, and at
-// the replacement, where nothing is.
+// TestProbe has oneport probe look at programs that use cmux: at the original, where it has to find what is wrong, and
+// at the replacement, where nothing is.
 func TestProbe(t *testing.T) {
 	t.Parallel()
 	if !original {

@@ -23,6 +23,13 @@ const (
 func TestSuite(t *testing.T) {
 	t.Parallel()
 	const times, atOnce = 20, 4
+	if strings.TrimSpace(string(run(t, "", "go", "env", "CGO_ENABLED"))) != "1" {
+		const missing = "the race detector needs cgo, and so a C compiler"
+		if os.Getenv("ONEPORT_REQUIRE_CLIENTS") == "1" {
+			t.Fatal(missing)
+		}
+		t.Skip(missing)
+	}
 	var module struct{ Dir string }
 	out := run(t, "", "go", "mod", "download", "-json", "github.com/soheilhy/cmux@v0.1.5")
 	if err := json.Unmarshal(out, &module); err != nil {

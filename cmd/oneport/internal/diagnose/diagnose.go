@@ -33,8 +33,8 @@ type Finding struct {
 // A Saying is what a client says about it.
 type Saying struct{ Who, What string }
 
-// Diagnose returns what the results mean. The report that it returns has the verdicts that they get in the light of each
-// other: that a port for TLS refuses HTTP in the clear is no fault.
+// Diagnose returns what the results mean. The report that it returns has the verdicts that they get in the light of
+// each other: that a port for TLS refuses HTTP in cleartext is no fault.
 func Diagnose(r *probe.Report) (*probe.Report, []Finding) {
 	judged := *r
 	judged.Results = make([]*probe.Result, len(r.Results))
@@ -79,13 +79,13 @@ type view struct {
 	*probe.Report
 	explained map[string]bool
 
-	clearWorks  bool // something does, in the clear
+	clearWorks  bool // something does, in cleartext
 	clearSpoken bool // or the answers are at least in HTTP
 	http2Spoken bool // in HTTP/2, that is
 	tlsSpoken   bool
 }
 
-// basic are the ways into a port in the clear that others depend on.
+// basic are the ways into a cleartext port that others depend on.
 var basic = []string{"http1", "h2", "h2-strict", "grpc"}
 
 // where returns the IDs of the ways in of which f is true.

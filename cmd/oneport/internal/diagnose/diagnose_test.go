@@ -260,7 +260,7 @@ var cases = []struct {
 		want:    map[string]Severity{"tls-alert": Fault, "tls-only": Remark},
 	},
 	{
-		name:     "an alert of a port in the clear",
+		name:     "an alert of a cleartext port",
 		results:  []*probe.Result{ok("http1"), tlsBy(with("handshake", probe.Refused, probe.Alert), func(t *probe.TLSFacts) { t.Alert = "handshake failure" })},
 		verdicts: map[string]probe.Verdict{"handshake": probe.NotOffered},
 	},
@@ -311,7 +311,7 @@ var cases = []struct {
 		want:    map[string]Severity{"goaway": Fault},
 	},
 	{
-		name: "https to a port in the clear", report: probe.Report{Scheme: "https"},
+		name: "https to a cleartext port", report: probe.Report{Scheme: "https"},
 		results:  []*probe.Result{ok("http1"), noTLS()},
 		want:     map[string]Severity{"tls-to-clear": Fault},
 		verdicts: map[string]probe.Verdict{"handshake": probe.Fails},

@@ -11,8 +11,8 @@ import (
 	"github.com/oneport-go/oneport/cmd/oneport/internal/wire"
 )
 
-// A rule is a cause that results can have. The rules are asked in order, and what one has explained is no longer open to
-// the next, so what is special stands above what is general.
+// A rule is a cause that results can have. The rules are asked in order, and what one has explained is no longer open
+// to the next, so what is special stands above what is general.
 type rule struct {
 	code     string
 	severity Severity
@@ -54,8 +54,8 @@ func outcome(o ...probe.Outcome) func(*probe.Result) bool {
 	return func(r *probe.Result) bool { return slices.Contains(o, r.Outcome) }
 }
 
-// everything returns the basic ways in and the handshake if all of them were tried, got no byte and have ended in one of
-// the outcomes.
+// everything returns the basic ways in and the handshake if all of them were tried, got no byte and have ended in one
+// of the outcomes.
 func (v *view) everything(o ...probe.Outcome) []string {
 	all := append([]string{"handshake"}, basic...)
 	for _, id := range all {
@@ -106,7 +106,7 @@ var rules = []rule{
 	{
 		code: "proxy-required", severity: Fault, page: troubleshooting + "empty-replies-from-a-port-for-a-balancer",
 		title: "Clients are turned away: the server expects a PROXY header first.",
-		cause: "Nothing is answered without a PROXY header; with one ({detail}) it is. The port is meant for a load balancer that sends the header.",
+		cause: "The port answers only with a PROXY header ({detail}). It is meant for a load balancer that sends one.",
 		says: []Saying{
 			{"curl", "(52) Empty reply from server; by HTTP/2 (18); over TLS (35) Recv failure: Connection reset by peer"},
 			{"grpc-go", `connection error: desc = "error reading server preface: EOF"`},
@@ -142,7 +142,7 @@ var rules = []rule{
 			{"grpc-go's log", `http2Server.HandleStreams received bogus greeting from client: "PROXY TCP4 …"`},
 		},
 		cure: []string{
-			"Have the server read the header: in Go, wrap the listener with github.com/pires/go-proxyproto, below oneport.New.",
+			"Make the server read the header: in Go, wrap the listener with github.com/pires/go-proxyproto, below oneport.New.",
 			"Or switch the PROXY protocol off on the balancer.",
 		},
 		match: func(v *view) ([]string, string) {
@@ -178,7 +178,7 @@ var rules = []rule{
 		},
 		cure: []string{
 			"Probe from behind the firewall and the balancer, to see which of them resets.",
-			"Look at the limits on connections and addresses of whoever accepts here.",
+			"Check the limits on connections and addresses of the program that accepts.",
 		},
 		match: func(v *view) ([]string, string) {
 			ids := v.everything(probe.Reset, probe.Closed)
@@ -191,7 +191,7 @@ var rules = []rule{
 	{
 		code: "closes", severity: Fault, page: troubleshooting + "error-reading-server-preface-eof",
 		title: "Every connection is closed without an answer.",
-		cause: "The connection is made and then closed cleanly before any byte. What accepts it has no server to hand it to, rejects the address that it comes from, or expects something else first.",
+		cause: "The connection is made and then closed cleanly before any byte. The program that accepts it has no server to hand it to, rejects the address that it comes from, or expects something else first.",
 		says: []Saying{
 			{"curl", "(52) Empty reply from server; by HTTP/2 (18); over TLS (35) SSL_ERROR_SYSCALL"},
 			{"grpc-go", `connection error: desc = "error reading server preface: EOF"`},
@@ -252,7 +252,7 @@ var rules = []rule{
 			{"grpcurl", "Failed to dial target host: context deadline exceeded"},
 		},
 		cure: []string{
-			"What accepts the connection has to send SETTINGS as soon as the preface has arrived. oneport does: use oneport.Server, or a Mux with oneport.GRPC().",
+			"The program that accepts the connection has to send SETTINGS as soon as the preface has arrived, as oneport does: use oneport.Server, or a Mux with oneport.GRPC().",
 			"cmux's own HTTP2MatchHeaderFieldSendSettings breaks HTTP/2 of net/http on the same port; it is enough only where gRPC is alone.",
 		},
 		match: func(v *view) ([]string, string) {
@@ -270,7 +270,7 @@ var rules = []rule{
 	{
 		code: "settings-ack", severity: Fault, page: hangPage + "#cmuxs-workaround",
 		title: "HTTP/2 breaks after the first request: the server receives an acknowledgement for SETTINGS that it did not send.",
-		cause: "Two SETTINGS frames came, from the server and from something in front of it. The client has to acknowledge both; the server receives one acknowledgement more than it expects, and ends the connection with PROTOCOL_ERROR. Typically this is cmux with HTTP2MatchHeaderFieldSendSettings in front of net/http.",
+		cause: "Two SETTINGS frames arrived, one from the server and one from a mux in front of it. The client has to acknowledge both. The server receives an acknowledgement that it does not expect, and closes the connection with PROTOCOL_ERROR. Typically this is cmux with HTTP2MatchHeaderFieldSendSettings in front of net/http.",
 		says: []Saying{
 			{"net/http", "http2: server sent GOAWAY and closed the connection; LastStreamID=1, ErrCode=PROTOCOL_ERROR"},
 			{"grpc-go", "UNAVAILABLE: … code: PROTOCOL_ERROR; the connection is draining"},
@@ -278,7 +278,7 @@ var rules = []rule{
 			{"browsers", "ERR_HTTP2_PROTOCOL_ERROR, now and then"},
 		},
 		cure: []string{
-			"What sends SETTINGS in the server's place has to filter out their acknowledgement. oneport does: replace cmux with oneport, or, without a change of code, with its drop-in module.",
+			"A mux that sends SETTINGS for the server has to drop their acknowledgement, as oneport does: replace cmux with oneport or, without a change of code, with its drop-in module.",
 		},
 		match: func(v *view) ([]string, string) {
 			return v.open(func(r *probe.Result) bool {
@@ -311,7 +311,7 @@ var rules = []rule{
 			{"grpc-java", "UNAVAILABLE: http2 exception; Stream 2 does not exist"},
 			{"curl", "(52) Empty reply from server; (16) Error in the HTTP2 framing layer"},
 		},
-		cure:  []string{"Answer on the stream that the HEADERS of the request came on."},
+		cure:  []string{"Respond on the stream of the request's HEADERS frame."},
 		match: func(v *view) ([]string, string) { return v.violated(wire.FaultWrongStream) },
 	},
 	{
@@ -348,7 +348,7 @@ var rules = []rule{
 	{
 		code: "alpn-lie", severity: Fault, page: troubleshooting + "the-frame-header-looked-like-an-http11-header",
 		title: "HTTP/2 over TLS fails: ALPN chooses h2, and then the server does not speak HTTP/2.",
-		cause: "What terminates TLS offers h2, and hands the connection to a server that speaks HTTP/1 only. That server answers in HTTP/1, or closes the connection. A tls.Listener with h2 in its NextProtos in front of http.Server.Serve does so, or a balancer with an HTTP/1 backend.",
+		cause: "The program that terminates TLS offers h2, and hands the connection to a server that speaks HTTP/1 only. That server answers in HTTP/1, or closes the connection. A tls.Listener with h2 in its NextProtos in front of http.Server.Serve does so, or a balancer with an HTTP/1 backend.",
 		says: []Saying{
 			{"grpc-go", "error reading server preface: http2: failed reading the frame payload: http2: frame too large, note that the frame header looked like an HTTP/1.1 header"},
 			{"net/http", "the same, without the first words"},
@@ -399,7 +399,7 @@ var rules = []rule{
 			{"browsers", "ERR_BAD_SSL_CLIENT_AUTH_CERT"},
 		},
 		cure: []string{
-			"Give the client a certificate that the server's ClientCAs have signed, with the extended key usage for clients; the probe takes it by -cert and -key.",
+			"Give the client a certificate that the server's ClientCAs have signed, with the extended key usage for clients; for the probe, use -cert and -key.",
 			`Alert unknown certificate authority: another authority signed it. Alert bad certificate: it is missing, expired, or not for clients.`,
 		},
 		match: func(v *view) ([]string, string) {
@@ -546,7 +546,7 @@ var rules = []rule{
 	{
 		code: "preface-eof", severity: Fault, page: troubleshooting + "error-reading-server-preface-eof",
 		title: "gRPC clients are turned away: the server closes the connection without SETTINGS.",
-		cause: "A client that waits for SETTINGS gets none: what accepts the connection has no server for HTTP/2 or gRPC, or shuts down.",
+		cause: "A client that waits for SETTINGS gets none: the program that accepts the connection has no server for HTTP/2 or gRPC, or is shutting down.",
 		says: []Saying{
 			{"grpc-go", `connection error: desc = "error reading server preface: EOF"`},
 			{"grpc-java", "UNAVAILABLE: Network closed for unknown reason"},
@@ -554,7 +554,7 @@ var rules = []rule{
 			{"curl", "(18) HTTP/2 stream 1 was not closed cleanly before end of the underlying stream; (52)"},
 		},
 		cure: []string{
-			"Is it TLS on one side only? A server for TLS closes connections in the clear.",
+			"Is it TLS on one side only? A server for TLS closes connections in cleartext.",
 			"With oneport: the log and Mux.Stats say why; a route for HTTP/2 may be missing.",
 		},
 		match: func(v *view) ([]string, string) {
@@ -611,7 +611,7 @@ var rules = []rule{
 	{
 		code: "no-grpc", severity: Fault, page: troubleshooting + "the-frame-header-looked-like-an-http11-header",
 		title: "gRPC does not work here: the port speaks HTTP/1 only.",
-		cause: "The answer to HTTP/2 is {detail}. The server, or a proxy in front of it, does not speak HTTP/2 in the clear.",
+		cause: "The answer to HTTP/2 is {detail}. The server, or a proxy in front of it, does not speak HTTP/2 in cleartext.",
 		says:  http1Says,
 		cure:  http1Cure,
 		match: func(v *view) ([]string, string) {
@@ -651,7 +651,7 @@ var rules = []rule{
 			{"net/http", "http2: server sent GOAWAY and closed the connection; …"},
 			{"curl", "(56) … recveived GOAWAY, error=…"},
 		},
-		cure: []string{"ENHANCE_YOUR_CALM: fewer pings (keepalive), fewer requests. INADEQUATE_SECURITY: TLS. PROTOCOL_ERROR: run with -v and see what the server had got."},
+		cure: []string{"ENHANCE_YOUR_CALM: fewer pings (keepalive), fewer requests. INADEQUATE_SECURITY: TLS. PROTOCOL_ERROR: run with -v and see what the server had received."},
 		match: func(v *view) ([]string, string) {
 			ids := v.open(outcome(probe.WentAway))
 			if len(ids) == 0 {
@@ -663,7 +663,7 @@ var rules = []rule{
 	{
 		code: "clear-to-tls", severity: Fault, page: troubleshooting + "client-sent-an-http-request-to-an-https-server",
 		title: "http fails: the port takes TLS only.",
-		cause: "The server speaks TLS, and nothing in the clear.",
+		cause: "The server speaks TLS, and nothing in cleartext.",
 		says:  clearToTLSSays,
 		cure:  []string{"Use https, or credentials.NewTLS for gRPC. oneport can redirect: RedirectHTTP."},
 		match: func(v *view) ([]string, string) {
@@ -676,7 +676,7 @@ var rules = []rule{
 	{
 		code: "tls-to-clear", severity: Fault, page: troubleshooting + "first-record-does-not-look-like-a-tls-handshake",
 		title: "https fails: the port does not speak TLS.",
-		cause: "The answer to a ClientHello is no TLS: {detail}.",
+		cause: "The port does not answer a ClientHello with TLS. What came: {detail}.",
 		says:  tlsToClearSays,
 		cure:  []string{"Use http, grpcurl -plaintext or insecure.NewCredentials(); or add TLS to the port: oneport.Server.TLSConfig, Mux.TLS."},
 		match: func(v *view) ([]string, string) {
@@ -704,12 +704,12 @@ var rules = []rule{
 	{
 		code: "upgrade-broken", severity: Fault, page: "docs/http2-connection-setup.md#upgrade-h2c",
 		title: "Upgrade: h2c is accepted, and then fails: {detail}.",
-		cause: "The server answers 101 and does not go on in HTTP/2 as it should.",
+		cause: "The server answers 101, and does not speak HTTP/2 correctly after it.",
 		says: []Saying{
 			{"curl --http2", "recveived GOAWAY, error=1; (56); (92)"},
 			{"Java's HttpClient", "java.io.IOException: protocol error"},
 		},
-		cure: []string{"The settings in HTTP2-Settings and those in the SETTINGS frame are each to be applied once. Or do not upgrade: a server need not."},
+		cure: []string{"Apply the settings in HTTP2-Settings and those in the SETTINGS frame once each. Or do not upgrade: no server has to."},
 		match: func(v *view) ([]string, string) {
 			ids := v.open(func(r *probe.Result) bool { return strings.HasPrefix(r.ID, "upgrade") && r.HTTP2 != nil })
 			if len(ids) == 0 {
@@ -780,7 +780,7 @@ var rules = []rule{
 		title: "Clients hang: {detail}.",
 		cause: "The server sends nothing at all to such a client.",
 		says:  []Saying{{"curl", "(28) Operation timed out"}, {"grpc-go", "context deadline exceeded while waiting for connections to become ready"}},
-		cure:  []string{"What accepts the connection waits for something that this client does not send. Look at its routes, and with -v at what was sent."},
+		cure:  []string{"The program that accepts the connection waits for something that this client does not send. Look at its routes, and with -v at what was sent."},
 		match: func(v *view) ([]string, string) {
 			ids := v.open(outcome(probe.Silent))
 			if len(ids) == 0 {
@@ -791,7 +791,7 @@ var rules = []rule{
 	},
 	{
 		code: "not-offered", severity: Fault, page: "docs/http2-connection-setup.md",
-		title: "What was asked for is not offered: {detail}.",
+		title: "This is not offered: {detail}.",
 		cause: "A port need not offer it. It counts as a fault because -only named it.",
 		cure:  []string{"Run without -only to see what the port offers."},
 		match: func(v *view) ([]string, string) {
@@ -822,7 +822,7 @@ var rules = []rule{
 	{
 		code: "gateway-error", severity: Warning, page: troubleshooting + "unexpected-http-status-code-received-from-server",
 		title: "A proxy answers for a server that it cannot reach: {detail}.",
-		cause: "The status is one that proxies send: 502 the server's answer was not understood (does the proxy speak HTTP/1 to a gRPC server?), 503 no healthy server, 504 no answer in time.",
+		cause: "The status is one that proxies send: 502 if it did not understand the server's answer (does it speak HTTP/1 to a gRPC server?), 503 without a healthy server, 504 without an answer in time.",
 		says: []Saying{
 			{"grpc-go", "UNAVAILABLE: unexpected HTTP status code received from server: 502 (Bad Gateway)"},
 			{"grpc-java", "UNAVAILABLE: HTTP status code 503"},
@@ -855,13 +855,13 @@ var rules = []rule{
 	{
 		code: "idle", severity: Warning, page: troubleshooting + "keepalive-ping-failed-to-receive-ack-within-timeout",
 		title: "Keepalive will end idle connections: {detail}.",
-		cause: "gRPC clients connect ahead of their first call, and send PING to check the connection. Here nothing answers between the preface and the first request.",
+		cause: "gRPC clients connect before their first call, and send PING to check the connection. Here nothing answers between the preface and the first request.",
 		says: []Saying{
 			{"grpc-go", "UNAVAILABLE: keepalive ping failed to receive ACK within timeout"},
 			{"grpc-java", "UNAVAILABLE: Keepalive failed. The connection is likely gone"},
 			{"grpcio", "UNAVAILABLE: keepalive watchdog timeout; ping timeout"},
 		},
-		cure: []string{"What holds the connection until its first request has to acknowledge SETTINGS and answer PING, as oneport does."},
+		cure: []string{"The program that holds the connection before its first request has to acknowledge SETTINGS and answer PING, as oneport does."},
 		match: func(v *view) ([]string, string) {
 			r := v.Get("idle")
 			if r.Verdict != probe.WorksBut || r.HTTP2 == nil || r.HTTP2.Pong && r.HTTP2.ACKed {
@@ -875,7 +875,7 @@ var rules = []rule{
 	{
 		code: "tls-only", severity: Remark, page: troubleshooting + "client-sent-an-http-request-to-an-https-server",
 		title: "This port takes TLS only.",
-		cause: "Clients in the clear are refused, as they should be.",
+		cause: "Clients in cleartext are refused, as they should be.",
 		says:  clearToTLSSays,
 		cure:  []string{"Use https, or credentials.NewTLS for gRPC."},
 		match: func(v *view) ([]string, string) {
@@ -887,7 +887,7 @@ var rules = []rule{
 	},
 	{
 		code: "http1-only", severity: Remark, page: troubleshooting + "the-frame-header-looked-like-an-http11-header",
-		title: "HTTP/2 in the clear is not offered, and so no gRPC: the server speaks HTTP/1 only.",
+		title: "HTTP/2 in cleartext is not offered, and so no gRPC: the server speaks HTTP/1 only.",
 		cause: "If that is intended, nothing is wrong. Clients of HTTP/2 and gRPC get {detail}.",
 		says:  http1Says,
 		cure:  http1Cure,

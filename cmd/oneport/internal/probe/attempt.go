@@ -38,8 +38,8 @@ func (a *attempt) say(v Verdict, o Outcome, format string, args ...any) {
 	a.r.Verdict, a.r.Outcome, a.r.Came = v, o, fmt.Sprintf(format, args...)
 }
 
-// dial connects, and sends the PROXY header if one is to be sent. The connection is closed with the attempt, and as soon
-// as the context ends.
+// dial connects, and sends the PROXY header if one is to be sent. The connection is closed with the attempt, and as
+// soon as the context ends.
 func (a *attempt) dial() (*wire.Conn, error) {
 	began := time.Now()
 	nc, err := (&net.Dialer{Deadline: a.deadline}).DialContext(a.ctx, a.network, a.address)
@@ -103,7 +103,8 @@ func (a *attempt) sendHeader(c net.Conn) error {
 // anyVersion stands for all versions of TLS, with those that are not to be used any more.
 const anyVersion = 1
 
-// handshake connects and does a TLS handshake, in the version that is given, or in one of those that clients speak. The facts are there if it fails, too.
+// handshake connects and does a TLS handshake, in the version that is given, or in one of those that clients speak. The
+// facts are there if it fails, too.
 func (a *attempt) handshake(alpn []string, version uint16, withCert bool) (*wire.Conn, *TLSFacts, error) {
 	facts := &TLSFacts{Offered: alpn}
 	raw, err := a.dial()
@@ -214,7 +215,8 @@ func authorities(raw [][]byte) []string {
 	return out
 }
 
-// problems says what is wrong with a certificate: each question is asked by itself, since clients tell of the first only.
+// problems says what is wrong with a certificate: each question is asked by itself, since clients tell of the first
+// only.
 func problems(chain []*x509.Certificate, name string, roots *x509.CertPool) []Problem {
 	var out []Problem
 	leaf, now := chain[0], time.Now()
@@ -316,7 +318,7 @@ func (a *attempt) failed(c *wire.Conn, err error, so string) {
 			head = c.Head()
 		}
 		a.r.Language = wire.LanguageOf(head)
-		a.say(Fails, NoTLS, "no TLS: the answer is %s", a.r.Language.Words())
+		a.say(Fails, NoTLS, "%s in place of TLS", a.r.Language.Words())
 		return
 	}
 	if v, ok := wire.FaultOf(err); ok {

@@ -262,8 +262,9 @@ func (a *attempt) rest(c *wire.Conn, s *wire.Session) (missing string, ok bool) 
 	return "", true
 }
 
-// ask makes a request and waits for the answer. A request that the server has refused without looking at it is made once
-// more, as clients do (RFC 9113, Section 8.7): proxies refuse so when a connection to their backend has just ended.
+// ask makes a request and waits for the answer. A request that the server has refused without looking at it is made
+// once more, as clients do (RFC 9113, Section 8.7): proxies refuse so when a connection to their backend has just
+// ended.
 func (a *attempt) ask(c *wire.Conn, s *wire.Session, body []byte, fields []hpack.HeaderField) (*wire.Stream, bool) {
 	st := s.Request(body, fields...)
 	ok := a.answer(c, s, st)

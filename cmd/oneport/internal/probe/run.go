@@ -268,8 +268,8 @@ func choose(ways []way, only, skip []string) ([]way, error) {
 	}), nil
 }
 
-// compared are the ways in that tell of others what is wrong: that a request which is sent at once is answered says why a
-// client hangs that waits.
+// compared are the ways in that tell of others what is wrong: that a request which is sent at once is answered says why
+// a client hangs that waits.
 var compared = map[string][]string{"h2-strict": {"h2"}, "grpc": {"h2"}, "tls-grpc": {"tls-h2"}}
 
 // named reports whether name is that of the way in, or of its group.

@@ -48,7 +48,7 @@ func allWays(o Options) []way {
 	return ways
 }
 
-// plain makes a way in of what is done on a connection in the clear.
+// plain makes a way in of what is done on a connection in cleartext.
 func plain(do func(*attempt, *wire.Conn)) func(*attempt) {
 	return func(a *attempt) {
 		c, err := a.dial()

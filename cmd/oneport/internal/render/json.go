@@ -10,8 +10,8 @@ import (
 	"github.com/oneport-go/oneport/cmd/oneport/internal/wire"
 )
 
-// Version is that of the schema. Fields may be added in a version; one that is removed, or means something else, makes a
-// new one. README.md of the command documents each field, which a test checks.
+// Version is that of the schema. Fields may be added in a version; one that is removed, or means something else, makes
+// a new one. README.md of the command documents each field, which a test checks.
 const Version = 1
 
 type jsonReport struct {

@@ -123,8 +123,8 @@ func (p *printer) table(r *probe.Report) {
 	p.line("")
 }
 
-// rows returns the results that are worth a row. What was not tried because something else does not work is told by that,
-// and a group of which nothing is offered has one row.
+// rows returns the results that are worth a row. What was not tried because something else does not work is told by
+// that, and a group of which nothing is offered has one row.
 func rows(r *probe.Report, all bool) []*probe.Result {
 	if all {
 		return r.Results

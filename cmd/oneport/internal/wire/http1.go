@@ -25,7 +25,8 @@ type Response struct {
 	Content []byte // the start of it
 }
 
-// RoundTrip sends a request and reads the final response. The error may come with a response whose content is incomplete.
+// RoundTrip sends a request and reads the final response. The error may come with a response whose content is
+// incomplete.
 func (c *Conn) RoundTrip(br *bufio.Reader, r Request) (*Response, error) {
 	if err := c.SendRequest(r); err != nil {
 		return nil, err

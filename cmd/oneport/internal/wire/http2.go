@@ -138,7 +138,8 @@ type Session struct {
 	priorities uint32
 }
 
-// NewSession begins an HTTP/2 connection on c, which has to end at deadline. The reader holds what was read from c before.
+// NewSession begins an HTTP/2 connection on c, which has to end at deadline. The reader holds what was read from c
+// before.
 func NewSession(c *Conn, br *bufio.Reader, deadline time.Time) *Session {
 	s := &Session{
 		c: c, log: c.log, br: br, began: time.Now(), deadline: deadline,

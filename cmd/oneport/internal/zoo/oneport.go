@@ -34,7 +34,7 @@ func Mux(t testing.TB, p *PKI) string {
 	return l.Addr().String()
 }
 
-// Server is a oneport.Server with grpc-go and net/http, in the clear, and over TLS if there is a PKI.
+// Server is a oneport.Server with grpc-go and net/http, in cleartext, and over TLS if there is a PKI.
 func Server(t testing.TB, p *PKI) string {
 	l := Listen(t)
 	s := &oneport.Server{GRPC: newGRPC(), Handler: Hello}

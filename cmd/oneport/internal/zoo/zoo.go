@@ -1,5 +1,5 @@
-// Package zoo keeps servers of many kinds, well and ill, for tests of the probe. Each is a function that starts one for the
-// time of a test and returns its address.
+// Package zoo keeps servers of many kinds, well and ill, for tests of the probe. Each is a function that starts one for
+// the time of a test and returns its address.
 package zoo
 
 import (
@@ -46,7 +46,7 @@ func newGRPC(opts ...grpc.ServerOption) *grpc.Server {
 	return s
 }
 
-// newHTTP makes a server of HTTP/1 and, if h2c is set, of HTTP/2 in the clear.
+// newHTTP makes a server of HTTP/1 and, if h2c is set, of HTTP/2 in cleartext.
 func newHTTP(h2c bool) *http.Server {
 	s := &http.Server{Handler: Hello, Protocols: new(http.Protocols), ErrorLog: log.New(io.Discard, "", 0)}
 	s.Protocols.SetHTTP1(true)
@@ -81,14 +81,14 @@ func HTTP1(t testing.TB) string {
 	return l.Addr().String()
 }
 
-// H2C is net/http with HTTP/2 in the clear.
+// H2C is net/http with HTTP/2 in cleartext.
 func H2C(t testing.TB) string {
 	l := Listen(t)
 	serveHTTP(t, l, true)
 	return l.Addr().String()
 }
 
-// GRPC is grpc-go in the clear.
+// GRPC is grpc-go in cleartext.
 func GRPC(t testing.TB) string {
 	l := Listen(t)
 	serveGRPC(t, l)

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// untilTimeUp is a matcher that reads to the end and takes the connection if that is because its time is up.
+// untilTimeUp is a matcher that reads to the end, and takes the connection if it timed out.
 func untilTimeUp(want string) Matcher {
 	return ReadMatcher(func(r io.Reader) bool {
 		got, err := io.ReadAll(r)
@@ -34,15 +34,14 @@ var timeUpCases = []struct {
 	{"nobody", "GET /", []Matcher{HTTP1(), untilTimeUp("")}, -1},
 }
 
-// TestTimeoutRematch checks who gets a connection whose time is up, and that every byte is still there.
+// TestTimeoutRematch checks which server gets a connection that timed out, and that every byte is still there.
 func TestTimeoutRematch(t *testing.T) {
 	t.Parallel()
 	check := func(t *testing.T, root net.Listener, timeout time.Duration, i int) {
 		tt := timeUpCases[i]
 		m := newMux(root)
 		m.TimeoutPolicy, m.DecideTimeout = TimeoutRematch, timeout
-		refused := make(chan Refused, 1)
-		m.OnRefuse = func(r Refused) { refused <- r }
+		refused := refusals(m)
 		var routes []net.Listener
 		for _, matcher := range tt.routes {
 			routes = append(routes, m.Match(matcher))
@@ -79,15 +78,14 @@ func TestTimeoutRematch(t *testing.T) {
 	}
 }
 
-// TestTimeUpIdle checks that an HTTP/2 client that is ready and has no request yet is left its time for that.
+// TestTimeUpIdle checks that an HTTP/2 client that is ready and has made no request keeps its IdleTimeout.
 func TestTimeUpIdle(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		root := newPipeListener()
 		m := newMux(root)
 		m.TimeoutPolicy = TimeoutRematch
-		refused := make(chan Refused, 1)
-		m.OnRefuse = func(r Refused) { refused <- r }
+		refused := refusals(m)
 		m.Match(GRPC())
 		m.Match(Any())
 		serve(t, m)
