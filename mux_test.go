@@ -1532,12 +1532,13 @@ func TestStats(t *testing.T) {
 		accept(t, get)
 		synctest.Wait()
 		want := Stats{
-			Accepted:  5,
-			Matched:   1,
-			Refused:   map[RefuseReason]uint64{ReasonNoRoute: 1},
-			Undecided: 1,
-			Queued:    2,
-			Routes:    []RouteStats{{Name: `HTTP1("GET")`, Matched: 1, Queued: 1}, {Name: "other methods", Queued: 1}},
+			Accepted:       5,
+			Matched:        1,
+			Refused:        map[RefuseReason]uint64{ReasonNoRoute: 1},
+			RefusedByRoute: map[string]map[RefuseReason]uint64{},
+			Undecided:      1,
+			Queued:         2,
+			Routes:         []RouteStats{{Name: `HTTP1("GET")`, Matched: 1, Queued: 1}, {Name: "other methods", Queued: 1}},
 		}
 		if diff := cmp.Diff(want, m.Stats()); diff != "" {
 			t.Error(diff)

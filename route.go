@@ -87,6 +87,7 @@ type route struct {
 	netHTTP atomic.Bool // the server is net/http's
 
 	matched atomic.Uint64
+	refused refusals
 
 	accepting atomic.Bool // Accept was called
 	awaited   sync.Once   // the first connection is in the queue
