@@ -4,9 +4,9 @@
 //
 //	prometheus.MustRegister(oneportprom.NewCollector(server))
 //
-// The collector reads [oneport.Stats] when it is scraped, and costs nothing otherwise. A [DecideTimer] adds a histogram of
-// the time that connections wait for their route, which has a price. docs/metrics.md of oneport explains each metric and
-// suggests alerts. dashboard.json is a dashboard for Grafana, alerts.yml has rules for Prometheus.
+// The collector reads [oneport.Stats] when it is scraped, and costs nothing otherwise. A [DecideTimer] adds a
+// histogram of the time that connections wait for their route, which has a price. docs/metrics.md of oneport explains
+// each metric and suggests alerts. dashboard.json is a dashboard for Grafana, alerts.yml has rules for Prometheus.
 //
 // # Several muxes
 //
@@ -17,16 +17,16 @@
 //		prometheus.WrapRegistererWith(labels, registry).MustRegister(oneportprom.NewCollector(mux))
 //	}
 //
-// A collector stays registered when its mux has ended, and keeps the mux in memory. Its counters keep their last values,
-// which is right for a program that ends with its mux. If muxes come and go, unregister the collector of each, by the same
-// registerer, when Serve and Shutdown have returned.
+// A collector stays registered when its mux has ended, and keeps the mux in memory. Its counters keep their last
+// values, which is right for a program that ends with its mux. If muxes come and go, unregister the collector of each,
+// by the same registerer, when Serve and Shutdown have returned.
 //
 // # Cardinality
 //
-// The number of time series is bounded by the configuration and not by clients. Values of the label route are the names of
-// routes ([oneport.Route]), those of reason the refusal reasons ([oneport.RefuseReason]), and those of alpn the protocols
-// that the TLS configuration offers. A route has four series, and up to 13 more for the reasons for which it has refused
-// connections.
+// The number of time series is bounded by the configuration and not by clients. Values of the label route are the
+// names of routes ([oneport.Route]), those of reason the refusal reasons ([oneport.RefuseReason]), and those of alpn
+// the protocols that the TLS configuration offers. A route has four series, and up to 13 more for the reasons for
+// which it has refused connections.
 package oneportprom
 
 import (
@@ -147,8 +147,8 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// everyReason returns the counts with those of the reasons that have not occurred, so that the first increase of a counter
-// is one: Prometheus sees none where a series begins.
+// everyReason returns the counts with those of the reasons that have not occurred, so that the first increase of a
+// counter is one: Prometheus sees none where a series begins.
 func everyReason(occurred map[oneport.RefuseReason]uint64) map[oneport.RefuseReason]uint64 {
 	all := make(map[oneport.RefuseReason]uint64)
 	for reason := oneport.ReasonNoRoute; reason <= lastReason; reason++ {

@@ -1,6 +1,7 @@
 package oneportprom_test
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -242,15 +243,20 @@ func TestServer(t *testing.T) {
 		}
 
 		// One connection with REST and gRPC, inside TLS.
-		secure := tls.Client(p.dial(t), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}}) // by the clock of the test no certificate is valid yet
-		mixed, err := new(http2.Transport).NewClientConn(secure)
+		transport := &http.Transport{
+			DialContext:       func(ctx context.Context, _, addr string) (net.Conn, error) { return p.dialContext(ctx, addr) },
+			TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, // by the clock of the test no certificate is valid yet
+			ForceAttemptHTTP2: true,
+		}
+		mixed, err := transport.NewClientConn(t.Context(), "https", "localhost:443")
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer mixed.Close()
 		synctest.Wait() // for the mux, which sends SETTINGS before the first request
 		for _, path := range []string{"/", "/grpc.health.v1.Health/Check", "/"} {
-			req, err := http.NewRequestWithContext(t.Context(), "POST", "https://localhost"+path, strings.NewReader("\x00\x00\x00\x00\x00"))
+			empty := strings.NewReader("\x00\x00\x00\x00\x00") // a message of gRPC
+			req, err := http.NewRequestWithContext(t.Context(), "POST", "https://localhost"+path, empty)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -371,8 +377,8 @@ func request(t *testing.T, path string) string {
 	t.Helper()
 	var block, frame strings.Builder
 	encoder := hpack.NewEncoder(&block)
-	for _, f := range []hpack.HeaderField{{Name: ":method", Value: "GET"}, {Name: ":scheme", Value: "http"}, {Name: ":path", Value: path}} {
-		encoder.WriteField(f)
+	for _, f := range [][2]string{{":method", "GET"}, {":scheme", "http"}, {":path", path}} {
+		encoder.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]})
 	}
 	err := http2.NewFramer(&frame, nil).WriteHeaders(http2.HeadersFrameParam{
 		StreamID: 1, BlockFragment: []byte(block.String()), EndStream: true, EndHeaders: true,

@@ -17,8 +17,8 @@ import (
 //	prometheus.MustRegister(oneportprom.NewCollector(server), timer)
 //
 // A mux with the hook OnMatch no longer decides on its accept loop about connections whose first bytes have already
-// arrived, which costs each of them two goroutine switches: see docs/performance.md. Leave the timer out where many short
-// connections matter more than the histogram.
+// arrived, which costs each of them two goroutine switches: see docs/performance.md. Leave the timer out where many
+// short connections matter more than the histogram.
 //
 // Where requests are dispatched, the time is that until the first request, and the route is that of the RequestMux. A
 // connection that had its route and was refused after that, for instance because the queue stayed full, is in both
@@ -33,15 +33,16 @@ func NewDecideTimer() *DecideTimer {
 		Name:      "decide_duration_seconds",
 		Help:      "Time from Accept until a connection had its route or was refused, by outcome and route.",
 		// From first bytes that are there already, over round trips, to Limits.DecideTimeout and Limits.IdleTimeout.
-		Buckets:                         []float64{.0001, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 60, 300},
+		Buckets: []float64{.0001, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 60, 300},
+
 		NativeHistogramBucketFactor:     1.1,
 		NativeHistogramMaxBucketNumber:  100,
 		NativeHistogramMinResetDuration: time.Hour,
 	}, []string{"outcome", "route"})}
 }
 
-// Hooks returns hooks that measure and call those of next. Fields of next may be nil, and next itself is not changed. One
-// timer may serve several muxes, whose connections it then measures together.
+// Hooks returns hooks that measure and call those of next. Fields of next may be nil, and next itself is not changed.
+// One timer may serve several muxes, whose connections it then measures together.
 func (t *DecideTimer) Hooks(next oneport.Hooks) oneport.Hooks {
 	hooks := next
 	hooks.OnMatch = func(m oneport.Matched) {

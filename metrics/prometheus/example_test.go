@@ -35,6 +35,7 @@ func Example() {
 	done := make(chan error)
 	go func() { done <- server.Serve(l) }()
 
+	show := []string{"hello", "oneport_connections_matched", "oneport_route", "oneport_decide_duration_seconds_count"}
 	for _, path := range []string{"/", "/metrics"} { // over one connection
 		res, err := http.Get("http://" + l.Addr().String() + path)
 		if err != nil {
@@ -42,7 +43,7 @@ func Example() {
 		}
 		lines := bufio.NewScanner(res.Body)
 		for lines.Scan() {
-			for _, prefix := range []string{"hello", "oneport_connections_matched", "oneport_route", "oneport_decide_duration_seconds_count"} {
+			for _, prefix := range show {
 				if strings.HasPrefix(lines.Text(), prefix) {
 					fmt.Println(lines.Text())
 				}
