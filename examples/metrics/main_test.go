@@ -304,7 +304,7 @@ func TestMetrics(t *testing.T) {
 	addr := start(t)
 	for _, http2 := range []bool{false, true} {
 		got := get(t, httpClient(t, http2), "http://"+addr+"/metrics")
-		for _, want := range []string{"oneport_connections_accepted_total ", "oneport_decide_duration_seconds_sum{", "go_info{"} {
+		for _, want := range []string{"oneport_connections{", "oneport_decide_duration_seconds_sum{", "go_info{"} {
 			if !strings.Contains(got, "\n"+want) {
 				t.Errorf("HTTP/2 %v: no %q in\n%s", http2, want, got)
 			}
