@@ -178,7 +178,7 @@ func TestSilenceAfterAddress(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				root := newPipeListener()
 				m := newMux(announcedListener{root})
-				refused := refusals(m)
+				refused := watchRefusals(m)
 				m.Match(HTTP1())
 				route := m.Match(Silence(time.Second))
 				serve(t, m)

@@ -98,7 +98,7 @@ func askBoth(s *searching, routes []*route) string {
 		}
 	}
 	if open {
-		return fmt.Sprintf("from %d on, wake %v, open", s.search.next, s.search.nextSilence(0))
+		return fmt.Sprintf("from %d on, wake %v, open", s.search.next, s.search.nextSilence())
 	}
 	return "none"
 }

@@ -138,7 +138,8 @@ func (c *pending) timedOut() outcome {
 	elapsed := now.Sub(c.since)
 	if c.seen == 0 && c.awaited > 0 && c.awaited < c.mux.limits.DecideTimeout {
 		p := &c.preview
-		p.end, p.quiet = silent, max(elapsed, c.awaited)
+		c.search.quiet = max(elapsed, c.awaited)
+		p.end, p.quiet = silent, c.search.quiet
 		rt, upgraded, _ := c.search.ask(p)
 		p.end, p.quiet = open, 0
 		if rt != nil {

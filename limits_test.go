@@ -22,7 +22,7 @@ func TestAllowMissingSettings(t *testing.T) {
 		root := listen(t, "tcp")
 		m := newMux(root)
 		m.AllowMissingSettings = allow
-		refused := refusals(m)
+		refused := watchRefusals(m)
 		route := m.Match(Header(":path", "/"))
 		serve(t, m)
 		client := dial(t, root)
@@ -69,7 +69,7 @@ func TestMaxUndecidedBytes(t *testing.T) {
 		root := newPipeListener()
 		m := newMux(root)
 		m.MaxUndecidedBytes = 150 << 10
-		refused := refusals(m)
+		refused := watchRefusals(m)
 		m.Match(Header("Last", "1"))
 		serve(t, m)
 		const requestLine = "GET / HTTP/1.1\r\n"

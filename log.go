@@ -61,9 +61,13 @@ func (c *pending) matched(rt *route) {
 	}
 }
 
-// reportRefused counts and reports a connection that is refused.
-func (m *Mux) reportRefused(raw net.Conn, state *tls.ConnectionState, accepted time.Time, route string, r *refusal) {
-	m.counters.refused[r.reason].Add(1)
+// reportRefused counts and reports a connection that is refused, and that rt, if it is not nil, had taken.
+func (m *Mux) reportRefused(raw net.Conn, state *tls.ConnectionState, accepted time.Time, rt *route, r *refusal) {
+	route, counts := "", &m.counters.refused
+	if rt != nil {
+		route, counts = rt.name, &rt.refused
+	}
+	counts[r.reason].Add(1)
 	level := slog.LevelWarn
 	switch {
 	case r.reason == ReasonClientClosed, r.reason == ReasonIdle, r.reason == ReasonShutdown, r.reason == ReasonTimeout && r.mute:

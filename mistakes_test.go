@@ -209,7 +209,7 @@ func TestReadErrors(t *testing.T) {
 		root := newPipeListener()
 		m := newMux(brokenListener{root, tt.err})
 		book := logTo(m)
-		refused := refusals(m)
+		refused := watchRefusals(m)
 		m.Match(HTTP1())
 		serve(t, m)
 		dial(t, root)

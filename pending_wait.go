@@ -30,7 +30,7 @@ func (c *pending) arm(now time.Time) *refusal {
 	limit := c.due()
 	wake := limit
 	if c.awaited = 0; c.seen == 0 && c.phase != lobby.Handshaking {
-		if c.awaited = c.search.nextSilence(now.Sub(c.since)); c.awaited > 0 {
+		if c.awaited = c.search.nextSilence(); c.awaited > 0 {
 			wake = earlier(wake, c.since.Add(c.awaited))
 		}
 	}

@@ -379,11 +379,7 @@ func (m *Mux) refuse(c *pending, rt *route, r *refusal) {
 	defer m.lobby.Leave(&c.Entry)
 	m.lobby.Refuse(&c.Entry)
 	c.raw.SetReadDeadline(time.Now().Add(lingerTime)) // see decide: it may have to be read who the client is
-	name := ""
-	if rt != nil {
-		name = rt.name
-	}
-	m.reportRefused(c.raw, c.tls, c.accepted, name, r)
+	m.reportRefused(c.raw, c.tls, c.accepted, rt, r)
 	if d := c.decision; d != nil { // what was read, and what was made of it, is not kept while the client reads its answer
 		c.decision = nil
 		d.recycle()

@@ -88,7 +88,7 @@ func TestRefusedHTTP2(t *testing.T) {
 				m := newMux(root)
 				m.MaxHeaderListBytes = 1000
 				m.Match(Header("to", "me"))
-				refused := refusals(m)
+				refused := watchRefusals(m)
 				serve(t, m)
 				client := dial(t, root)
 				sends, wantSettings := []byte(tt.sends), 1

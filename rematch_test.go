@@ -41,7 +41,7 @@ func TestTimeoutRematch(t *testing.T) {
 		tt := timeUpCases[i]
 		m := newMux(root)
 		m.TimeoutPolicy, m.DecideTimeout = TimeoutRematch, timeout
-		refused := refusals(m)
+		refused := watchRefusals(m)
 		var routes []net.Listener
 		for _, matcher := range tt.routes {
 			routes = append(routes, m.Match(matcher))
@@ -85,7 +85,7 @@ func TestTimeUpIdle(t *testing.T) {
 		root := newPipeListener()
 		m := newMux(root)
 		m.TimeoutPolicy = TimeoutRematch
-		refused := refusals(m)
+		refused := watchRefusals(m)
 		m.Match(GRPC())
 		m.Match(Any())
 		serve(t, m)

@@ -339,7 +339,7 @@ func (d *dispatched) Ended(err error) {
 		r.reason = ReasonQueueFull
 	}
 	go func() {
-		m.reportRefused(d.raw, d.tls, d.accepted, d.requests.route.name, r)
+		m.reportRefused(d.raw, d.tls, d.accepted, d.requests.route, r)
 		m.lobby.Leave(&d.Entry)
 	}()
 }

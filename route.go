@@ -87,6 +87,7 @@ type route struct {
 	netHTTP atomic.Bool // the server is net/http's
 
 	matched atomic.Uint64
+	refused refusals
 
 	accepting atomic.Bool // Accept was called
 	awaited   sync.Once   // the first connection is in the queue
@@ -293,8 +294,9 @@ func (rt *route) handOver(c *pending, push func() bool) bool {
 // A search finds the route of a connection: it asks the routes in order, and each again until it has answered.
 type search struct {
 	routes []*route
-	next   int // the first route that has not said No
-	asking int // the route that is being asked
+	next   int           // the first route that has not said No
+	asking int           // the route that is being asked
+	quiet  time.Duration // the longest silence about which they were asked
 }
 
 // ask asks the routes that have not said No yet, up to the first that has not decided. It reports whether there is one.
@@ -327,11 +329,12 @@ func (s *search) ask(p *Preview) (rt *route, upgraded, undecided bool) {
 	return nil, false, false
 }
 
-// nextSilence returns the shortest silence longer than d for which a route may want a client that has sent nothing, or 0.
-func (s *search) nextSilence(d time.Duration) (next time.Duration) {
+// nextSilence returns the shortest silence for which a route may want a client that has sent nothing, and about which the
+// routes were not asked, or 0. It may have passed already: a mux that is late asks at once.
+func (s *search) nextSilence() (next time.Duration) {
 	for _, rt := range s.routes[min(s.next, len(s.routes)):] {
 		for _, silence := range rt.silences {
-			if silence > d && (next == 0 || silence < next) {
+			if silence > s.quiet && (next == 0 || silence < next) {
 				next = silence
 			}
 		}

@@ -98,7 +98,7 @@ func TestErrorIsOneLine(t *testing.T) {
 	} {
 		root := listen(t, "tcp")
 		m := newMux(root)
-		refused := refusals(m)
+		refused := watchRefusals(m)
 		m.Match(Header("No", "route"))
 		serve(t, m)
 		client := dial(t, root)
@@ -139,7 +139,7 @@ func TestHandshakesAreBounded(t *testing.T) {
 	root := listen(t, "tcp")
 	m := newMux(root)
 	m.MaxUndecided = 2
-	refused := refusals(m)
+	refused := watchRefusals(m)
 	begun := make(chan struct{})
 	config := serverTLS()
 	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {

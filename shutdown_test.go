@@ -285,7 +285,7 @@ func TestShutdownWithoutAccept(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				root := newPipeListener()
 				m := newMux(root)
-				refused := refusals(m)
+				refused := watchRefusals(m)
 				match(m)
 				serve(t, m)
 				client := dial(t, root)

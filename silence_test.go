@@ -84,3 +84,20 @@ func TestSilenceOnSocket(t *testing.T) {
 		t.Errorf("the server read %q, %v", buf[:n], err)
 	}
 }
+
+// TestSilenceNoticedLate has a mux that comes to wait only after a client was silent for long enough.
+func TestSilenceNoticedLate(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		root := newPipeListener()
+		m := newMux(root)
+		m.Match(MatcherFunc(func(*Preview) Verdict {
+			time.Sleep(time.Second)
+			return Undecided
+		}))
+		silent := m.Match(Silence(10 * time.Millisecond))
+		serve(t, m)
+		dial(t, root)
+		accept(t, silent)
+	})
+}

@@ -91,7 +91,7 @@ func TestMaxConnsDispatched(t *testing.T) {
 	root := listen(t, "tcp")
 	m := newMux(root)
 	m.MaxConns = 1
-	refused := refusals(m)
+	refused := watchRefusals(m)
 	l := m.Requests().Match(Any())
 	serve(t, m)
 	first := dial(t, root)

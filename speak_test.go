@@ -83,7 +83,7 @@ func TestSpeakToWriter(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			root := newPipeListener()
 			m := newMux(root)
-			refused := refusals(m)
+			refused := watchRefusals(m)
 			m.Match(Header(":path", "/nowhere"))
 			serve(t, m)
 			client := dial(t, root)

@@ -16,6 +16,10 @@ type Stats struct {
 	Matched  uint64                  // connections that a server has accepted
 	Refused  map[RefuseReason]uint64 // connections closed before a server had them; only reasons that occurred
 
+	// RefusedByRoute has those of Refused that a route had taken, by the name of the route: also that of a TLSMux, whose
+	// handshakes can fail, or of a RequestMux. It has only routes and reasons that occurred.
+	RefusedByRoute map[string]map[RefuseReason]uint64
+
 	// Current numbers of connections.
 	Undecided int // without a route, or waiting for room in the queue of one
 	Queued    int // in the queues of the routes
@@ -51,6 +55,7 @@ type RouteStats struct {
 func (s *Stats) init() {
 	if s.Refused == nil {
 		s.Refused, s.ALPN = make(map[RefuseReason]uint64), make(map[string]uint64)
+		s.RefusedByRoute = make(map[string]map[RefuseReason]uint64)
 	}
 }
 
@@ -72,6 +77,11 @@ func (s *Stats) add(t Stats) {
 	for reason, n := range t.Refused {
 		s.Refused[reason] += n
 	}
+	for route, refused := range t.RefusedByRoute {
+		for reason, n := range refused {
+			s.addRefused(route, reason, n)
+		}
+	}
 	for protocol, n := range t.ALPN {
 		s.ALPN[protocol] += n
 	}
@@ -89,11 +99,20 @@ func (s *Stats) add(t Stats) {
 	}
 }
 
+// addRefused adds n connections to those that a route had taken.
+func (s *Stats) addRefused(route string, reason RefuseReason, n uint64) {
+	if s.RefusedByRoute[route] == nil {
+		s.RefusedByRoute[route] = make(map[RefuseReason]uint64)
+	}
+	s.RefusedByRoute[route][reason] += n
+}
+
 // Stats returns the current counters. It may be called at any time, also after Serve has returned.
 func (m *Mux) Stats() Stats {
 	s := Stats{
 		Accepted:         m.counters.accepted.Load(),
 		Refused:          make(map[RefuseReason]uint64),
+		RefusedByRoute:   make(map[string]map[RefuseReason]uint64),
 		ALPN:             m.counters.alpnCounts(),
 		HTTP2WithoutALPN: m.counters.withoutALPN.Load(),
 		Upgraded:         m.counters.upgraded.Load(),
@@ -102,7 +121,14 @@ func (m *Mux) Stats() Stats {
 		Abused:           m.counters.abused.Load(),
 		Matched:          m.counters.dispatched.Load(),
 	}
+	for reason, n := range m.counters.refused.counts {
+		s.Refused[reason] += n
+	}
 	for rt := range m.allRoutes {
+		for reason, n := range rt.refused.counts {
+			s.Refused[reason] += n
+			s.addRefused(rt.name, reason, n)
+		}
 		switch {
 		case rt.tls != nil:
 			// counted inside
@@ -115,11 +141,6 @@ func (m *Mux) Stats() Stats {
 			r := RouteStats{Name: rt.name, Matched: rt.matched.Load(), Queued: rt.queue.Len()}
 			s.Matched += r.Matched
 			s.Routes = append(s.Routes, r)
-		}
-	}
-	for i := range m.counters.refused {
-		if n := m.counters.refused[i].Load(); n > 0 {
-			s.Refused[RefuseReason(i)] = n
 		}
 	}
 	for phase, n := range m.lobby.Counts() {
@@ -145,10 +166,22 @@ type counters struct {
 	earlySettings atomic.Uint64
 	acceptErrors  atomic.Uint64
 	abused        atomic.Uint64
-	refused       [reasons]atomic.Uint64
+	refused       refusals // before a route had taken them
 
 	mu   sync.Mutex
 	alpn map[string]uint64 // how many connections inside TLS have negotiated which protocol
+}
+
+// refusals counts refused connections by reason.
+type refusals [reasons]atomic.Uint64
+
+// counts yields the reasons that occurred.
+func (r *refusals) counts(yield func(RefuseReason, uint64) bool) {
+	for i := range r {
+		if n := r[i].Load(); n > 0 && !yield(RefuseReason(i), n) {
+			return
+		}
+	}
 }
 
 // negotiated counts a TLS handshake.

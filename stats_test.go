@@ -144,7 +144,17 @@ func TestStatsCounts(t *testing.T) {
 		{"negotiates http/1.1", func(p *statsPort) { p.sendTLS("GET / HTTP/1.1\r\n\r\n", "http/1.1"); p.accept("tls/http1") },
 			Stats{Matched: 1, ALPN: map[string]uint64{"http/1.1": 1}}, map[string]RouteStats{"tls/http1": {Matched: 1}}},
 		{"fails in the handshake", func(p *statsPort) { p.send("\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00"); time.Sleep(time.Minute) },
-			Stats{Refused: map[RefuseReason]uint64{ReasonHandshake: 1}}, nil},
+			Stats{Refused: map[RefuseReason]uint64{ReasonHandshake: 1},
+				RefusedByRoute: map[string]map[RefuseReason]uint64{"tls": {ReasonHandshake: 1}}}, nil},
+		{"is refused by its route", func(p *statsPort) { p.send("GET / HTTP/1.1\r\n\r\n"); p.routes["http1"].Close() },
+			Stats{Refused: map[RefuseReason]uint64{ReasonRouteClosed: 1},
+				RefusedByRoute: map[string]map[RefuseReason]uint64{"http1": {ReasonRouteClosed: 1}}}, nil},
+		{"is refused by its server", func(p *statsPort) {
+			p.send(clientPreface + requestFrame(1, "/a"))
+			time.Sleep(time.Minute)
+		}, Stats{Refused: map[RefuseReason]uint64{ReasonQueueFull: 1},
+			RefusedByRoute: map[string]map[RefuseReason]uint64{"h2": {ReasonQueueFull: 1}}},
+			map[string]RouteStats{"h2/a": {Requests: 1}}},
 		{"errors of Accept", func(p *statsPort) {
 			p.send("")
 			p.root.errs <- acceptError(syscall.ECONNABORTED)
@@ -260,6 +270,11 @@ func backwards(before, after Stats) (list []string) {
 	for reason, n := range before.Refused {
 		check("Refused "+reason.String(), n, after.Refused[reason])
 	}
+	for route, refused := range before.RefusedByRoute {
+		for reason, n := range refused {
+			check("Refused "+reason.String()+" by "+route, n, after.RefusedByRoute[route][reason])
+		}
+	}
 	for alpn, n := range before.ALPN {
 		check("ALPN "+alpn, n, after.ALPN[alpn])
 	}
@@ -370,6 +385,40 @@ func TestServerStats(t *testing.T) {
 	})
 }
 
+// TestServerStatsRefused checks that refusals of all listeners are summed by route, also of one that has ended.
+func TestServerStatsRefused(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &Server{Handler: protoHandler, TLSConfig: serverTLS(), Logger: quiet}
+		roots := []*pipeListener{newPipeListener(), newPipeListener()}
+		ended := make(chan error, len(roots))
+		for _, root := range roots {
+			go func() { ended <- s.Serve(root) }()
+			for _, rubbish := range []string{"\x00\x00\x00", "\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00"} {
+				c := dial(t, root)
+				go io.Copy(io.Discard, c)
+				write(t, c, []byte(rubbish))
+			}
+		}
+		time.Sleep(time.Minute)
+		want := map[string]map[RefuseReason]uint64{"tls": {ReasonHandshake: 2}}
+		for _, when := range []string{"on two listeners", "after one has ended", "in the end"} {
+			got := s.Stats()
+			if diff := cmp.Diff(want, got.RefusedByRoute); diff != "" || refusedCount(got) != 4 {
+				t.Errorf("%s: %+v, %s", when, got.Refused, diff)
+			}
+			switch when {
+			case "on two listeners":
+				roots[0].Close()
+				<-ended
+			case "after one has ended":
+				s.Close()
+				<-ended
+			}
+		}
+	})
+}
+
 // TestServerStatsClose checks that what is refused after Serve has returned is counted.
 func TestServerStatsClose(t *testing.T) {
 	t.Parallel()
@@ -408,12 +457,13 @@ func TestStats(t *testing.T) {
 		accept(t, get)
 		synctest.Wait()
 		want := Stats{
-			Accepted:  5,
-			Matched:   1,
-			Refused:   map[RefuseReason]uint64{ReasonNoRoute: 1},
-			Undecided: 1,
-			Queued:    2,
-			Routes:    []RouteStats{{Name: `HTTP1("GET")`, Matched: 1, Queued: 1}, {Name: "other methods", Queued: 1}},
+			Accepted:       5,
+			Matched:        1,
+			Refused:        map[RefuseReason]uint64{ReasonNoRoute: 1},
+			RefusedByRoute: map[string]map[RefuseReason]uint64{},
+			Undecided:      1,
+			Queued:         2,
+			Routes:         []RouteStats{{Name: `HTTP1("GET")`, Matched: 1, Queued: 1}, {Name: "other methods", Queued: 1}},
 		}
 		if diff := cmp.Diff(want, m.Stats()); diff != "" {
 			t.Error(diff)

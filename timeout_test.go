@@ -96,7 +96,7 @@ func TestIdle(t *testing.T) {
 				root := newPipeListener()
 				m := newMux(root)
 				m.IdleTimeout = tt.idle
-				refused := refusals(m)
+				refused := watchRefusals(m)
 				m.Match(GRPC())
 				serve(t, m)
 				client := dial(t, root)
@@ -217,7 +217,7 @@ func TestGone(t *testing.T) {
 			t.Parallel()
 			root := listen(t, "tcp")
 			m := newMux(root)
-			refused := refusals(m)
+			refused := watchRefusals(m)
 			m.Match(Header("a", "b"), All(TLS(), Prefix("\x16\x03\x01\x02\x03")))
 			serve(t, m)
 			client := dial(t, root)
@@ -273,7 +273,7 @@ func TestTimeUpWhileWriting(t *testing.T) {
 				var once sync.Once
 				root := slowWriterListener{newPipeListener(), func() { once.Do(func() { end(m) }) }}
 				m = newMux(root)
-				refused := refusals(m)
+				refused := watchRefusals(m)
 				m.Match(GRPC())
 				serve(t, m)
 				client := dial(t, root.pipeListener)

@@ -627,7 +627,7 @@ func TestALPNContradicted(t *testing.T) {
 			t.Parallel()
 			root := listen(t, "tcp")
 			m := newMux(root)
-			refused := refusals(m)
+			refused := watchRefusals(m)
 			sc := serverTLS()
 			sc.MinVersion = tls.VersionTLS10
 			secure := m.TLS(sc)
@@ -684,7 +684,7 @@ func TestHandshakeFails(t *testing.T) {
 			t.Parallel()
 			root := listen(t, "tcp")
 			m := newMux(root)
-			refused := refusals(m)
+			refused := watchRefusals(m)
 			sc, cc := serverTLS(), clientTLS()
 			if tt.server != nil {
 				tt.server(sc)
@@ -735,7 +735,7 @@ func TestHandshakeEnds(t *testing.T) {
 					root = listen(t, "tcp")
 				}
 				m := newMux(root)
-				refused := refusals(m)
+				refused := watchRefusals(m)
 				config := serverTLS()
 				if m.HandshakeTimeout = time.Hour; tt.reason == ReasonTimeout {
 					m.HandshakeTimeout = 20 * time.Millisecond

@@ -41,7 +41,7 @@ func TestTurnedAway(t *testing.T) {
 					root := newPipeListener()
 					m := newMux(root)
 					tt.route(m)
-					refused := refusals(m)
+					refused := watchRefusals(m)
 					serve(t, m)
 					client := dial(t, root)
 					write(t, client, []byte(asks[:split]))
@@ -67,7 +67,7 @@ func TestTurnedAway(t *testing.T) {
 					root := newPipeListener()
 					m := newMux(root)
 					tt.route(m)
-					refused := refusals(m)
+					refused := watchRefusals(m)
 					serve(t, m)
 					client := dial(t, root)
 					write(t, client, []byte(sends))
@@ -135,7 +135,7 @@ func TestTurnedAwayByClosedRoute(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				root := newPipeListener()
 				m := newMux(root)
-				refused := refusals(m)
+				refused := watchRefusals(m)
 				m.Match(GRPC()).Close()
 				for _, o := range tt.others {
 					m.Match(o)

@@ -423,7 +423,7 @@ func TestUpgradeBroken(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				root := newPipeListener()
 				m := newMux(halfClosing{root})
-				refused := refusals(m)
+				refused := watchRefusals(m)
 				m.Route(Route{Matchers: []Matcher{HTTP2()}, Upgrade: true})
 				serve(t, m)
 				client := dial(t, root)
@@ -532,7 +532,7 @@ func TestUpgradeShutdown(t *testing.T) {
 	t.Parallel()
 	root := listen(t, "tcp")
 	m := newMux(root)
-	refused := refusals(m)
+	refused := watchRefusals(m)
 	m.Route(Route{Matchers: []Matcher{HTTP2()}, Upgrade: true})
 	serve(t, m)
 	client := dial(t, root)
