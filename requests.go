@@ -348,7 +348,8 @@ func (d *dispatched) reportAbuse(err error) {
 	m := d.requests.mux
 	abused := Abused{Conn: d.raw, TLS: d.tls, Route: d.requests.route.name, Err: err}
 	if m.logger().Enabled(context.Background(), slog.LevelWarn) {
-		m.refusals.log(m, reasonAbuse, slog.LevelWarn, "oneport: connection closed for exceeding a limit", abused.LogValue().Group())
+		m.refusals.log(m, reasonAbuse, slog.LevelWarn, "oneport: connection closed for exceeding a limit",
+			append(abused.LogValue().Group(), help(sectionAbuse)))
 	}
 	if m.OnAbuse != nil {
 		m.callHook("OnAbuse", d.raw, func() { m.OnAbuse(abused) })
