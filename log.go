@@ -103,7 +103,8 @@ func help(section string) slog.Attr {
 
 // The sections about records that are not about a refusal.
 const (
-	sectionAbuse = "closed-for-exceeding-a-limit"
+	sectionAbuse  = "closed-for-exceeding-a-limit"
+	sectionAnswer = "the-server-of-a-route-does-not-speak-http2"
 )
 
 // callHook calls a hook, which may panic without harm.
