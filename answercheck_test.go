@@ -29,50 +29,56 @@ func wrongAnswers(t *testing.T, book *logBook, answer string) int {
 	return n
 }
 
+// anHTTPServer returns a function that serves with a server of net/http until the end of the test.
+func anHTTPServer(prepare func(*http.Server), serve func(*http.Server, net.Listener) error) func(*testing.T, net.Listener) {
+	return func(t *testing.T, l net.Listener) {
+		s := &http.Server{Handler: http.NotFoundHandler(), TLSConfig: serverTLS(), ErrorLog: log.New(io.Discard, "", 0)}
+		prepare(s)
+		go serve(s, l)
+		t.Cleanup(func() { s.Close() })
+	}
+}
+
+func unprepared(*http.Server) {}
+
+func serveTLS(s *http.Server, l net.Listener) error { return s.ServeTLS(l, "", "") }
+
+// aGRPCServer is anHTTPServer for a server of grpc-go.
+func aGRPCServer(options ...grpc.ServerOption) func(*testing.T, net.Listener) {
+	return func(t *testing.T, l net.Listener) {
+		s := grpc.NewServer(options...)
+		go s.Serve(l)
+		t.Cleanup(s.Stop)
+	}
+}
+
 // TestServerOfHTTP1 checks, with the servers that people have, that it is logged once if the server of a route does not
 // speak HTTP/2 to clients that do, and that nothing is logged of one which does.
 func TestServerOfHTTP1(t *testing.T) {
 	t.Parallel()
-	serveHTTP := func(prepare func(*http.Server), serve func(*http.Server, net.Listener) error) func(*testing.T, net.Listener) {
-		return func(t *testing.T, l net.Listener) {
-			s := &http.Server{Handler: http.NotFoundHandler(), TLSConfig: serverTLS(), ErrorLog: log.New(io.Discard, "", 0)}
-			prepare(s)
-			go serve(s, l)
-			t.Cleanup(func() { s.Close() })
-		}
-	}
-	serveGRPC := func(options ...grpc.ServerOption) func(*testing.T, net.Listener) {
-		return func(t *testing.T, l net.Listener) {
-			s := grpc.NewServer(options...)
-			go s.Serve(l)
-			t.Cleanup(s.Stop)
-		}
-	}
-	unprepared := func(*http.Server) {}
 	reading := Prefix(h2.Preface)
-	serveTLS := func(s *http.Server, l net.Listener) error { return s.ServeTLS(l, "", "") }
 	for _, tt := range []struct {
 		name   string
 		inTLS  Matcher // of the route, or nil for one without TLS
 		serve  func(*testing.T, net.Listener)
 		answer string // "" for HTTP/2
 	}{
-		{"net/http without ConfigureHTTP", nil, serveHTTP(unprepared, (*http.Server).Serve), "HTTP/1"},
-		{"the same inside TLS", reading, serveHTTP(unprepared, (*http.Server).Serve), "HTTP/1"},
-		{"a default handler", nil, serveHTTP(func(s *http.Server) { s.Handler = nil }, (*http.Server).Serve), "HTTP/1"},
-		{"Protocols without h2c", nil, serveHTTP(func(s *http.Server) {
+		{"net/http without ConfigureHTTP", nil, anHTTPServer(unprepared, (*http.Server).Serve), "HTTP/1"},
+		{"the same inside TLS", reading, anHTTPServer(unprepared, (*http.Server).Serve), "HTTP/1"},
+		{"a default handler", nil, anHTTPServer(func(s *http.Server) { s.Handler = nil }, (*http.Server).Serve), "HTTP/1"},
+		{"Protocols without h2c", nil, anHTTPServer(func(s *http.Server) {
 			s.Protocols = new(http.Protocols)
 			s.Protocols.SetHTTP1(true)
 		}, (*http.Server).Serve), "HTTP/1"},
-		{"net/http with ConfigureHTTP", nil, serveHTTP(ConfigureHTTP, (*http.Server).Serve), ""},
-		{"the same inside TLS", reading, serveHTTP(ConfigureHTTP, (*http.Server).Serve), ""},
-		{"ServeTLS", nil, serveHTTP(unprepared, serveTLS), "none"},
-		{"ServeTLS inside TLS", reading, serveHTTP(unprepared, serveTLS), "none"},
-		{"gRPC with TLS inside TLS", reading, serveGRPC(grpc.Creds(credentials.NewTLS(serverTLS()))), "none"},
-		{"gRPC with TLS where ALPN decides", HTTP2(), serveGRPC(grpc.Creds(credentials.NewTLS(serverTLS()))), "none"},
-		{"gRPC inside TLS", reading, serveGRPC(), ""},
-		{"gRPC where ALPN decides", HTTP2(), serveGRPC(), ""},
-		{"net/http where ALPN decides", HTTP2(), serveHTTP(func(s *http.Server) { s.TLSConfig = nil }, (*http.Server).Serve), ""},
+		{"net/http with ConfigureHTTP", nil, anHTTPServer(ConfigureHTTP, (*http.Server).Serve), ""},
+		{"the same inside TLS", reading, anHTTPServer(ConfigureHTTP, (*http.Server).Serve), ""},
+		{"ServeTLS", nil, anHTTPServer(unprepared, serveTLS), "none"},
+		{"ServeTLS inside TLS", reading, anHTTPServer(unprepared, serveTLS), "none"},
+		{"gRPC with TLS inside TLS", reading, aGRPCServer(grpc.Creds(credentials.NewTLS(serverTLS()))), "none"},
+		{"gRPC with TLS where ALPN decides", HTTP2(), aGRPCServer(grpc.Creds(credentials.NewTLS(serverTLS()))), "none"},
+		{"gRPC inside TLS", reading, aGRPCServer(), ""},
+		{"gRPC where ALPN decides", HTTP2(), aGRPCServer(), ""},
+		{"net/http where ALPN decides", HTTP2(), anHTTPServer(func(s *http.Server) { s.TLSConfig = nil }, (*http.Server).Serve), ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -110,6 +116,46 @@ func TestServerOfHTTP1(t *testing.T) {
 			}
 			if n := wrongAnswers(t, book, tt.answer); n != want {
 				t.Errorf("%d records, want %d:\n%s", n, want, book)
+			}
+		})
+	}
+}
+
+// TestDispatchedToHTTP1 is TestServerOfHTTP1 for servers to which requests are dispatched.
+func TestDispatchedToHTTP1(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name  string
+		serve func(*testing.T, net.Listener)
+		err   string // "" for HTTP/2
+	}{
+		{"net/http without ConfigureHTTP", anHTTPServer(unprepared, (*http.Server).Serve), `the first frame is not SETTINGS, but \"HTTP/1.1 `},
+		{"net/http with ConfigureHTTP", anHTTPServer(ConfigureHTTP, (*http.Server).Serve), ""},
+		{"ServeTLS", anHTTPServer(unprepared, serveTLS), "closed the connection without SETTINGS"},
+		{"gRPC with TLS", aGRPCServer(grpc.Creds(credentials.NewTLS(serverTLS()))), "closed the connection without SETTINGS"},
+		{"gRPC", aGRPCServer(), ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			root := listen(t, "tcp")
+			m := newMux(root)
+			book := logTo(m)
+			tt.serve(t, m.Requests().Route(Route{Name: "server", Matchers: []Matcher{Any()}}))
+			serve(t, m)
+			client := dial(t, root)
+			client.SetDeadline(time.Now().Add(10 * time.Second))
+			write(t, client, []byte(h2.Preface+settingsFrame+getFrame))
+			_, err := io.ReadFull(client, make([]byte, len(settingsFrame)))
+			client.Close()
+			got := book.String()
+			if tt.err == "" {
+				if err != nil || got != "" {
+					t.Errorf("%v; logged:\n%s", err, got)
+				}
+				return
+			}
+			if strings.Count(got, "a server has broken HTTP/2") != 1 || !strings.Contains(got, tt.err) || !strings.Contains(got, "route=requests/server ") {
+				t.Errorf("%v; logged, in place of %s:\n%s", err, tt.err, got)
 			}
 		})
 	}

@@ -118,7 +118,7 @@ func (q *RequestMux) Route(r Route) net.Listener {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	rt.Target = q.engine.Target(m.root.Addr())
+	rt.Target = q.engine.Target(rt.name, m.root.Addr())
 	routes := append(slices.Clip(*q.routes.Load()), rt)
 	if m.serving && rt.foreign {
 		m.quick.Store(false) // before the accept loop sees the route

@@ -55,13 +55,13 @@ func (d *Dispatcher) Unmatched() (notFound, refused uint64) {
 	return d.notFound.Load(), d.refused.Load()
 }
 
-// Target adds a target. Its index is the number of targets added before it. Connections that are there already have no
+// Target adds a target, which has the name in the log. Its index is the number of targets added before it. Connections that are there already have no
 // streams for it.
-func (d *Dispatcher) Target(addr net.Addr) *Target {
+func (d *Dispatcher) Target(name string, addr net.Addr) *Target {
 	d.adding.Lock()
 	defer d.adding.Unlock()
 	list := slices.Clip(d.all())
-	t := &Target{addr: addr, index: len(list)}
+	t := &Target{name: name, addr: addr, index: len(list)}
 	list = append(list, t)
 	d.targets.Store(&list)
 	return t
@@ -90,6 +90,7 @@ func (d *Dispatcher) decide(c net.Conn, fields []hpack.HeaderField) (target int)
 
 // A Target is the listener for one server.
 type Target struct {
+	name  string // in the log
 	addr  net.Addr
 	index int
 	queue queue.Queue[*Conn]
@@ -101,6 +102,7 @@ type Target struct {
 	hideTLS bool // the server would not take HTTP/2 from what has a ConnectionState
 
 	accepted, requests atomic.Uint64
+	faulty             atomic.Int64 // when it was last logged that the server has broken HTTP/2, in nanoseconds
 }
 
 // TargetStats are the counts of a target.
