@@ -105,6 +105,7 @@ func help(section string) slog.Attr {
 const (
 	sectionAbuse  = "closed-for-exceeding-a-limit"
 	sectionAnswer = "the-server-of-a-route-does-not-speak-http2"
+	sectionReach  = "no-connection-has-reached-a-route"
 )
 
 // callHook calls a hook, which may panic without harm.

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -190,6 +191,63 @@ func TestNobodyAccepts(t *testing.T) {
 			t.Errorf("logged:\n%s", got)
 		}
 		forgotten.Close()
+	})
+}
+
+// TestUnreached checks that a route which no connection has reached is reported, once, when there were many in a long time.
+func TestUnreached(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		root := newPipeListener()
+		m := newMux(root)
+		h := &recordingHandler{level: slog.LevelInfo}
+		m.Logger = slog.New(h)
+		m.exemptNew(func() { m.Route(Route{Name: "exempt", Matchers: []Matcher{Prefix("e")}}) })
+		m.Route(Route{Name: "closed", Matchers: []Matcher{Prefix("c")}}).Close()
+		m.Route(Route{Name: "bare", Matchers: []Matcher{Host("other.example")}})
+		reachable := m.Route(Route{Name: "reached", Matchers: []Matcher{Prefix("\x01")}})
+		m.TLS(serverTLS()).Route(Route{Name: "inside", Matchers: []Matcher{Any()}})
+		m.Requests().Route(Route{Name: "request", Matchers: []Matcher{Any()}})
+		serve(t, m)
+
+		// comeMany stands for n connections, of which the last one is there.
+		comeMany := func(n uint64) {
+			m.counters.accepted.Add(n - 1)
+			write(t, dial(t, root), []byte("\x01"))
+			accept(t, reachable)
+			synctest.Wait()
+		}
+		unreached := func() (names []string) {
+			for _, r := range h.all() {
+				if strings.Contains(r.msg, "no connection has reached") {
+					names = append(names, r.attrs["route"].(string))
+				}
+			}
+			return names
+		}
+		comeMany(reachConns)
+		if got := unreached(); len(got) != 0 {
+			t.Errorf("at once: %q", got)
+		}
+		time.Sleep(reachTime)
+		comeMany(reachConns / 2)
+		if got := unreached(); len(got) != 0 {
+			t.Errorf("after too few connections: %q", got)
+		}
+		late := m.Route(Route{Name: "late", Matchers: []Matcher{Prefix("l")}})
+		defer late.Close()
+		comeMany(reachConns / 2)
+		want := []string{"bare", "tls/inside", "requests/request"}
+		if got := unreached(); !slices.Equal(got, want) {
+			t.Errorf("reported are %q, want %q", got, want)
+		}
+		for range 3 {
+			time.Sleep(reachTime)
+			comeMany(reachConns)
+		}
+		if got := unreached(); !slices.Equal(got, append(want, "late")) {
+			t.Errorf("reported are %q, want those and the late one", got)
+		}
 	})
 }
 

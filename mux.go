@@ -75,6 +75,7 @@ type Mux struct {
 	counters counters
 	refusals logLimiter
 	upgrades sync.Once     // see warnOfUpgrade
+	reach    reach         // see warnOfUnreached
 	work     chan *pending // for goroutines that are idle
 	idle     atomic.Int32  // how many these are
 	late     atomic.Bool   // a server has got a connection since the mux began to stop
@@ -245,6 +246,7 @@ func (m *Mux) begin() error {
 	}
 	m.quick.Store(quickToDecide(*m.routes.Load()))
 	m.warnOfRoutes()
+	m.warnOfUnreached(0)
 	m.serving = true
 	m.lobby.Open()
 	return nil
@@ -394,7 +396,9 @@ func (m *Mux) isStopping() bool {
 
 // accepted takes charge of a connection from the listener below.
 func (m *Mux) accepted(raw net.Conn) {
-	m.counters.accepted.Add(1)
+	if n := m.counters.accepted.Add(1); n%reachConns == 0 {
+		go m.warnOfUnreached(n) // which calls the logger
+	}
 	c := m.newPending(raw)
 	if m.deliverNow(c) {
 		return
