@@ -264,6 +264,7 @@ var readings = []struct {
 	{false, "GET / HTTP/1.1\r\nHost: a\r\nHost: admin.example\r\n\r\n", true},
 	{false, "GET / HTTP/1.0\r\n\r\n", false},
 	{false, "GET / HTTP/1.1\nHost: a\nX: 1 \n y\nx:  2\nX:\n\n", false},
+	{false, "GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\n \t\r\n \r\nY:\n \n\n", false},
 	{false, "GET / HTTP/1.1\r\nHost: a\r\nCookie: a=1\r\ncookie: b=2\r\n\r\n", false},
 	{false, "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: x\r\nExpect: 100-continue\r\nPragma: no-cache\r\n\r\n0\r\n\r\n", false},
 	{false, "CONNECT admin.example:443 HTTP/1.1\r\nHost: a\r\n\r\n", false},
