@@ -146,11 +146,31 @@ const acceptPatience = 3 * time.Second
 
 // awaitServer looks later whether a server has begun to accept from the route.
 func (rt *route) awaitServer() {
+	rt.mux.awaitServer(rt.name, func() int {
+		if rt.accepting.Load() || rt.isClosed() {
+			return 0
+		}
+		return rt.queue.Len()
+	})
+}
+
+// awaitServer is the same for a route for requests.
+func (rt *requestRoute) awaitServer(m *Mux) {
+	m.awaitServer(rt.name, func() int {
+		if rt.Accepting() || rt.IsClosed() {
+			return 0
+		}
+		return rt.Stats().Queued
+	})
+}
+
+// awaitServer logs that connections wait for a route from which nobody accepts, if after some time there are any.
+func (m *Mux) awaitServer(route string, waiting func() int) {
 	time.AfterFunc(acceptPatience, func() {
-		if n := rt.queue.Len(); n > 0 && !rt.accepting.Load() && !rt.isClosed() {
-			rt.mux.log(slog.LevelWarn, "oneport: connections wait for a route from whose listener nobody accepts: "+
+		if n := waiting(); n > 0 {
+			m.log(slog.LevelWarn, "oneport: connections wait for a route from whose listener nobody accepts: "+
 				"call Serve of its server with what Match or Route returned",
-				slog.String("route", rt.name), slog.Int("connections", n), slog.Any("local", rt.Addr()))
+				slog.String("route", route), slog.Int("connections", n), slog.Any("local", m.Addr()))
 		}
 	})
 }

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/oneport-go/oneport/internal/h2"
 )
 
 // A logBook keeps what is logged.
@@ -175,28 +177,42 @@ func TestUnreachable(t *testing.T) {
 // TestNobodyAccepts checks that connections for a route whose server was never started are reported, once.
 func TestNobodyAccepts(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		root := newPipeListener()
-		m := newMux(root)
-		book := logTo(m)
-		forgotten := m.Match(Prefix("x"))
-		serve(t, m)
-		for range 3 {
-			write(t, dial(t, root), []byte("x"))
-		}
-		time.Sleep(acceptPatience + time.Second)
-		synctest.Wait()
-		got := book.String()
-		if strings.Count(got, "nobody accepts") != 1 || !strings.Contains(got, "connections=3") {
-			t.Errorf("logged:\n%s", got)
-		}
-		forgotten.Close()
-	})
+	for _, tt := range []struct {
+		name  string
+		route func(*Mux) net.Listener
+	}{
+		{"connections", func(m *Mux) net.Listener { return m.Match(HTTP2()) }},
+		{"requests", func(m *Mux) net.Listener { return m.Requests().Match(Any()) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				root := newPipeListener()
+				m := newMux(root)
+				book := logTo(m)
+				forgotten := tt.route(m)
+				serve(t, m)
+				for range 3 {
+					client := dial(t, root)
+					go io.Copy(io.Discard, client)
+					write(t, client, []byte(h2.Preface+settingsFrame+getFrame))
+				}
+				time.Sleep(acceptPatience + time.Second)
+				synctest.Wait()
+				got := book.String()
+				if strings.Count(got, "nobody accepts") != 1 || !strings.Contains(got, "connections=3") {
+					t.Errorf("logged:\n%s", got)
+				}
+				forgotten.Close()
+			})
+		})
+	}
 }
 
 // TestUnreached checks that a route which no connection has reached is reported, once, when there were many in a long time.
 func TestUnreached(t *testing.T) {
 	t.Parallel()
+	config := serverTLS() // not with the time of the bubble, which is not that of other tests
 	synctest.Test(t, func(t *testing.T) {
 		root := newPipeListener()
 		m := newMux(root)
@@ -206,7 +222,7 @@ func TestUnreached(t *testing.T) {
 		m.Route(Route{Name: "closed", Matchers: []Matcher{Prefix("c")}}).Close()
 		m.Route(Route{Name: "bare", Matchers: []Matcher{Host("other.example")}})
 		reachable := m.Route(Route{Name: "reached", Matchers: []Matcher{Prefix("\x01")}})
-		m.TLS(serverTLS()).Route(Route{Name: "inside", Matchers: []Matcher{Any()}})
+		m.TLS(config).Route(Route{Name: "inside", Matchers: []Matcher{Any()}})
 		m.Requests().Route(Route{Name: "request", Matchers: []Matcher{Any()}})
 		serve(t, m)
 

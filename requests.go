@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -59,6 +60,7 @@ type requestRoute struct {
 	name     string
 	matchers []Matcher
 	foreign  bool
+	awaited  sync.Once // the first connection waits for the server
 }
 
 // Requests adds a route for the HTTP/2 connections that at least one of the matchers accepts, and dispatches their
@@ -274,12 +276,15 @@ func (d *dispatched) Started(client dispatch.Client, queued bool) {
 
 // Joined is called when the first request for a server is on its way.
 func (d *dispatched) Joined(target int) {
-	m := d.requests.mux
+	m, rt := d.requests.mux, (*d.requests.routes.Load())[target]
+	if !rt.Accepting() {
+		rt.awaited.Do(func() { rt.awaitServer(m) })
+	}
 	if m.OnDispatch == nil {
 		return
 	}
 	m.callHook("OnDispatch", d.raw, func() {
-		m.OnDispatch(Dispatched{Conn: d.raw, TLS: d.tls, Route: (*d.requests.routes.Load())[target].name, EarlySettings: d.early})
+		m.OnDispatch(Dispatched{Conn: d.raw, TLS: d.tls, Route: rt.name, EarlySettings: d.early})
 	})
 }
 

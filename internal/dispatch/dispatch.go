@@ -98,8 +98,9 @@ type Target struct {
 	expiring sync.Mutex
 	expiry   *time.Timer // of the next call of expire, or nil
 
-	detect  sync.Once
-	hideTLS bool // the server would not take HTTP/2 from what has a ConnectionState
+	detect    sync.Once
+	accepting atomic.Bool
+	hideTLS   bool // the server would not take HTTP/2 from what has a ConnectionState
 
 	accepted, requests atomic.Uint64
 	faulty             atomic.Int64 // when it was last logged that the server has broken HTTP/2, in nanoseconds
@@ -121,7 +122,10 @@ func (t *Target) Stats() TargetStats {
 // has a method ConnectionState, but not for net/http: its Server (of Go 1.26) takes no HTTP/2 from what has that method and
 // is no *tls.Conn.
 func (t *Target) Accept() (net.Conn, error) {
-	t.detect.Do(func() { t.hideTLS = caller.Is(caller.NetHTTP) })
+	t.detect.Do(func() {
+		t.hideTLS = caller.Is(caller.NetHTTP)
+		t.accepting.Store(true)
+	})
 	v, ok := t.queue.Pop()
 	if !ok {
 		return nil, &net.OpError{Op: "accept", Net: t.addr.Network(), Addr: t.addr, Err: net.ErrClosed}
@@ -184,6 +188,9 @@ func (t *Target) Close() error {
 	t.stopExpiring()
 	return nil
 }
+
+// Accepting reports whether Accept was called.
+func (t *Target) Accepting() bool { return t.accepting.Load() }
 
 // IsClosed reports whether Close was called.
 func (t *Target) IsClosed() bool { return t.queue.Closed() }
