@@ -229,7 +229,7 @@ func (m *Mux) warnOfUnreached(accepted uint64) {
 			delete(r.routes, name)
 		case u == nil:
 			r.routes[name] = &unreached{since: now, accepted: accepted}
-		case !u.reported && accepted-u.accepted >= reachConns && now.Sub(u.since) >= reachTime:
+		case !u.reported && now.Sub(u.since) >= reachTime:
 			u.reported = true
 			m.log(slog.LevelInfo, "oneport: no connection has reached a route: check its matchers, and whether a route above takes what it should get",
 				slog.String("route", name), slog.Any("local", m.Addr()), slog.Time("since", u.since),
