@@ -17,24 +17,33 @@ import (
 //
 // A server gets a Conn only where it is needed. From a TCP or Unix socket on Linux a server usually gets the accepted
 // connection itself. If the stream of a TCP connection has to be changed in one direction only, the server gets a
-// [TCPConn].
+// [TCPConn]. net/http gets its first HTTP/2 connections as a Conn, by which the mux sees whether it speaks HTTP/2.
 //
 // The methods may be called by several goroutines at once, as those of any [net.Conn].
 type Conn struct {
 	net.Conn
-	in   rewind.Reader
-	out  rewind.Writer
-	held *hold
+	in    rewind.Reader
+	out   rewind.Writer
+	held  *hold
+	check *answerCheck
 }
 
 // Read reads the client's bytes, each once and in order. The first call returns as many of the replayed bytes as fit.
-func (c *Conn) Read(p []byte) (int, error) { return c.in.Read(p) }
+func (c *Conn) Read(p []byte) (int, error) {
+	n, err := c.in.Read(p)
+	c.check.noteRead(n, err)
+	return n, err
+}
 
 // Write writes to the client. It leaves out SETTINGS acknowledgements that the mux has sent in the server's place.
-func (c *Conn) Write(p []byte) (int, error) { return c.out.Write(p) }
+func (c *Conn) Write(p []byte) (int, error) {
+	c.check.noteWrite(p)
+	return c.out.Write(p)
+}
 
 // Close closes the connection.
 func (c *Conn) Close() error {
+	c.check.noteClose()
 	c.held.release()
 	return c.Conn.Close()
 }
@@ -113,17 +122,18 @@ type changes struct {
 	fromClient    rewind.Filter // for replay and what follows it; nil for none
 	toClient      rewind.Filter // for what is written; nil for none
 	held          *hold         // to be released when it is closed
+	check         *answerCheck  // of what is written; nil for none
 	hideTLS       bool          // the connection must not show that it is encrypted
 }
 
 func (ch *changes) none() bool {
-	return len(ch.first) == 0 && len(ch.replay) == 0 && ch.fromClient == nil && ch.toClient == nil && ch.held == nil
+	return len(ch.first) == 0 && len(ch.replay) == 0 && ch.fromClient == nil && ch.toClient == nil && ch.held == nil && ch.check == nil
 }
 
 // newConn makes the connection that a server gets in place of c. It keeps the bytes in ch.
 func newConn(c net.Conn, ch changes) net.Conn {
 	// Nothing that is written to a TCPConn can be changed: net.Buffers and ReadFrom go past its Write.
-	if tc, ok := c.(*net.TCPConn); ok && ch.toClient == nil {
+	if tc, ok := c.(*net.TCPConn); ok && ch.toClient == nil && ch.check == nil {
 		w := &TCPConn{TCPConn: tc, held: ch.held}
 		w.in.Init(tc, ch.first, ch.replay, ch.fromClient)
 		return w
@@ -137,7 +147,7 @@ func newConn(c net.Conn, ch changes) net.Conn {
 		w = new(Conn)
 		shown = w
 	}
-	w.Conn, w.held = c, ch.held
+	w.Conn, w.held, w.check = c, ch.held, ch.check
 	w.in.Init(c, ch.first, ch.replay, ch.fromClient)
 	w.out.Init(c, ch.toClient)
 	return shown

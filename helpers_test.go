@@ -105,7 +105,7 @@ func write(t testing.TB, w io.Writer, b []byte) {
 	}
 }
 
-// refusals makes m send each refused connection to the channel that it returns.
+// watchRefusals makes m send each refused connection to the channel that it returns.
 func watchRefusals(m *Mux) chan Refused {
 	refused := make(chan Refused, 10)
 	m.OnRefuse = func(r Refused) { refused <- r }

@@ -89,12 +89,28 @@ func (m *Mux) reportRefused(raw net.Conn, state *tls.ConnectionState, accepted t
 		Waited:        time.Since(accepted),
 	}
 	if enabled {
-		m.refusals.log(m, r.reason, level, "oneport: connection refused", refused.LogValue().Group())
+		attrs := refused.LogValue().Group()
+		if level >= slog.LevelWarn {
+			attrs = append(attrs, help(r.reason.section()))
+		}
+		m.refusals.log(m, r.reason, level, "oneport: connection refused", attrs)
 	}
 	if m.OnRefuse != nil {
 		m.callHook("OnRefuse", raw, func() { m.OnRefuse(refused) })
 	}
 }
+
+// help says where the cure is: in a section of docs/troubleshooting.md.
+func help(section string) slog.Attr {
+	return slog.String("help", "https://github.com/oneport-go/oneport/blob/main/docs/troubleshooting.md#"+section)
+}
+
+// The sections about records that are not about a refusal.
+const (
+	sectionAbuse  = "closed-for-exceeding-a-limit"
+	sectionAnswer = "the-server-of-a-route-does-not-speak-http2"
+	sectionReach  = "no-connection-has-reached-a-route"
+)
 
 // callHook calls a hook, which may panic without harm.
 func (m *Mux) callHook(name string, c net.Conn, call func()) {

@@ -225,6 +225,52 @@ func TestLogNothing(t *testing.T) {
 	}
 }
 
+// TestHelp checks that what is logged at level Warn about connections links to a section that exists, and that it says
+// the reason.
+func TestHelp(t *testing.T) {
+	t.Parallel()
+	const page = "docs/troubleshooting.md"
+	sections := anchors(readPage(t, page))
+	link := func(r logged) string {
+		t.Helper()
+		help, _ := r.attrs["help"].(string)
+		section, ok := strings.CutPrefix(help, "https://github.com/oneport-go/oneport/blob/main/"+page+"#")
+		if !ok || !slices.Contains(sections, section) {
+			t.Errorf("%v, %v: help=%q leads nowhere", r.msg, r.attrs["reason"], help)
+		}
+		return section
+	}
+	m := newMux(newPipeListener())
+	defer m.Close()
+	h := &recordingHandler{level: slog.LevelDebug}
+	m.Logger = slog.New(h)
+	for reason := ReasonNoRoute; reason < reasons; reason++ {
+		refuseOne(m, reason, false)
+	}
+	server, client := net.Pipe()
+	defer server.Close()
+	defer client.Close()
+	q := m.Requests()
+	(&dispatched{requests: q, raw: server}).reportAbuse(errors.New("for a test"))
+	records := h.all()
+	if len(records) != int(reasons) { // one for each reason, which begin with 1, and the abuse
+		t.Fatalf("%d records", len(records))
+	}
+	linked := make(map[string]bool)
+	for _, r := range records {
+		if r.level >= slog.LevelWarn {
+			linked[link(r)] = true
+		} else if r.attrs["help"] != nil {
+			t.Errorf("%v, at level %v, has help", r.attrs["reason"], r.level)
+		}
+	}
+	for _, section := range sections { // none is left behind when a reason is renamed
+		if strings.HasPrefix(section, "refused-") && !linked[section] {
+			t.Errorf("no record links to %s#%s", page, section)
+		}
+	}
+}
+
 // TestLogValues checks what is written of the values that hooks are given.
 func TestLogValues(t *testing.T) {
 	t.Parallel()

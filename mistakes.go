@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/net/http2/hpack"
@@ -145,13 +146,105 @@ const acceptPatience = 3 * time.Second
 
 // awaitServer looks later whether a server has begun to accept from the route.
 func (rt *route) awaitServer() {
+	rt.mux.awaitServer(rt.name, func() int {
+		if rt.accepting.Load() || rt.isClosed() {
+			return 0
+		}
+		return rt.queue.Len()
+	})
+}
+
+// awaitServer is the same for a route for requests.
+func (rt *requestRoute) awaitServer(m *Mux) {
+	m.awaitServer(rt.name, func() int {
+		if rt.Accepting() || rt.IsClosed() {
+			return 0
+		}
+		return rt.Stats().Queued
+	})
+}
+
+// awaitServer logs that connections wait for a route from which nobody accepts, if after some time there are any.
+func (m *Mux) awaitServer(route string, waiting func() int) {
 	time.AfterFunc(acceptPatience, func() {
-		if n := rt.queue.Len(); n > 0 && !rt.accepting.Load() && !rt.isClosed() {
-			rt.mux.log(slog.LevelWarn, "oneport: connections wait for a route from whose listener nobody accepts: "+
+		if n := waiting(); n > 0 {
+			m.log(slog.LevelWarn, "oneport: connections wait for a route from whose listener nobody accepts: "+
 				"call Serve of its server with what Match or Route returned",
-				slog.String("route", rt.name), slog.Int("connections", n), slog.Any("local", rt.Addr()))
+				slog.String("route", route), slog.Int("connections", n), slog.Any("local", m.Addr()))
 		}
 	})
+}
+
+// A route is reported that no connection has reached in so many that were accepted, and in this time.
+const (
+	reachConns = 10_000
+	reachTime  = 10 * time.Minute
+)
+
+// A reach knows which routes no connection has reached so far.
+type reach struct {
+	mu     sync.Mutex
+	routes map[string]*unreached // by name
+	exempt map[string]bool       // names of routes of which it is no wonder
+}
+
+type unreached struct {
+	since    time.Time
+	accepted uint64 // connections, at that time
+	reported bool
+}
+
+// servers yields the routes that lead to servers: their names, whether a connection or a request has reached them, and
+// whether they are closed.
+func (m *Mux) servers(yield func(name string, reached, closed bool)) {
+	for rt := range m.allRoutes {
+		switch {
+		case rt.tls != nil:
+			// its routes come next
+		case rt.requests != nil:
+			for _, r := range *rt.requests.routes.Load() {
+				s := r.Stats()
+				yield(r.name, s.Accepted+s.Requests > 0 || s.Queued > 0, r.IsClosed())
+			}
+		default:
+			yield(rt.name, rt.matched.Load() > 0 || rt.queue.Len() > 0, rt.isClosed())
+		}
+	}
+}
+
+// warnOfUnreached logs once for each route that no connection has reached it, when there were many. It is called with the
+// number of connections before the first, and at every reachConns-th.
+func (m *Mux) warnOfUnreached(accepted uint64) {
+	now := time.Now()
+	r := &m.reach
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.routes == nil {
+		r.routes = make(map[string]*unreached)
+	}
+	m.servers(func(name string, reached, closed bool) {
+		u := r.routes[name]
+		switch {
+		case reached, closed, r.exempt[name]:
+			delete(r.routes, name)
+		case u == nil:
+			r.routes[name] = &unreached{since: now, accepted: accepted}
+		case !u.reported && now.Sub(u.since) >= reachTime:
+			u.reported = true
+			m.log(slog.LevelInfo, "oneport: no connection has reached a route: check its matchers, and whether a route above takes what it should get",
+				slog.String("route", name), slog.Any("local", m.Addr()), slog.Time("since", u.since),
+				slog.Uint64("connections", accepted-u.accepted), help(sectionReach))
+		}
+	})
+}
+
+// exemptNew exempts the routes that add adds: those of a Server are there for what clients may do.
+func (m *Mux) exemptNew(add func()) {
+	names := make(map[string]bool)
+	m.servers(func(name string, _, _ bool) { names[name] = true })
+	add()
+	m.reach.exempt = make(map[string]bool)
+	m.servers(func(name string, _, _ bool) { m.reach.exempt[name] = !names[name] })
 }
 
 // noListener stands for a listener where there is none.

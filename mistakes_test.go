@@ -8,11 +8,14 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/oneport-go/oneport/internal/h2"
 )
 
 // A logBook keeps what is logged.
@@ -174,22 +177,93 @@ func TestUnreachable(t *testing.T) {
 // TestNobodyAccepts checks that connections for a route whose server was never started are reported, once.
 func TestNobodyAccepts(t *testing.T) {
 	t.Parallel()
+	for _, tt := range []struct {
+		name  string
+		route func(*Mux) net.Listener
+	}{
+		{"connections", func(m *Mux) net.Listener { return m.Match(HTTP2()) }},
+		{"requests", func(m *Mux) net.Listener { return m.Requests().Match(Any()) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				root := newPipeListener()
+				m := newMux(root)
+				book := logTo(m)
+				forgotten := tt.route(m)
+				serve(t, m)
+				for range 3 {
+					client := dial(t, root)
+					go io.Copy(io.Discard, client)
+					write(t, client, []byte(h2.Preface+settingsFrame+getFrame))
+				}
+				time.Sleep(acceptPatience + time.Second)
+				synctest.Wait()
+				got := book.String()
+				if strings.Count(got, "nobody accepts") != 1 || !strings.Contains(got, "connections=3") {
+					t.Errorf("logged:\n%s", got)
+				}
+				forgotten.Close()
+			})
+		})
+	}
+}
+
+// TestUnreached checks that a route which no connection has reached is reported, once, when there were many in a long time.
+func TestUnreached(t *testing.T) {
+	t.Parallel()
+	config := serverTLS() // not with the time of the bubble, which is not that of other tests
 	synctest.Test(t, func(t *testing.T) {
 		root := newPipeListener()
 		m := newMux(root)
-		book := logTo(m)
-		forgotten := m.Match(Prefix("x"))
+		h := &recordingHandler{level: slog.LevelInfo}
+		m.Logger = slog.New(h)
+		m.exemptNew(func() { m.Route(Route{Name: "exempt", Matchers: []Matcher{Prefix("e")}}) })
+		m.Route(Route{Name: "closed", Matchers: []Matcher{Prefix("c")}}).Close()
+		m.Route(Route{Name: "bare", Matchers: []Matcher{Host("other.example")}})
+		reachable := m.Route(Route{Name: "reached", Matchers: []Matcher{Prefix("\x01")}})
+		m.TLS(config).Route(Route{Name: "inside", Matchers: []Matcher{Any()}})
+		m.Requests().Route(Route{Name: "request", Matchers: []Matcher{Any()}})
 		serve(t, m)
+
+		// comeMany stands for n connections, of which the last one is there.
+		comeMany := func(n uint64) {
+			m.counters.accepted.Add(n - 1)
+			write(t, dial(t, root), []byte("\x01"))
+			accept(t, reachable)
+			synctest.Wait()
+		}
+		unreached := func() (names []string) {
+			for _, r := range h.all() {
+				if strings.Contains(r.msg, "no connection has reached") {
+					names = append(names, r.attrs["route"].(string))
+				}
+			}
+			return names
+		}
+		comeMany(reachConns)
+		if got := unreached(); len(got) != 0 {
+			t.Errorf("at once: %q", got)
+		}
+		time.Sleep(reachTime)
+		comeMany(reachConns / 2)
+		if got := unreached(); len(got) != 0 {
+			t.Errorf("after too few connections: %q", got)
+		}
+		late := m.Route(Route{Name: "late", Matchers: []Matcher{Prefix("l")}})
+		defer late.Close()
+		comeMany(reachConns / 2)
+		want := []string{"bare", "tls/inside", "requests/request"}
+		if got := unreached(); !slices.Equal(got, want) {
+			t.Errorf("reported are %q, want %q", got, want)
+		}
 		for range 3 {
-			write(t, dial(t, root), []byte("x"))
+			time.Sleep(reachTime)
+			comeMany(reachConns)
 		}
-		time.Sleep(acceptPatience + time.Second)
-		synctest.Wait()
-		got := book.String()
-		if strings.Count(got, "nobody accepts") != 1 || !strings.Contains(got, "connections=3") {
-			t.Errorf("logged:\n%s", got)
+		if got := unreached(); !slices.Equal(got, append(want, "late")) {
+			t.Errorf("reported are %q, want those and the late one", got)
 		}
-		forgotten.Close()
 	})
 }
 

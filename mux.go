@@ -59,6 +59,7 @@ type Mux struct {
 	// connections, and connections closed for abuse are logged at level Warn, panics at level Error. Routine events are
 	// logged at level Debug: matched connections, and refusals because the client closed the connection, sent nothing
 	// at all (as port scans, health checks and browsers that connect ahead do), was idle, or came during a shutdown.
+	// The attribute help links to the section of docs/troubleshooting.md with the cure.
 	// For each refusal reason and level at most one record is logged per second; the attribute not_logged counts the
 	// records that were left out. Nil means [slog.Default].
 	Logger *slog.Logger
@@ -74,6 +75,7 @@ type Mux struct {
 	counters counters
 	refusals logLimiter
 	upgrades sync.Once     // see warnOfUpgrade
+	reach    reach         // see warnOfUnreached
 	work     chan *pending // for goroutines that are idle
 	idle     atomic.Int32  // how many these are
 	late     atomic.Bool   // a server has got a connection since the mux began to stop
@@ -244,6 +246,7 @@ func (m *Mux) begin() error {
 	}
 	m.quick.Store(quickToDecide(*m.routes.Load()))
 	m.warnOfRoutes()
+	m.warnOfUnreached(0)
 	m.serving = true
 	m.lobby.Open()
 	return nil
@@ -393,7 +396,9 @@ func (m *Mux) isStopping() bool {
 
 // accepted takes charge of a connection from the listener below.
 func (m *Mux) accepted(raw net.Conn) {
-	m.counters.accepted.Add(1)
+	if n := m.counters.accepted.Add(1); n%reachConns == 0 {
+		go m.warnOfUnreached(n) // which calls the logger
+	}
 	c := m.newPending(raw)
 	if m.deliverNow(c) {
 		return

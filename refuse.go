@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -91,6 +92,9 @@ func (r RefuseReason) String() string {
 	}
 	return fmt.Sprintf("RefuseReason(%d)", uint8(r))
 }
+
+// section is the section of docs/troubleshooting.md about the reason.
+func (r RefuseReason) section() string { return "refused-" + strings.ReplaceAll(r.String(), " ", "-") }
 
 // A refusal is why and how a connection is refused.
 type refusal struct {

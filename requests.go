@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -59,6 +60,7 @@ type requestRoute struct {
 	name     string
 	matchers []Matcher
 	foreign  bool
+	awaited  sync.Once // the first connection waits for the server
 }
 
 // Requests adds a route for the HTTP/2 connections that at least one of the matchers accepts, and dispatches their
@@ -118,7 +120,7 @@ func (q *RequestMux) Route(r Route) net.Listener {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	rt.Target = q.engine.Target(m.root.Addr())
+	rt.Target = q.engine.Target(rt.name, m.root.Addr())
 	routes := append(slices.Clip(*q.routes.Load()), rt)
 	if m.serving && rt.foreign {
 		m.quick.Store(false) // before the accept loop sees the route
@@ -275,12 +277,15 @@ func (d *dispatched) Started(client dispatch.Client, queued bool) {
 
 // Joined is called when the first request for a server is on its way.
 func (d *dispatched) Joined(target int) {
-	m := d.requests.mux
+	m, rt := d.requests.mux, (*d.requests.routes.Load())[target]
+	if !rt.Accepting() {
+		rt.awaited.Do(func() { rt.awaitServer(m) })
+	}
 	if m.OnDispatch == nil {
 		return
 	}
 	m.callHook("OnDispatch", d.raw, func() {
-		m.OnDispatch(Dispatched{Conn: d.raw, TLS: d.tls, Route: (*d.requests.routes.Load())[target].name, EarlySettings: d.early})
+		m.OnDispatch(Dispatched{Conn: d.raw, TLS: d.tls, Route: rt.name, EarlySettings: d.early})
 	})
 }
 
@@ -349,7 +354,8 @@ func (d *dispatched) reportAbuse(err error) {
 	m := d.requests.mux
 	abused := Abused{Conn: d.raw, TLS: d.tls, Route: d.requests.route.name, Err: err}
 	if m.logger().Enabled(context.Background(), slog.LevelWarn) {
-		m.refusals.log(m, reasonAbuse, slog.LevelWarn, "oneport: connection closed for exceeding a limit", abused.LogValue().Group())
+		m.refusals.log(m, reasonAbuse, slog.LevelWarn, "oneport: connection closed for exceeding a limit",
+			append(abused.LogValue().Group(), help(sectionAbuse)))
 	}
 	if m.OnAbuse != nil {
 		m.callHook("OnAbuse", d.raw, func() { m.OnAbuse(abused) })

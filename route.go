@@ -85,6 +85,10 @@ type route struct {
 	detect  sync.Once   // of the server
 	keepACK atomic.Bool // the server ignores an unexpected ACK
 	netHTTP atomic.Bool // the server is net/http's
+	grpc    atomic.Bool // the server is grpc-go's
+
+	checked  atomic.Int32 // how many connections have an answerCheck
+	answered atomic.Bool  // the server is known to speak HTTP/2, or not to
 
 	matched atomic.Uint64
 	refused refusals
@@ -185,6 +189,9 @@ func (c *pending) serverConn(rt *route, held *hold) net.Conn {
 	} else if c.early && !rt.keepACK.Load() {
 		ch.fromClient = newFrameFilter(1)
 	}
+	if rt.checkAnswer(c, &ch) {
+		ch.check = &answerCheck{rt: rt}
+	}
 	if ch.none() {
 		return c.conn
 	}
@@ -194,12 +201,8 @@ func (c *pending) serverConn(rt *route, held *hold) net.Conn {
 // detectServer finds out who calls Accept.
 func (rt *route) detectServer() {
 	rt.netHTTP.Store(caller.Is(caller.NetHTTP))
-	switch rt.ack {
-	case ACKKeep:
-		rt.keepACK.Store(true)
-	case ACKAuto:
-		rt.keepACK.Store(caller.Is(caller.GRPC))
-	}
+	rt.grpc.Store(caller.Is(caller.GRPC))
+	rt.keepACK.Store(rt.ack == ACKKeep || rt.ack == ACKAuto && rt.grpc.Load())
 }
 
 // Close ends the route. Connections that are waiting in it, and those that would take it later, are refused. It does

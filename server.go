@@ -147,14 +147,16 @@ func (s *Server) serve(l net.Listener, config *tls.Config, requireTLS bool) erro
 		s.Configure(m)
 	}
 	p := &port{mux: m}
-	if !requireTLS {
-		p.route(s, m.Route, m.RequestsRoute, s.Upgrade)
-	}
-	if config != nil {
-		inside := m.TLS(config)
-		inside.RedirectHTTP = s.RedirectHTTP
-		p.route(s, inside.Route, inside.RequestsRoute, false)
-	}
+	m.exemptNew(func() {
+		if !requireTLS {
+			p.route(s, m.Route, m.RequestsRoute, s.Upgrade)
+		}
+		if config != nil {
+			inside := m.TLS(config)
+			inside.RedirectHTTP = s.RedirectHTTP
+			p.route(s, inside.Route, inside.RequestsRoute, false)
+		}
+	})
 	if !s.track(p) {
 		l.Close()
 		return ErrClosed

@@ -55,13 +55,13 @@ func (d *Dispatcher) Unmatched() (notFound, refused uint64) {
 	return d.notFound.Load(), d.refused.Load()
 }
 
-// Target adds a target. Its index is the number of targets added before it. Connections that are there already have no
+// Target adds a target, which has the name in the log. Its index is the number of targets added before it. Connections that are there already have no
 // streams for it.
-func (d *Dispatcher) Target(addr net.Addr) *Target {
+func (d *Dispatcher) Target(name string, addr net.Addr) *Target {
 	d.adding.Lock()
 	defer d.adding.Unlock()
 	list := slices.Clip(d.all())
-	t := &Target{addr: addr, index: len(list)}
+	t := &Target{name: name, addr: addr, index: len(list)}
 	list = append(list, t)
 	d.targets.Store(&list)
 	return t
@@ -90,6 +90,7 @@ func (d *Dispatcher) decide(c net.Conn, fields []hpack.HeaderField) (target int)
 
 // A Target is the listener for one server.
 type Target struct {
+	name  string // in the log
 	addr  net.Addr
 	index int
 	queue queue.Queue[*Conn]
@@ -97,10 +98,12 @@ type Target struct {
 	expiring sync.Mutex
 	expiry   *time.Timer // of the next call of expire, or nil
 
-	detect  sync.Once
-	hideTLS bool // the server would not take HTTP/2 from what has a ConnectionState
+	detect    sync.Once
+	accepting atomic.Bool
+	hideTLS   bool // the server would not take HTTP/2 from what has a ConnectionState
 
 	accepted, requests atomic.Uint64
+	faulty             atomic.Int64 // when it was last logged that the server has broken HTTP/2, in nanoseconds
 }
 
 // TargetStats are the counts of a target.
@@ -119,7 +122,10 @@ func (t *Target) Stats() TargetStats {
 // has a method ConnectionState, but not for net/http: its Server (of Go 1.26) takes no HTTP/2 from what has that method and
 // is no *tls.Conn.
 func (t *Target) Accept() (net.Conn, error) {
-	t.detect.Do(func() { t.hideTLS = caller.Is(caller.NetHTTP) })
+	t.detect.Do(func() {
+		t.hideTLS = caller.Is(caller.NetHTTP)
+		t.accepting.Store(true)
+	})
 	v, ok := t.queue.Pop()
 	if !ok {
 		return nil, &net.OpError{Op: "accept", Net: t.addr.Network(), Addr: t.addr, Err: net.ErrClosed}
@@ -182,6 +188,9 @@ func (t *Target) Close() error {
 	t.stopExpiring()
 	return nil
 }
+
+// Accepting reports whether Accept was called.
+func (t *Target) Accepting() bool { return t.accepting.Load() }
 
 // IsClosed reports whether Close was called.
 func (t *Target) IsClosed() bool { return t.queue.Closed() }

@@ -33,7 +33,7 @@ func newDispatcher(targets int) *Dispatcher {
 		EarlySettings: []http2.Setting{{ID: http2.SettingNoRFC7540Priorities, Val: 1}},
 	}
 	for range targets {
-		d.Target(&net.TCPAddr{})
+		d.Target("", &net.TCPAddr{})
 	}
 	return d
 }

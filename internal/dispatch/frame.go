@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"encoding/binary"
+	"fmt"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -61,8 +62,9 @@ func (it *item) code() http2.ErrCode {
 // is shown again with more behind it. Only DATA, which can be long, is taken in parts.
 type parser struct {
 	from             h2.Direction
-	maxFrame         int // the longest frame
-	maxBlock         int // the longest header block, compressed
+	begun            bool // the first frame was seen, which from a server has to be SETTINGS (RFC 9113, Section 3.4)
+	maxFrame         int  // the longest frame
+	maxBlock         int  // the longest header block, compressed
 	maxContinuations int
 
 	hdr       http2.FrameHeader // of the frame in which the parser is
@@ -99,6 +101,10 @@ func (p *parser) next(b []byte) (it item, n int, err *frameError) {
 	}
 	h := h2.ParseFrameHeader(b)
 	end := h2.FrameLen(h)
+	if p.from == h2.FromServer && !p.begun && (h.Type != http2.FrameSettings || h2.IsACK(h)) {
+		return it, 0, &frameError{*h2.ProtocolError(fmt.Sprintf("the first frame is not SETTINGS, but %.32q", b)), end}
+	}
+	p.begun = true
 	if e := p.check(h); e != nil {
 		return it, 0, &frameError{*e, end}
 	}

@@ -1082,7 +1082,7 @@ func model(t *testing.T, seed uint64) {
 		}
 		targets := make([]*Target, servers)
 		for i := range targets {
-			targets[i] = d.Target(&net.TCPAddr{})
+			targets[i] = d.Target("", &net.TCPAddr{})
 		}
 		for i, target := range targets {
 			wg.Go(func() {

@@ -33,7 +33,8 @@ type Conn struct {
 
 	socket *socket // for ReadReady, or nil
 
-	over atomic.Bool // nothing is left to be read
+	over  atomic.Bool // nothing is left to be read
+	begun atomic.Bool // the server has read something
 
 	// What the server writes.
 	wmu  sync.Mutex // one Write at a time, and guards out, held and dec
@@ -140,7 +141,11 @@ func (v *Conn) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	return v.read(lazily{p: p})
+	n, err := v.read(lazily{p: p})
+	if n > 0 && !v.begun.Load() {
+		v.begun.Store(true)
+	}
+	return n, err
 }
 
 // unlockRead ends a Read.
@@ -232,6 +237,7 @@ func (v *Conn) Write(p []byte) (int, error) {
 		}
 		b, err := v.scanServer(p)
 		if err != nil {
+			v.logServerFault(err)
 			c.kill()
 			return 0, v.opError("write", fmt.Errorf("the server has broken HTTP/2: %w", err))
 		}
@@ -260,6 +266,8 @@ func (v *Conn) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+var errNoSettings = errors.New("it has read the client's preface, and closed the connection without SETTINGS")
+
 func (v *Conn) opError(op string, err error) error {
 	return &net.OpError{Op: op, Net: "http2", Source: v.LocalAddr(), Addr: v.RemoteAddr(), Err: err}
 }
@@ -271,6 +279,9 @@ func (v *Conn) Close() error {
 	defer v.c.mu.Unlock()
 	if v.closed {
 		return v.opError("close", net.ErrClosed)
+	}
+	if c := v.c; v.begun.Load() && !v.out.begun && !c.ended && !c.dead && !c.closing && !v.target.IsClosed() {
+		v.logServerFault(errNoSettings)
 	}
 	v.close()
 	return nil

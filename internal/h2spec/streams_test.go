@@ -84,7 +84,7 @@ func serveSplit(t *testing.T, early []xhttp2.Setting) net.Addr {
 		AlwaysSplit:   true,
 		Limits:        dispatch.DefaultLimits(),
 	}
-	target := d.Target(l.Addr())
+	target := d.Target("", l.Addr())
 	serve(t, target, nil)
 	go func() {
 		for {

@@ -340,6 +340,7 @@ func TestFields(t *testing.T) {
 		{"names in lower case, order and repetition kept", upgrade("X-A: 1", "x-b: 2", "X-a: 3"),
 			append(get, fields{{Name: "x-a", Value: "1"}, {Name: "x-b", Value: "2"}, {Name: "x-a", Value: "3"}}...)},
 		{"obs-fold", upgrade("X-A: 1 \r\n\t 2"), append(get, hpack.HeaderField{Name: "x-a", Value: "1 2"})},
+		{"obs-fold without a value", upgrade("X-A: 1\r\n \t"), append(get, hpack.HeaderField{Name: "x-a", Value: "1"})},
 		{"what Connection names", upgrade("Connection: x-a ,, X-B", "X-A: 1", "X-b: 2", "X-C: 3"),
 			append(get, hpack.HeaderField{Name: "x-c", Value: "3"})},
 		{"connection-specific", upgrade("Keep-Alive: timeout=5", "Proxy-Connection: keep-alive"), get},

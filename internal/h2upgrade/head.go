@@ -27,7 +27,9 @@ func readHead(data []byte, p *http1.Parser) *head {
 	target, _ := p.Target()
 	h := &head{method: string(method.Of(data)), target: string(target.Of(data))}
 	for _, f := range p.Fields() {
-		name, value := strings.ToLower(string(f.Name.Of(data))), string(http1.Unfold(nil, f.Value.Of(data)))
+		name := strings.ToLower(string(f.Name.Of(data)))
+		// In HTTP/2 no value ends with a space (RFC 9113, Section 8.2.1), as one does behind an empty obs-fold.
+		value := strings.TrimRight(string(http1.Unfold(nil, f.Value.Of(data))), " ")
 		switch name {
 		case "connection":
 			h.connection = append(h.connection, value)

@@ -41,7 +41,8 @@ type Field struct {
 	Name Span
 	// Value is the field value without the whitespace around it. Where the
 	// line is continued by obs-fold, RFC 9112, Section 5.2, it has line
-	// terminators in it, which [Unfold] replaces.
+	// terminators in it, which [Unfold] replaces. Empty lines that continue a
+	// value that has begun are a part of it, as in net/http.
 	Value Span
 }
 
@@ -127,6 +128,7 @@ type Parser struct {
 	target Span
 	minor  int
 	field  Field // the field line being read
+	folded bool  // in a line that continues it, of which only whitespace was seen
 	fields []Field
 	err    *Error
 }
@@ -406,9 +408,11 @@ func (p *Parser) readFirstLine(c byte) {
 // whitespace in front it is an obs-fold, RFC 9112, Section 5.2.
 func (p *Parser) readNextLine(c byte) {
 	if isOWS(c) {
+		p.folded = true
 		p.next(stepValue)
 		return
 	}
+	p.folded = false
 	if p.fields == nil {
 		p.fields = make([]Field, 0, typicalFields)
 	}
@@ -462,9 +466,14 @@ func (p *Parser) readValue(data []byte) {
 			}
 			p.pos += n
 			value.End = p.pos
+			p.folded = false
 			continue
 		}
-		switch c := data[p.pos]; {
+		c := data[p.pos]
+		if (c == '\r' || c == '\n') && p.folded && value.Start != value.End {
+			value.End = p.pos
+		}
+		switch {
 		case isOWS(c):
 			p.pos++
 		case c == '\r':

@@ -107,6 +107,8 @@ func TestUnfold(t *testing.T) {
 		{"a \t\r\n \t b", "a b"},
 		{"a\r\n b\n c", "a b c"},
 		{"a\r\n \r\n b", "a  b"},
+		{"a\r\n \t", "a "},
+		{"a\n \n ", "a  "},
 	}
 	for _, tt := range tests {
 		if got := string(http1.Unfold([]byte("dst:"), []byte(tt.value))); got != "dst:"+tt.want {
