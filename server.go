@@ -48,7 +48,8 @@ type Server struct {
 
 	// HTTP, if not nil, is the HTTP server to use. The Server prepares it with [ConfigureHTTP], calls its Serve,
 	// Shutdown and Close, and ignores its Addr and TLSConfig. If HTTP is nil, Handler gets a server with a
-	// ReadHeaderTimeout of 10 seconds and an IdleTimeout of 2 minutes.
+	// ReadHeaderTimeout of 10 seconds, and an IdleTimeout of 620 seconds, which is longer than load balancers keep idle
+	// connections: at Google for 600 seconds.
 	HTTP *http.Server
 
 	// TLSConfig, if not nil, makes the port accept TLS as well. See [Mux.TLS].
@@ -227,7 +228,7 @@ func (s *Server) prepare() error {
 		}
 		s.http = s.HTTP
 		if s.http == nil && s.Handler != nil {
-			s.http = &http.Server{ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
+			s.http = &http.Server{ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 620 * time.Second}
 		}
 		if s.http == nil {
 			return

@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -16,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc"
@@ -410,4 +412,35 @@ func TestRequireHost(t *testing.T) {
 			t.Errorf("%q: %d, want %d", host, w.Code, want)
 		}
 	}
+}
+
+// TestServerIdle checks that connections of a load balancer that keeps them for ten minutes are still there when it uses
+// them.
+func TestServerIdle(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := newPipeListener()
+		s := &Server{Handler: http.NotFoundHandler(), Logger: slog.New(slog.DiscardHandler)}
+		served := make(chan error, 1)
+		go func() { served <- s.Serve(l) }()
+		c := dial(t, l)
+		in := bufio.NewReader(c)
+		for range 3 {
+			write(t, c, []byte("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"))
+			res, err := http.ReadResponse(in, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.Copy(io.Discard, res.Body); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(600 * time.Second)
+		}
+		time.Sleep(20 * time.Second)
+		if n, err := in.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("after 620 seconds: %d bytes, %v, want %v", n, err, io.EOF)
+		}
+		s.Close()
+		<-served
+	})
 }

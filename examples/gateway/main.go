@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/oneport-go/oneport"
+	"github.com/oneport-go/oneport/examples/gateway/greeterpb"
 )
 
 // shutdownTimeout is how long a shutdown waits for running requests.
@@ -42,8 +43,8 @@ func run(addr string) error {
 	fmt.Printf("Serving on http://%s/ (Ctrl-C ends it). Try:\n\n", l.Addr())
 	fmt.Printf("curl http://%s/v1/hello/World\n", l.Addr())
 	fmt.Printf("curl -d '{\"name\":\"World\"}' http://%s/v1/hello\n", l.Addr())
-	fmt.Printf("curl -N 'http://%s/v1/hello/World/again?times=3'\n\n", l.Addr())
-	fmt.Println("README.md has the command for a gRPC call.")
+	fmt.Printf("curl -N 'http://%s/v1/hello/World/again?times=3'\n", l.Addr())
+	fmt.Printf("grpcurl -plaintext -d '{\"name\":\"World\"}' %s %s/SayHello\n\n", l.Addr(), greeterpb.Greeter_ServiceDesc.ServiceName)
 
 	select {
 	case err := <-served:
@@ -51,6 +52,7 @@ func run(addr string) error {
 	case <-ctx.Done():
 	}
 	stop() // from here on a signal ends the process at once
+	fmt.Printf("Shutting down: waiting at most %v for running requests.\n", shutdownTimeout)
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
 	if err := s.shutdown(ctx); err != nil {

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/oneport-go/oneport/examples/gateway/greeterpb"
+	"github.com/oneport-go/oneport/internal/exampletest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -69,6 +70,7 @@ func httpClient(t *testing.T, http2 bool) *http.Client {
 func TestGRPC(t *testing.T) {
 	t.Parallel()
 	_, addr := start(t, nil)
+	exampletest.CheckServices(t, exampletest.GRPC(t, addr), greeterpb.Greeter_ServiceDesc.ServiceName)
 	client := grpcClient(t, addr)
 	res, err := client.SayHello(t.Context(), &greeterpb.SayHelloRequest{Name: "World"})
 	if err != nil || res.GetMessage() != "Hello, World" {

@@ -12,6 +12,7 @@ import (
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/oneport-go/oneport"
@@ -40,6 +41,7 @@ func newServer(l net.Listener, greeter greeter) (*server, error) {
 		inMemory: bufconn.Listen(64 << 10),
 	}
 	greeterpb.RegisterGreeterServer(s.grpc, greeter)
+	reflection.Register(s.grpc)
 
 	// The gateway is a gRPC client of the server, so interceptors see REST requests too. It could connect to the port as
 	// other clients do, but a connection in memory still works when the port is closed and REST requests are running.
@@ -59,7 +61,7 @@ func newServer(l net.Listener, greeter greeter) (*server, error) {
 		Handler:           rest,
 		Protocols:         new(http.Protocols),
 		ReadHeaderTimeout: 5 * time.Second,
-		IdleTimeout:       2 * time.Minute,
+		IdleTimeout:       620 * time.Second,
 	}
 	s.http.Protocols.SetHTTP1(true)
 	s.http.Protocols.SetUnencryptedHTTP2(true)

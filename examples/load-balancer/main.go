@@ -4,7 +4,11 @@ package main
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
 	"flag"
 	"fmt"
 	"os"
@@ -14,7 +18,6 @@ import (
 	"time"
 
 	"github.com/oneport-go/oneport"
-	"github.com/oneport-go/oneport/internal/certs"
 )
 
 // shutdownTimeout is how long a shutdown waits for running requests.
@@ -32,7 +35,7 @@ func main() {
 }
 
 func run(addr string, balancers []string, drain time.Duration) error {
-	cert, err := certificate()
+	cert, err := selfSigned("localhost")
 	if err != nil {
 		return err
 	}
@@ -60,12 +63,14 @@ func run(addr string, balancers []string, drain time.Duration) error {
 	case <-ctx.Done():
 	}
 	stop() // from here on a signal ends the process at once
+	fmt.Printf("Health checks fail from now on. Serving for %v more, until the load balancers have noticed.\n", drain)
 	s.drain()
 	select {
 	case err := <-served:
 		return err
 	case <-time.After(drain):
 	}
+	fmt.Printf("Shutting down: waiting at most %v for running requests.\n", shutdownTimeout)
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
 	if err := s.Shutdown(ctx); err != nil {
@@ -75,11 +80,17 @@ func run(addr string, balancers []string, drain time.Duration) error {
 	return nil
 }
 
-// certificate makes a certificate for this run, which nobody has reason to trust.
-func certificate() (tls.Certificate, error) {
-	authority, err := certs.NewAuthority()
+// selfSigned makes a certificate for this run, which nobody has reason to trust.
+func selfSigned(names ...string) (tls.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return tls.Certificate{}, err
 	}
-	return authority.Server("localhost", "127.0.0.1", "::1")
+	now := time.Now()
+	template := &x509.Certificate{DNSNames: names, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(30 * 24 * time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
 }

@@ -26,6 +26,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/oneport-go/oneport"
+	"github.com/oneport-go/oneport/internal/exampletest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -53,7 +54,7 @@ func start(t *testing.T, balancers []string, setUp func(*server)) *port {
 		// What holds the server up must fail the test, and not just make it take longer.
 		l.(listener).Listener.(*proxyproto.Listener).ReadHeaderTimeout = time.Hour
 	}
-	cert, err := certificate()
+	cert, err := selfSigned("localhost")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -273,6 +274,15 @@ func TestClientAddress(t *testing.T) {
 			})
 		}
 	}
+}
+
+func TestServices(t *testing.T) {
+	t.Parallel()
+	p := start(t, []string{"127.0.0.1"}, nil)
+	d := &dialer{addr: p.addr, header: v2TCP4}
+	cc := exampletest.GRPC(t, "passthrough:"+p.addr,
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return d.dial(ctx) }))
+	exampletest.CheckServices(t, cc, "grpc.health.v1.Health")
 }
 
 // TestHeaderInPieces has each byte come by itself. A header of version 1 has to come in one piece, which its specification

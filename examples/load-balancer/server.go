@@ -12,6 +12,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/reflection"
 
 	"github.com/oneport-go/oneport"
 	"github.com/oneport-go/oneport/grpccreds"
@@ -28,6 +29,7 @@ func newServer(cert tls.Certificate) *server {
 	s := &server{health: health.NewServer()}
 	g := grpc.NewServer(grpc.Creds(grpccreds.Credentials{}), grpc.UnaryInterceptor(tellClient))
 	healthpb.RegisterHealthServer(g, s.health)
+	reflection.Register(g)
 	s.GRPC = g
 
 	rest := http.NewServeMux()

@@ -141,11 +141,11 @@ var demoClients = []demoClient{
 // runDemo serves on l, calls the server as each of the clients, and prints the outcomes. The error names those that are
 // wrong.
 func runDemo(l net.Listener, out io.Writer) error {
-	authority, config, err := makeCertificates(l.Addr())
+	ca, config, err := makeCertificates(l.Addr())
 	if err != nil {
 		return err
 	}
-	cert, err := authority.Client(clientName)
+	cert, err := ca.client(clientName)
 	if err != nil {
 		return err
 	}
@@ -160,7 +160,7 @@ func runDemo(l net.Listener, out io.Writer) error {
 	fmt.Fprintln(table, "CLIENT\tPROTOCOL SEEN\tTLS\tSERVED BY\tEARLY SETTINGS\tFIRST BYTE AFTER\tANSWER")
 	var errs []error
 	for _, c := range demoClients {
-		to := &target{addr: reachable(l.Addr()), tls: &tls.Config{RootCAs: authority.Pool()}, cert: cert}
+		to := &target{addr: reachable(l.Addr()), tls: &tls.Config{RootCAs: ca.pool()}, cert: cert}
 		answer, err := c.call(ctx, to)
 		got := outcome{Answer: answer, Verdict: verdicts.of(to.localAddr())}
 		writeRow(table, c.name, got, to.firstByteAfter())

@@ -1,4 +1,5 @@
-// Quickstart serves gRPC, REST over HTTP/1.1 and HTTP/2, and a web page on one port, with and without TLS.
+// Quickstart is a tour of what one port can serve: gRPC, REST over HTTP/1.1 and HTTP/2, and a web page, with and without
+// TLS. The example hello is shorter, and a better start for a program.
 //
 // With -demo it also calls itself as clients of many kinds, and prints the outcomes.
 package main
@@ -118,7 +119,7 @@ func runServer(l net.Listener, files tlsFiles, stdout, stderr io.Writer) error {
 	case <-ctx.Done():
 	}
 	stop() // from here on a signal ends the process at once
-	log.Info("shutting down, another signal ends it at once")
+	log.Info("shutting down: waiting for running requests; another signal ends it at once", "at_most", shutdownTimeout)
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
 	if err := s.shutdown(ctx); err != nil {
@@ -145,7 +146,7 @@ func logVerdict(log *slog.Logger, remote net.Addr, v verdict) {
 }
 
 func printCommands(w io.Writer, addr, clientFile string) {
-	fmt.Fprintf(w, "Serving on http://%s/ and https://%[1]s/ (Ctrl-C ends it).\n", addr)
+	fmt.Fprintf(w, "A tour of what one port can serve, on http://%s/ and https://%[1]s/ (Ctrl-C ends it).\n", addr)
 	for _, g := range commands(addr, clientFile) {
 		fmt.Fprintf(w, "\n%s:\n", g.Title)
 		for _, c := range g.Commands {

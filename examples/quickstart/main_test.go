@@ -405,7 +405,7 @@ func startProgram(t *testing.T, args ...string) *program {
 	}
 	t.Cleanup(func() { cmd.Wait() }) // once the test's context has ended it, if the test has not
 	p := &program{cmd: cmd, log: bufio.NewScanner(stderr)}
-	if _, err := fmt.Fscanf(stdout, "Serving on http://%s", &p.addr); err != nil {
+	if _, err := fmt.Fscanf(stdout, "A tour of what one port can serve, on http://%s", &p.addr); err != nil {
 		t.Fatal(err)
 	}
 	p.addr = strings.TrimSuffix(p.addr, "/")

@@ -60,7 +60,7 @@ func newServer(config *tls.Config, log *slog.Logger, o observers) *server {
 			HTTP: &http.Server{
 				Handler:           newHandler(),
 				ReadHeaderTimeout: 5 * time.Second,
-				IdleTimeout:       2 * time.Minute,
+				IdleTimeout:       620 * time.Second,
 				ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 			},
 			TLSConfig: config,

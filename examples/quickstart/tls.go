@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-
-	"github.com/oneport-go/oneport/internal/certs"
 )
 
 // tlsFiles are the names of the files that have to do with TLS. Without any the certificates are made in memory.
@@ -37,9 +35,9 @@ func (f tlsFiles) config(addr net.Addr) (*tls.Config, error) {
 	if f.cert != "" {
 		return f.load()
 	}
-	authority, config, err := makeCertificates(addr)
+	ca, config, err := makeCertificates(addr)
 	if err == nil && f.clientOut != "" {
-		err = writeClient(authority, f.clientOut)
+		err = writeClient(ca, f.clientOut)
 	}
 	return config, err
 }
@@ -68,8 +66,8 @@ func (f tlsFiles) load() (*tls.Config, error) {
 
 // makeCertificates makes, in memory, an authority and a certificate for a server at the address. Clients need no
 // certificate, but if they show one it has to be the authority's.
-func makeCertificates(addr net.Addr) (*certs.Authority, *tls.Config, error) {
-	authority, err := certs.NewAuthority()
+func makeCertificates(addr net.Addr) (*authority, *tls.Config, error) {
+	ca, err := newAuthority()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -77,13 +75,13 @@ func makeCertificates(addr net.Addr) (*certs.Authority, *tls.Config, error) {
 	if ip := addr.(*net.TCPAddr).IP; !ip.IsUnspecified() && !ip.IsLoopback() {
 		hosts = append(hosts, ip.String())
 	}
-	cert, err := authority.Server(hosts...)
+	cert, err := ca.server(hosts...)
 	if err != nil {
 		return nil, nil, err
 	}
-	return authority, &tls.Config{
+	return ca, &tls.Config{
 		Certificates: []tls.Certificate{cert},
-		ClientCAs:    authority.Pool(),
+		ClientCAs:    ca.pool(),
 		ClientAuth:   tls.VerifyClientCertIfGiven,
 	}, nil
 }
@@ -92,8 +90,8 @@ func makeCertificates(addr net.Addr) (*certs.Authority, *tls.Config, error) {
 const clientName = "quickstart-client"
 
 // writeClient makes a certificate for a client and writes it to a file, with all that the client needs beside it.
-func writeClient(authority *certs.Authority, file string) error {
-	cert, err := authority.Client(clientName)
+func writeClient(ca *authority, file string) error {
+	cert, err := ca.client(clientName)
 	if err != nil {
 		return err
 	}

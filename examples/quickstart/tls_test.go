@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -11,8 +12,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-
-	"github.com/oneport-go/oneport/internal/certs"
 )
 
 // callers are those that can say who they are.
@@ -40,34 +39,34 @@ func readClient(t *testing.T, file string) (*x509.CertPool, tls.Certificate) {
 func TestIdentity(t *testing.T) {
 	t.Parallel()
 	l := listen(t)
-	authority, config, err := makeCertificates(l.Addr())
+	ca, config, err := makeCertificates(l.Addr())
 	if err != nil {
 		t.Fatal(err)
 	}
 	startOn(t, l, config)
 	const id = "spiffe://trust.example/workload"
-	other, err := certs.NewAuthority()
+	other, err := newAuthority()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct {
 		name   string
-		signer *certs.Authority
+		signer *authority
 		uris   []string
 		want   string
 		fails  bool
 	}{
-		{name: "common name", signer: authority, want: "alice"},
-		{name: "SPIFFE ID", signer: authority, uris: []string{id}, want: id},
+		{name: "common name", signer: ca, want: "alice"},
+		{name: "SPIFFE ID", signer: ca, uris: []string{id}, want: id},
 		{name: "another authority", signer: other, fails: true},
 	} {
-		cert, err := tt.signer.Client("alice", tt.uris...)
+		cert, err := tt.signer.client("alice", tt.uris...)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for protocol, call := range callers {
 			t.Run(tt.name+" "+protocol, func(t *testing.T) {
-				config := &tls.Config{RootCAs: authority.Pool()}
+				config := &tls.Config{RootCAs: ca.pool()}
 				// As a client that does not look whether the server accepts its authority.
 				config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &cert, nil }
 				got, err := call(t.Context(), &target{addr: l.Addr().String(), tls: config})
@@ -108,7 +107,7 @@ func TestClientOut(t *testing.T) {
 func TestOwnCertificates(t *testing.T) {
 	t.Parallel()
 	l := listen(t)
-	authority, serverConfig, err := makeCertificates(l.Addr())
+	ca, serverConfig, err := makeCertificates(l.Addr())
 	l.Close()
 	if err != nil {
 		t.Fatal(err)
@@ -118,10 +117,10 @@ func TestOwnCertificates(t *testing.T) {
 	if err := writePEM(serverConfig.Certificates[0], files.cert); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(files.clientCA, authority.PEM(), 0o600); err != nil {
+	if err := os.WriteFile(files.clientCA, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.cert.Raw}), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cert, err := authority.Client("alice")
+	cert, err := ca.client("alice")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +130,7 @@ func TestOwnCertificates(t *testing.T) {
 			want, args = "", args[:4] // and nobody is asked for a certificate
 		}
 		p := startProgram(t, args...)
-		got, err := callers["gRPC"](t.Context(), &target{addr: p.addr, tls: &tls.Config{RootCAs: authority.Pool()}, cert: cert})
+		got, err := callers["gRPC"](t.Context(), &target{addr: p.addr, tls: &tls.Config{RootCAs: ca.pool()}, cert: cert})
 		if err != nil {
 			t.Fatal(err)
 		}

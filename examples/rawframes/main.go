@@ -69,6 +69,7 @@ func run(ctx context.Context, l net.Listener) error {
 		return err
 	case <-ctx.Done():
 	}
+	fmt.Printf("Shutting down: waiting at most %v for open streams and running requests.\n", shutdownTimeout)
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
 	return errors.Join(mux.Shutdown(ctx), frames.shutdown(ctx), web.Shutdown(ctx))

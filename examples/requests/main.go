@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/reflection"
 
 	"github.com/oneport-go/oneport"
 	"github.com/oneport-go/oneport/examples/quickstart/greeterpb"
@@ -68,9 +69,10 @@ func serve(ctx context.Context, addr string, stdout io.Writer) error {
 and then, over the proxy's connection:
 
     curl http://127.0.0.1:8081/v1/hello/you
-    grpcurl -plaintext -proto examples/quickstart/greeterpb/greeter.proto -d '{"name": "you"}' 127.0.0.1:8081 oneport.examples.greeter.v1.Greeter/SayHello
+    grpcurl -plaintext -d '{"name": "you"}' 127.0.0.1:8081 oneport.examples.greeter.v1.Greeter/SayHello
 `, l.Addr())
 	<-ctx.Done()
+	fmt.Fprintf(stdout, "Shutting down: waiting at most %v for running requests.\n", shutdownTimeout)
 	return s.stop()
 }
 
@@ -88,6 +90,7 @@ func newServer(l net.Listener) *server {
 		http: &http.Server{Protocols: new(http.Protocols)},
 	}
 	greeterpb.RegisterGreeterServer(s.grpc, greeter{})
+	reflection.Register(s.grpc)
 	handler := http.NewServeMux()
 	handler.HandleFunc("GET /v1/hello/{name}", hello)
 	s.http.Handler = handler
@@ -107,9 +110,12 @@ func newServer(l net.Listener) *server {
 	return s
 }
 
+// shutdownTimeout is what running requests have to come to an end.
+const shutdownTimeout = 10 * time.Second
+
 // stop lets the requests that are under way come to an end.
 func (s *server) stop() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
 	err := s.mux.Shutdown(ctx)
 	stopped := context.AfterFunc(ctx, s.grpc.Stop)

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/oneport-go/oneport/examples/quickstart/greeterpb"
+	"github.com/oneport-go/oneport/internal/exampletest"
 	"github.com/oneport-go/oneport/internal/testenv"
 )
 
@@ -21,6 +23,15 @@ func TestDemo(t *testing.T) {
 	t.Log(out.String())
 	if s := out.String(); !strings.HasPrefix(s, "50 gRPC calls and 50 REST requests, ") || strings.Contains(s, "of which 0 carried both") {
 		t.Errorf("not one connection carried both kinds: %s", s)
+	}
+}
+
+func TestServices(t *testing.T) {
+	l := exampletest.Listen(t)
+	s := newServer(l)
+	exampletest.CheckServices(t, exampletest.GRPC(t, l.Addr().String()), greeterpb.Greeter_ServiceDesc.ServiceName)
+	if err := s.stop(); err != nil {
+		t.Error(err)
 	}
 }
 

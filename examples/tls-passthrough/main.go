@@ -4,7 +4,11 @@ package main
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"flag"
 	"fmt"
@@ -22,7 +26,6 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	"github.com/oneport-go/oneport"
-	"github.com/oneport-go/oneport/internal/certs"
 )
 
 // The names that clients ask for. Those below localhost need no DNS.
@@ -34,46 +37,41 @@ const (
 func main() {
 	addr := flag.String("addr", "127.0.0.1:8443", "serve on this `address`")
 	flag.Parse()
-	authority, err := certs.NewAuthority()
-	if err == nil {
-		err = serve(*addr, authority)
-	}
-	if err != nil {
+	if err := serve(*addr); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
 // serve listens and serves until a signal comes.
-func serve(addr string, authority *certs.Authority) error {
+func serve(addr string) error {
+	webCert, err := selfSigned(webName)
+	if err != nil {
+		return err
+	}
+	grpcCert, err := selfSigned(grpcName)
+	if err != nil {
+		return err
+	}
 	l, err := oneport.Listen("tcp", addr)
 	if err != nil {
 		return err
 	}
 	fmt.Printf("Serving on %s (Ctrl-C ends it). Try:\n\n", l.Addr())
 	fmt.Printf("curl -k --connect-to ::%s https://%s/\n", l.Addr(), webName)
-	fmt.Printf("grpcurl -insecure -servername %s %s grpc.health.v1.Health/Check\n", grpcName, l.Addr())
+	fmt.Printf("grpcurl -insecure -servername %s %s list\n\n", grpcName, l.Addr())
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // from then on a signal ends the process at once
-	return run(ctx, l, authority)
+	return run(ctx, l, webCert, grpcCert)
 }
 
 // shutdownTimeout is what running requests have to come to an end.
 const shutdownTimeout = 10 * time.Second
 
-// run serves on l, with certificates of the authority, until ctx ends.
-func run(ctx context.Context, l net.Listener, authority *certs.Authority) error {
-	webCert, err := authority.Server(webName)
-	if err != nil {
-		return err
-	}
-	grpcCert, err := authority.Server(grpcName)
-	if err != nil {
-		return err
-	}
-
+// run serves on l until ctx ends.
+func run(ctx context.Context, l net.Listener, webCert, grpcCert tls.Certificate) error {
 	mux := oneport.New(l)
 	webL := mux.Match(oneport.ServerName(webName))
 	grpcL := mux.Match(oneport.ServerName(grpcName))
@@ -99,10 +97,26 @@ func run(ctx context.Context, l net.Listener, authority *certs.Authority) error 
 		return err
 	case <-ctx.Done():
 	}
+	fmt.Printf("Shutting down: waiting at most %v for running requests.\n", shutdownTimeout)
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
 	defer context.AfterFunc(ctx, rpc.Stop)() // cuts off what is left then
-	err = mux.Shutdown(ctx)
+	err := mux.Shutdown(ctx)
 	rpc.GracefulStop()
 	return errors.Join(err, web.Shutdown(ctx))
+}
+
+// selfSigned makes a certificate for this run, which nobody has reason to trust.
+func selfSigned(names ...string) (tls.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	now := time.Now()
+	template := &x509.Certificate{DNSNames: names, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(30 * 24 * time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
 }

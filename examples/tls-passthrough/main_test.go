@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -19,6 +18,7 @@ import (
 	"google.golang.org/grpc/peer"
 
 	"github.com/oneport-go/oneport/internal/certs"
+	"github.com/oneport-go/oneport/internal/exampletest"
 )
 
 func TestMain(m *testing.M) {
@@ -33,19 +33,16 @@ func start(t *testing.T) (addr string, pool *x509.CertPool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	webCert, err := authority.Server(webName)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- run(ctx, l, authority) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-done; err != nil {
-			t.Errorf("run: %v", err)
-		}
-	})
+	grpcCert, err := authority.Server(grpcName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := exampletest.Listen(t)
+	exampletest.Run(t, func(ctx context.Context) error { return run(ctx, l, webCert, grpcCert) })
 	return l.Addr().String(), authority.Pool()
 }
 
@@ -94,6 +91,7 @@ func TestGRPC(t *testing.T) {
 	if r.GetStatus() != healthpb.HealthCheckResponse_SERVING {
 		t.Errorf("got %v", r)
 	}
+	exampletest.CheckServices(t, cc, "grpc.health.v1.Health")
 	if d := cmp.Diff([]string{grpcName}, p.AuthInfo.(credentials.TLSInfo).State.PeerCertificates[0].DNSNames); d != "" {
 		t.Errorf("certificate (-want +got):\n%s", d)
 	}
