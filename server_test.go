@@ -125,7 +125,7 @@ func TestServer(t *testing.T) {
 		}
 	}
 	for _, secure := range []bool{false, true} {
-		client := net.Conn(dial(t, l))
+		client := dial(t, l)
 		if secure {
 			client = dialTLS(t, l, clientTLS("h2"))
 		}
