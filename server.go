@@ -287,22 +287,34 @@ func speaksUnencryptedHTTP2(s *http.Server) bool {
 	return s.TLSNextProto == nil || h2
 }
 
-// hasTLSCredentials reports whether a server is a *grpc.Server that was made with TLS credentials of package credentials.
-// There is no other way to learn that before its first connection, and if grpc-go's fields have other names one day, the
+// hasTLSCredentials reports whether a server is a *grpc.Server, or embeds one, that was made with TLS credentials of
+// package credentials. There is no other way to learn that before its first connection. The search goes by what grpc-go
+// exports, the interface credentials.TransportCredentials, and not by the names of fields. If it finds nothing, the
 // answer is no and the first connection tells.
 func hasTLSCredentials(s GRPCServer) bool {
-	v := reflect.Indirect(reflect.ValueOf(s))
-	for _, name := range []string{"opts", "creds"} {
-		if v.Kind() != reflect.Struct {
-			return false
-		}
-		v = v.FieldByName(name)
-	}
-	if v.Kind() != reflect.Interface || v.IsNil() {
+	return holdsTLSCredentials(reflect.ValueOf(s), 3)
+}
+
+// holdsTLSCredentials looks into structs up to a depth: into all fields of those of grpc-go, whose only transport
+// credentials are the server's own, and into what others embed.
+func holdsTLSCredentials(v reflect.Value, depth int) bool {
+	const pkg = "google.golang.org/grpc"
+	v = reflect.Indirect(v)
+	if depth == 0 || v.Kind() != reflect.Struct {
 		return false
 	}
-	t := v.Elem().Type()
-	return t.Kind() == reflect.Pointer && t.Elem().PkgPath() == "google.golang.org/grpc/credentials" && t.Elem().Name() == "tlsCreds"
+	ofGRPC := v.Type().PkgPath() == pkg
+	for field, value := range v.Fields() {
+		t := field.Type
+		switch {
+		case ofGRPC && t.PkgPath() == pkg+"/credentials" && t.Name() == "TransportCredentials":
+			// The package itself has credentials for TLS alone; others have packages of their own.
+			return !value.IsNil() && reflect.Indirect(value.Elem()).Type().PkgPath() == pkg+"/credentials"
+		case (ofGRPC || field.Anonymous) && holdsTLSCredentials(value, depth-1):
+			return true
+		}
+	}
+	return false
 }
 
 func (s *Server) track(p *port) bool {

@@ -22,6 +22,9 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/oneport-go/oneport/grpccreds"
 )
 
 // countingGRPC is a GRPCServer that only accepts, and says when it is told to stop.
@@ -124,7 +127,7 @@ func TestServer(t *testing.T) {
 		}
 	}
 	for _, secure := range []bool{false, true} {
-		client := net.Conn(dial(t, l))
+		client := dial(t, l)
 		if secure {
 			client = dialTLS(t, l, clientTLS("h2"))
 		}
@@ -224,13 +227,58 @@ func TestServerCheck(t *testing.T) {
 			func() error { return tt.s.Serve(listen(t, "tcp")) },
 			func() error { tt.s.Addr = "127.0.0.1:0"; return tt.s.ListenAndServe() },
 		} {
-			if err := serve(); err == nil || !strings.Contains(err.Error(), tt.want) {
+			// One that is taken for right is not served for ever.
+			served := time.AfterFunc(10*time.Second, func() { tt.s.Close() })
+			err := serve()
+			served.Stop()
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
 		}
 	}
-	if plain := grpc.NewServer(); hasTLSCredentials(plain) {
-		t.Error("a gRPC server without credentials is said to have some")
+}
+
+// TestHasTLSCredentials fails where a new version of grpc-go keeps the credentials of a server in another way: then
+// Server.GRPC with TLS credentials is no longer reported before the first connection, and holdsTLSCredentials has to learn
+// the new way.
+func TestHasTLSCredentials(t *testing.T) {
+	t.Parallel()
+	cert := pki().server
+	fromTLS := grpc.Creds(credentials.NewTLS(serverTLS()))
+	for _, tt := range []struct {
+		name   string
+		option grpc.ServerOption
+		want   bool
+	}{
+		{"NewTLS", fromTLS, true},
+		{"NewServerTLSFromCert", grpc.Creds(credentials.NewServerTLSFromCert(&cert)), true},
+		{"none", grpc.EmptyServerOption{}, false},
+		{"nil", grpc.Creds(nil), false},
+		{"insecure", grpc.Creds(insecure.NewCredentials()), false},
+		{"grpccreds", grpc.Creds(grpccreds.Credentials{}), false},
+	} {
+		s := grpc.NewServer(tt.option)
+		defer s.Stop()
+		if got := hasTLSCredentials(s); got != tt.want {
+			t.Errorf("grpc.Server with credentials %s, grpc-go %s: got %v, want %v", tt.name, grpc.Version, got, tt.want)
+		}
+		if got := hasTLSCredentials(struct{ *grpc.Server }{s}); got != tt.want {
+			t.Errorf("the same embedded: got %v, want %v", got, tt.want)
+		}
+	}
+	if hasTLSCredentials(struct{ *grpc.Server }{}) {
+		t.Error("a nil server has credentials")
+	}
+
+	// What a server has for other purposes is nobody's business.
+	s := grpc.NewServer()
+	defer s.Stop()
+	if hasTLSCredentials(struct {
+		*countingGRPC
+		upstream credentials.TransportCredentials
+		backend  *grpc.Server
+	}{newCountingGRPC(), credentials.NewTLS(serverTLS()), grpc.NewServer(fromTLS)}) {
+		t.Error("credentials and servers that are not served count")
 	}
 }
 

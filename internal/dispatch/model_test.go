@@ -630,9 +630,9 @@ func (p *peer) noise() {
 			}
 		}
 	case 5:
-		if id := uint32(1); !p.server && len(p.order) > 0 {
+		if !p.server && len(p.order) > 0 {
 			var b [5]byte
-			id = p.order[p.rng.IntN(len(p.order))]
+			id := p.order[p.rng.IntN(len(p.order))]
 			binary.BigEndian.PutUint32(b[:], id)
 			p.fw.WriteRawFrame(http2.FramePriorityUpdate, 0, 0, append(b[:4], "u=1"...))
 		}

@@ -247,10 +247,10 @@ var exceptions = []exception{
 		return false
 	}},
 	{"the window is left to the Framer's caller (RFC 9113, Section 6.9.1)", func(data []byte, hs []header, i int, code http2.ErrCode, _ framerResult) bool {
-		window := 65535
+		window := int64(65535)
 		for _, h := range hs[:i+1] {
 			if h.Type == http2.FrameWindowUpdate {
-				window += int(binary.BigEndian.Uint32(data[h.offset+FrameHeaderLen:]) & (1<<31 - 1))
+				window += int64(binary.BigEndian.Uint32(data[h.offset+FrameHeaderLen:]) & (1<<31 - 1))
 			}
 		}
 		return hs[i].Type == http2.FrameWindowUpdate && window > 1<<31-1 && code == http2.ErrCodeFlowControl

@@ -229,6 +229,7 @@ func callByHand(ctx context.Context, tr *http.Transport, e exchange, secure bool
 		}
 	}
 	if n, err := io.Copy(io.Discard, resp.Body); n > 0 || err != nil {
+		//nolint:errorlint // the error may be nil
 		return fmt.Errorf("%d bytes behind the last message, %v", n, err)
 	}
 	if got := resp.Trailer.Get("Grpc-Status"); got != "0" {

@@ -160,6 +160,7 @@ func rpc(client *http.Client, base string) error {
 		return fmt.Errorf("a message of %d bytes", len(answer))
 	}
 	if err := proto.Unmarshal(answer[5:], &health); err != nil || health.Status != healthpb.HealthCheckResponse_SERVING {
+		//nolint:errorlint // the error may be nil
 		return fmt.Errorf("answered %v, %v", &health, err)
 	}
 	return nil

@@ -152,6 +152,7 @@ func upgrade(conn net.Conn, addr, method, path, content string) (*strictClient, 
 	}
 	if resp.StatusCode != http.StatusSwitchingProtocols {
 		b, err := io.ReadAll(resp.Body)
+		//nolint:errorlint // the error may be nil
 		return nil, "", fmt.Errorf("not upgraded: %s %q, %v", resp.Status, b, err)
 	}
 	c := &strictClient{Conn: conn, framer: http2.NewFramer(conn, r), stream: 3}
