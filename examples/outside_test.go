@@ -3,6 +3,7 @@ package examples_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -96,8 +97,37 @@ func newModule(t *testing.T, dir, from, root string) {
 	if from != root {
 		module = modulePath(from)
 	}
-	run(t, dir, "mod", "edit", "-module", module,
-		"-require", "github.com/oneport-go/oneport@v0.0.0", "-replace", "github.com/oneport-go/oneport="+root)
+	args := []string{"mod", "edit", "-module", module}
+	for path, folder := range replaced(t, from) {
+		args = append(args, "-replace", path+"="+folder)
+	}
+	run(t, dir, append(args, "-require", "github.com/oneport-go/oneport@v0.0.0", "-replace", "github.com/oneport-go/oneport="+root)...)
+}
+
+// replaced returns the folders of the modules that the one in a folder replaces.
+func replaced(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	var mod struct {
+		Replace []struct{ Old, New struct{ Path string } }
+	}
+	cmd := exec.CommandContext(t.Context(), "go", "mod", "edit", "-json")
+	cmd.Dir = dir
+	out, err := cmd.Output()
+	if err == nil {
+		err = json.Unmarshal(out, &mod)
+	}
+	if err != nil {
+		t.Fatalf("go mod edit -json in %s: %v", dir, err)
+	}
+	folders := make(map[string]string)
+	for _, r := range mod.Replace {
+		folder, err := filepath.Abs(filepath.Join(dir, r.New.Path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		folders[r.Old.Path] = folder
+	}
+	return folders
 }
 
 func run(t *testing.T, dir string, args ...string) {

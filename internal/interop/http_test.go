@@ -42,6 +42,8 @@ func TestFirstFlight(t *testing.T) {
 			p.route(t, "grpc", serveGRPC, oneport.GRPC())
 			web := p.route(t, "http", serveNetHTTP, oneport.HTTP1(), oneport.HTTP2())
 			p.start(t)
+			client.get(t, newRelay(t, p.addr, inFirstFlight).addr) // shows the mux that the server speaks HTTP/2
+			p.forgetMatches()
 			r := newRelay(t, p.addr, inFirstFlight)
 			const want = "net/http by HTTP/2.0"
 			if got := client.get(t, r.addr); got != want {

@@ -118,6 +118,13 @@ func (p *port) wantMatch(t *testing.T, route string, protocol oneport.Protocol, 
 	}
 }
 
+// forgetMatches forgets what connections have found a route.
+func (p *port) forgetMatches() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.matches = nil
+}
+
 // wantSameConn checks that what the listener of a route returned is what the listener below the mux had returned.
 func (p *port) wantSameConn(t *testing.T, route *recorder) {
 	t.Helper()

@@ -208,8 +208,8 @@ http {
 	access_log off;
 	client_body_temp_path %[1]s; proxy_temp_path %[1]s; fastcgi_temp_path %[1]s; uwsgi_temp_path %[1]s; scgi_temp_path %[1]s;
 	# nginx takes a frame of a cancelled call, on a connection that it uses again, for the end of the next call, so it has
-	# to try that again (with grpc-go alone behind it, too).
-	upstream back { server %[2]s max_fails=0; server %[2]s max_fails=0; keepalive 100; }
+	# to try that again (with grpc-go alone behind it, too): as often as there are servers.
+	upstream back { %[2]s keepalive 100; }
 	grpc_next_upstream error timeout invalid_header non_idempotent;
 	server {
 		listen %[3]s http2;
@@ -219,7 +219,7 @@ http {
 		location / { grpc_pass grpc://back; }
 	}
 }
-`, dir, backend, addr), func(file string) []string { return []string{"-e", "/dev/null", "-p", dir, "-c", file} })
+`, dir, strings.Repeat("server "+backend+" max_fails=0; ", 20), addr), func(file string) []string { return []string{"-e", "/dev/null", "-p", dir, "-c", file} })
 	return addr
 }
 

@@ -38,7 +38,8 @@ func (a *attempt) say(v Verdict, o Outcome, format string, args ...any) {
 	a.r.Verdict, a.r.Outcome, a.r.Came = v, o, fmt.Sprintf(format, args...)
 }
 
-// dial connects, and sends the PROXY header if one is to be sent. The connection is closed with the attempt, and as
+// dial connects. If a PROXY header is to be sent, it goes out with what is written first: a server that does not want it
+// may answer and close at once, and a second write would make its system discard the answer. The connection is closed with the attempt, and as
 // soon as the context ends.
 func (a *attempt) dial() (*wire.Conn, error) {
 	began := time.Now()
@@ -55,10 +56,13 @@ func (a *attempt) dial() (*wire.Conn, error) {
 	})
 	nc.SetDeadline(a.deadline)
 	a.log.Note("connected to %s", a.address)
-	if err := a.sendHeader(nc); err != nil {
+	header, err := a.proxyHeader(nc)
+	if err != nil {
 		return nil, err
 	}
-	return wire.NewConn(nc, a.log), nil
+	c := wire.NewConn(nc, a.log)
+	c.WriteFirst(header)
+	return c, nil
 }
 
 func (a *attempt) closeAll() {
@@ -71,11 +75,11 @@ func (a *attempt) step(name string, began time.Time) {
 	a.r.Steps = append(a.r.Steps, Step{name, time.Since(began)})
 }
 
-// sendHeader sends the PROXY header, which says of the connection what is true of it.
-func (a *attempt) sendHeader(c net.Conn) error {
+// proxyHeader returns the PROXY header, which says of the connection what is true of it, or nil if there is none to send.
+func (a *attempt) proxyHeader(c net.Conn) ([]byte, error) {
 	version := a.header
 	if version == noHeader {
-		return nil
+		return nil, nil
 	}
 	if version == 0 {
 		switch a.FromProxy {
@@ -84,7 +88,7 @@ func (a *attempt) sendHeader(c net.Conn) error {
 		case "v2":
 			version = 2
 		default:
-			return nil
+			return nil, nil
 		}
 	}
 	from, to := c.LocalAddr(), c.RemoteAddr()
@@ -93,11 +97,8 @@ func (a *attempt) sendHeader(c net.Conn) error {
 		local := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}
 		from, to = local, local
 	}
-	if _, err := proxyproto.HeaderProxyFromAddrs(version, from, to).WriteTo(c); err != nil {
-		return err
-	}
 	a.log.Add(wire.Sent, fmt.Sprintf("PROXY header v%d", version), fmt.Sprintf("%v to %v", from, to))
-	return nil
+	return proxyproto.HeaderProxyFromAddrs(version, from, to).Format()
 }
 
 // anyVersion stands for all versions of TLS, with those that are not to be used any more.

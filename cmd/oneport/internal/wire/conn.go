@@ -28,6 +28,7 @@ type Conn struct {
 	log *Log
 
 	mu        sync.Mutex
+	first     []byte // goes out with the first write
 	left      int
 	head      []byte        // of what the server has sent
 	wrote     time.Time     // of the first write
@@ -39,6 +40,9 @@ type Conn struct {
 func NewConn(c net.Conn, log *Log) *Conn {
 	return &Conn{Conn: c, log: log, left: MaxBytes, wrote: time.Now()}
 }
+
+// WriteFirst has b go out in front of what is written first. It must be called before the connection is used.
+func (c *Conn) WriteFirst(b []byte) { c.first = b }
 
 // Log returns the log of the connection.
 func (c *Conn) Log() *Log { return c.log }
@@ -72,8 +76,14 @@ func (c *Conn) Write(p []byte) (int, error) {
 	if !c.got {
 		c.wrote = time.Now()
 	}
+	first := c.first
+	c.first = nil
 	c.mu.Unlock()
-	return c.Conn.Write(p)
+	if len(first) == 0 {
+		return c.Conn.Write(p)
+	}
+	n, err := c.Conn.Write(append(first, p...))
+	return max(0, n-len(first)), err
 }
 
 // FirstByte returns how long the first byte from the server took, and whether one has come.
