@@ -1,0 +1,99 @@
+package dispatch
+
+import (
+	"net"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/net/http2"
+)
+
+// sends is a connection that counts what is written to it, by the call.
+type sends struct {
+	net.Conn
+	n atomic.Int32
+}
+
+func (c *sends) Write(p []byte) (int, error) {
+	c.n.Add(1)
+	return c.Conn.Write(p)
+}
+
+// What a server writes first waits for what it writes next, or for withholdTime, and goes out in one piece with it.
+func TestWithhold(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name  string
+		do    func(w *world, server *end)
+		want  []string
+		sends int32 // 0 for any number
+	}{
+		{"nothing more", func(*world, *end) {}, nil, 0},
+		{"not yet", func(*world, *end) { time.Sleep(withholdTime - 1) }, nil, 0},
+		{"after a moment", func(*world, *end) { time.Sleep(withholdTime) }, []string{"SETTINGS", "SETTINGS ACK"}, 1},
+		{"response", func(_ *world, server *end) {
+			server.headers(1, true, ":status", "204")
+		}, []string{"SETTINGS", "SETTINGS ACK", "HEADERS 1 :status=204 END"}, 1},
+		{"response, and more after a moment", func(_ *world, server *end) {
+			server.headers(1, false, ":status", "200")
+			time.Sleep(2 * withholdTime)
+			server.fr.WriteSettings()
+			server.fr.WriteData(1, true, []byte("x"))
+		}, []string{"SETTINGS", "SETTINGS ACK", "HEADERS 1 :status=200", "SETTINGS", `DATA 1 "x" END`}, 3},
+		{"half a response", func(_ *world, server *end) {
+			server.Write([]byte("\x00\x00\x01\x01\x05\x00\x00\x00"))
+		}, []string{"SETTINGS", "SETTINGS ACK"}, 1},
+		{"PING", func(_ *world, server *end) {
+			server.fr.WritePing(false, [8]byte{'a'})
+		}, []string{"SETTINGS", "SETTINGS ACK", `PING "a\x00\x00\x00\x00\x00\x00\x00"`}, 1},
+		{"more than is withheld", func(_ *world, server *end) {
+			for range maxWithheld/9 - 1 { // with those before
+				server.fr.WriteWindowUpdate(0, 1)
+			}
+		}, []string{"SETTINGS", "SETTINGS ACK"}, 0},
+		{"drained", func(w *world, _ *end) {
+			w.owner.client.Drain()
+		}, []string{"SETTINGS", "SETTINGS ACK", drainGoAway, drainAsks}, 1},
+		{"split", func(w *world, _ *end) {
+			w.client.request(3, "1", true)
+		}, []string{"SETTINGS", "SETTINGS ACK"}, 1},
+		{"closed by the client", func(w *world, _ *end) { w.client.conn.Close() }, nil, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				near, far := newDuplex()
+				d := newDispatcher(2)
+				defer d.Close()
+				sock := &sends{Conn: far}
+				w := &world{t: t, d: d, client: newEnd(t, near, false)}
+				defer w.client.close()
+				w.client.Write([]byte(http2.ClientPreface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00" + // and a request, at once
+					"\x00\x00\x05\x01\x05\x00\x00\x00\x01\x82\x04\x02/0"))
+				w.owner = d.Handle(sock)
+				c, err := d.all()[0].Accept()
+				if err != nil {
+					t.Fatal(err)
+				}
+				server := newEnd(t, c, true)
+				defer server.close()
+				server.fr.WriteSettings()
+				server.fr.WriteSettingsAck()
+				w.client.want()
+				before := sock.n.Load()
+
+				tt.do(w, server)
+				got := w.client.got()
+				if diff := cmp.Diff(tt.want, got); diff != "" {
+					t.Errorf("-want +got:\n%s", diff)
+				}
+				if n := sock.n.Load() - before; tt.sends > 0 && n != tt.sends {
+					t.Errorf("%d sends, want %d", n, tt.sends)
+				}
+			})
+		})
+	}
+}
