@@ -15,6 +15,7 @@ import (
 type blockDecoder struct {
 	dec     *hpack.Decoder
 	fields  []hpack.HeaderField
+	indexed []byte // the block that has fields, if it was the last and has only what is in a table
 	size    int
 	block   int    // the length of the block
 	maxList int    // in bytes, as RFC 9113, Section 6.5.2 counts
@@ -46,12 +47,32 @@ func (d *blockDecoder) emit(f hpack.HeaderField) {
 // decode decodes a block. The fields are valid until the next call. If the list is larger than maxList, they are those in
 // front of what is beyond it.
 func (d *blockDecoder) decode(block []byte) ([]hpack.HeaderField, *h2.ConnError) {
-	d.fields, d.size = d.fields[:0], 0
+	if len(block) > 0 && bytes.Equal(block, d.indexed) {
+		return d.fields, nil // which no block has changed since
+	}
+	d.fields, d.size, d.indexed = d.fields[:0], 0, d.indexed[:0]
 	d.dec.SetEmitEnabled(true)
 	if err := d.write(block); err != nil {
 		return nil, h2.CompressionError(err)
 	}
+	if len(block) <= maxIndexed && onlyIndexed(block) {
+		d.indexed = append(d.indexed, block...)
+	}
 	return d.fields, nil
+}
+
+// maxIndexed is the longest block that is remembered. A call of gRPC is much shorter, when it is not the first.
+const maxIndexed = 64
+
+// onlyIndexed reports whether a block consists of indexed fields, each in a single byte (RFC 7541, Section 6.1). Such a block
+// does not change the table, and calls of gRPC mostly are sent in one, and answered in two.
+func onlyIndexed(block []byte) bool {
+	for _, b := range block {
+		if b <= 0x80 || b == 0xff {
+			return false
+		}
+	}
+	return true
 }
 
 // tooLarge reports whether the list decoded last is larger than maxList.
@@ -59,6 +80,10 @@ func (d *blockDecoder) tooLarge() bool { return d.size > d.maxList }
 
 // follow decodes a block for its effect on the table alone.
 func (d *blockDecoder) follow(block []byte) *h2.ConnError {
+	if onlyIndexed(block) {
+		return nil
+	}
+	d.indexed = d.indexed[:0]
 	d.dec.SetEmitEnabled(false)
 	if err := d.write(block); err != nil {
 		return h2.CompressionError(err)
@@ -66,8 +91,11 @@ func (d *blockDecoder) follow(block []byte) *h2.ConnError {
 	return nil
 }
 
-// shrink gives back what the block decoded last has taken. Its fields are not valid any more.
+// shrink gives back what the block decoded last has taken, if it is much. Its fields are not valid any more.
 func (d *blockDecoder) shrink() {
+	if len(d.indexed) > 0 {
+		return
+	}
 	clear(d.fields)
 	if cap(d.fields) > keptFields {
 		d.fields = nil

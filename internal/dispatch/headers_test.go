@@ -1,0 +1,81 @@
+package dispatch
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/net/http2/hpack"
+)
+
+// A decoder that skips what it has decoded before, or what changes no table, finds what one finds that skips nothing.
+func TestBlockDecoder(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(200) {
+		rnd := rand.New(rand.NewPCG(seed, 0))
+		var block bytes.Buffer
+		enc := hpack.NewEncoder(&block)
+		var got blockDecoder
+		got.init(1 << 16)
+		var want []hpack.HeaderField
+		all := hpack.NewDecoder(4096, func(f hpack.HeaderField) { want = append(want, f) })
+		for i := range 50 {
+			if rnd.IntN(20) == 0 {
+				enc.SetMaxDynamicTableSize(0) // which empties it
+				enc.SetMaxDynamicTableSize(4096)
+			}
+			block.Reset()
+			for range rnd.IntN(4) {
+				f := hpack.HeaderField{Name: fmt.Sprint("n", rnd.IntN(3)), Value: fmt.Sprint("v", rnd.IntN(2))}
+				f.Sensitive = rnd.IntN(10) == 0
+				enc.WriteField(f)
+			}
+			want = want[:0]
+			if _, err := all.Write(block.Bytes()); err != nil {
+				t.Fatal(err)
+			}
+			all.Close()
+			if rnd.IntN(3) == 0 {
+				if err := got.follow(block.Bytes()); err != nil {
+					t.Fatal(err)
+				}
+				continue
+			}
+			fields, err := got.decode(block.Bytes())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(fields) != len(want) || len(want) > 0 && !cmp.Equal(fields, want) || got.size != listSize(want) {
+				t.Fatalf("seed %d, block %d: got %v of size %d, want %v", seed, i, fields, got.size, want)
+			}
+			if rnd.IntN(2) == 0 {
+				got.shrink()
+			}
+		}
+	}
+}
+
+// The steady state of a client of gRPC takes no decoding, and no memory.
+func TestBlockDecoderRepeats(t *testing.T) {
+	var block bytes.Buffer
+	enc := hpack.NewEncoder(&block)
+	var d blockDecoder
+	d.init(1 << 16)
+	for i := range 3 {
+		block.Reset()
+		enc.WriteField(hpack.HeaderField{Name: ":method", Value: "POST"})
+		enc.WriteField(hpack.HeaderField{Name: ":path", Value: "/a.Service/Method"})
+		if fields, err := d.decode(block.Bytes()); err != nil || len(fields) != 2 || fields[1].Value != "/a.Service/Method" {
+			t.Fatalf("%d: %v, %v", i, fields, err)
+		}
+		d.shrink()
+	}
+	if n := testing.AllocsPerRun(100, func() { d.decode(block.Bytes()) }); n > 0 {
+		t.Errorf("%v allocations", n)
+	}
+	if !bytes.Equal(d.indexed, block.Bytes()) {
+		t.Errorf("%x is not remembered, but %x", block.Bytes(), d.indexed)
+	}
+}
