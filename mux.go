@@ -442,7 +442,6 @@ func (m *Mux) deliverNow(c *pending) bool {
 	}
 	rt := c.decideNow()
 	if rt == nil || rt.requests == nil && !rt.queue.HasRoom(m.limits.QueueLength) {
-		c.requests = nil
 		return false
 	}
 	m.lobby.Enter(&c.Entry, c, lobby.Queued, c.accepted)

@@ -208,11 +208,6 @@ func (c *pending) find() outcome {
 			if out.final() {
 				return out
 			}
-			if c.requests != nil && c.source.Peeking() {
-				// It is taken apart anyway. With its bytes left in the socket, every writable socket would wake up the wait
-				// for more of them.
-				c.source.Take()
-			}
 			c.note(out)
 			if c.tls != nil && c.opening.Due() && c.takeReceived() {
 				c.preview.show(c.source.Taken(), false, c.mux.limits.MaxPreviewBytes)
@@ -220,6 +215,11 @@ func (c *pending) find() outcome {
 			}
 		}
 		c.waiting = true
+		if c.requests != nil && c.source.Peeking() {
+			// Its requests are taken out of the connection anyway. Bytes that are left in the socket would wake up the wait for
+			// more whenever the client's system acknowledges what was written.
+			c.source.Take()
+		}
 		if out := c.await(); out.final() {
 			return out
 		}

@@ -146,7 +146,6 @@ func newConn(d *Dispatcher, o *Opened, owner Owner) *conn {
 		sock:      o.Conn,
 		owner:     owner,
 		servers:   make([]*Conn, len(d.all())),
-		streams:   make(map[uint32]*stream),
 		tableSize: h2.DefaultTableSize,
 		window:    h2.DefaultWindow,
 		most:      h2.MaxStreamID,
@@ -212,7 +211,7 @@ func (c *conn) remove(s *stream, why reason) {
 	s.removed = true
 	delete(c.streams, s.id)
 	if len(c.streams) == 0 && c.peak > keptStreams {
-		c.streams, c.peak = make(map[uint32]*stream), 0 // a map does not get smaller
+		c.streams, c.peak = nil, 0 // a map does not get smaller
 	}
 	if !s.resetQueued {
 		s.server.open--
@@ -243,6 +242,9 @@ func (c *conn) newStream(id uint32, v *Conn, endStream bool) *stream {
 	s.toClient = c.window
 	s.toServer = v.window
 	s.downloadStream.window = c.sendWindow
+	if c.streams == nil {
+		c.streams = make(map[uint32]*stream)
+	}
 	c.streams[id] = s
 	c.peak = max(c.peak, len(c.streams))
 	v.open++
@@ -397,8 +399,9 @@ type deadline struct {
 	timer *time.Timer
 }
 
-// set sets the deadline; wake is called, with c.mu held, when it has passed.
-func (d *deadline) set(c *conn, t time.Time, wake func()) {
+// set sets the deadline of v; wake is called, with c.mu held, when it has passed.
+func (d *deadline) set(v *Conn, t time.Time, wake func(*Conn)) {
+	c := v.c
 	d.stop()
 	d.at = t
 	if t.IsZero() || c.mode != splitting || c.closing || c.dead {
@@ -407,7 +410,7 @@ func (d *deadline) set(c *conn, t time.Time, wake func()) {
 	d.timer = time.AfterFunc(time.Until(t), func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		wake()
+		wake(v)
 	})
 }
 

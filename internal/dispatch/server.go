@@ -381,7 +381,7 @@ func (c *conn) drop() {
 		v.drop()
 	}
 	c.queues, c.cur, c.enc = nil, nil, blockEncoder{}
-	c.streams, c.gone, c.pings = make(map[uint32]*stream), recent{}, pings{}
+	c.streams, c.gone, c.pings = nil, recent{}, pings{}
 	c.settings, c.fromClient, c.toClient = nil, nil, nil
 }
 
@@ -427,37 +427,41 @@ func (v *Conn) endWrite() {
 	v.writable.Broadcast()
 }
 
+// endRead ends a Read at its deadline. The caller holds mu.
+func (v *Conn) endRead() { v.readable.Broadcast() }
+
 // SetDeadline sets both deadlines.
 func (v *Conn) SetDeadline(t time.Time) error {
-	return errors.Join(v.SetReadDeadline(t), v.SetWriteDeadline(t))
+	return v.setDeadlines(t, true, true, net.Conn.SetDeadline)
 }
 
 // SetReadDeadline sets the deadline for Read, of this server alone.
 func (v *Conn) SetReadDeadline(t time.Time) error {
-	v.c.mu.Lock()
-	defer v.c.mu.Unlock()
-	if v.closed {
-		return v.opError("set", net.ErrClosed)
-	}
-	v.readDeadline.set(v.c, t, v.readable.Broadcast)
-	v.readable.Broadcast()
-	if v.c.mode == passing {
-		return v.c.sock.SetReadDeadline(t)
-	}
-	return nil
+	return v.setDeadlines(t, true, false, net.Conn.SetReadDeadline)
 }
 
 // SetWriteDeadline sets the deadline for Write, of this server alone.
 func (v *Conn) SetWriteDeadline(t time.Time) error {
+	return v.setDeadlines(t, false, true, net.Conn.SetWriteDeadline)
+}
+
+// setDeadlines sets deadlines of this server, and in passing those of the client's connection.
+func (v *Conn) setDeadlines(t time.Time, read, write bool, set func(net.Conn, time.Time) error) error {
 	v.c.mu.Lock()
 	defer v.c.mu.Unlock()
 	if v.closed {
 		return v.opError("set", net.ErrClosed)
 	}
-	v.writeDeadline.set(v.c, t, v.endWrite)
-	v.writable.Broadcast()
+	if read {
+		v.readDeadline.set(v, t, (*Conn).endRead)
+		v.readable.Broadcast()
+	}
+	if write {
+		v.writeDeadline.set(v, t, (*Conn).endWrite)
+		v.writable.Broadcast()
+	}
 	if v.c.mode == passing {
-		return v.c.sock.SetWriteDeadline(t)
+		return set(v.c.sock, t)
 	}
 	return nil
 }

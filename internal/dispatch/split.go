@@ -35,8 +35,8 @@ func (c *conn) startSplitting() {
 	if v != nil {
 		// The deadlines are the server's, not those of the client's connection.
 		c.sock.SetDeadline(time.Time{})
-		v.readDeadline.set(c, v.readDeadline.at, v.readable.Broadcast)
-		v.writeDeadline.set(c, v.writeDeadline.at, v.endWrite)
+		v.readDeadline.set(v, v.readDeadline.at, (*Conn).endRead)
+		v.writeDeadline.set(v, v.writeDeadline.at, (*Conn).endWrite)
 	}
 	if v == nil {
 		idle := c.d.Limits.IdleTimeout

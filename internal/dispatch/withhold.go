@@ -18,7 +18,7 @@ import (
 const withholdTime = 5 * time.Millisecond
 
 // maxWithheld is how much is withheld.
-const maxWithheld = 512
+const maxWithheld = 256
 
 // withheld is what a server has written to a connection that passes through and the client has not been sent.
 type withheld struct {
@@ -32,6 +32,9 @@ func (c *conn) withhold(b []byte) bool {
 	w := &c.withheld
 	if w.over || c.shutdown != notDraining || c.inFrame || len(w.bytes)+len(b) > maxWithheld || !onlySettings(b) {
 		return false
+	}
+	if w.bytes == nil {
+		w.bytes = make([]byte, 0, maxWithheld) // with room for a short response
 	}
 	w.bytes = append(w.bytes, b...)
 	if w.timer == nil {
