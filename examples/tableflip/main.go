@@ -53,12 +53,7 @@ func run(addr, pidFile string) error {
 				flip.Stop()
 				return
 			}
-			// One restart at a time: the process before this one may still be answering requests.
-			err := flip.WaitForParent(context.Background())
-			if err == nil {
-				err = flip.Upgrade()
-			}
-			if err != nil {
+			if err := upgrade(flip); err != nil {
 				log.Print("this process goes on, the new one has failed: ", err)
 			}
 		}
@@ -95,6 +90,21 @@ func run(addr, pidFile string) error {
 	}
 	log.Print("ended")
 	return nil
+}
+
+// upgrade starts the process that takes the place of this one. There is one restart at a time: the process before this one
+// may still be answering requests.
+func upgrade(flip *tableflip.Upgrader) error {
+	if err := flip.WaitForParent(context.Background()); err != nil {
+		return err
+	}
+	for {
+		err := flip.Upgrade()
+		if err == nil || err.Error() != "parent hasn't exited" {
+			return err
+		}
+		time.Sleep(10 * time.Millisecond) // tableflip takes note of the end a moment later
+	}
 }
 
 func newServer() *oneport.Server {
