@@ -495,3 +495,43 @@ func TestRequestsDefaults(t *testing.T) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
+
+// TestSettingsBeforeRequest has a client that sets something again right in front of its first request. That makes the
+// engine take the connection apart before it has looked at the request, of which it knows from the mux.
+func TestSettingsBeforeRequest(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		root := newPipeListener()
+		m := newMux(root)
+		serveHTTP(t, m.Requests().Match(Any()), func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.URL.Path) })
+		serve(t, m)
+		client := dial(t, root)
+		write(t, client, []byte(http2.ClientPreface+"\x00\x00\x00\x04\x00\x00\x00\x00\x00"))
+		fr := http2.NewFramer(client, client)
+		for _, flags := range []http2.Flags{0, http2.FlagSettingsAck} {
+			if f, err := fr.ReadFrame(); err != nil || f.Header().Type != http2.FrameSettings || f.Header().Flags != flags {
+				t.Fatalf("the client got %v, %v, want SETTINGS", f, err)
+			}
+			if flags == 0 {
+				fr.WriteSettingsAck()
+			}
+		}
+		go io.WriteString(client, "\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x04\x00\x00\x00\x02"+ // INITIAL_WINDOW_SIZE 2
+			"\x00\x00\x0a\x01\x05\x00\x00\x00\x01\x82\x86\x41\x01a\x44\x03/xy") // GET http://a/xy
+		for {
+			f, err := fr.ReadFrame()
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch f := f.(type) {
+			case *http2.RSTStreamFrame, *http2.GoAwayFrame:
+				t.Fatalf("the client got %v", f)
+			case *http2.DataFrame:
+				if string(f.Data()) != "/x" {
+					t.Errorf("the client got %q, want %q", f.Data(), "/x")
+				}
+				return
+			}
+		}
+	})
+}

@@ -110,6 +110,7 @@ func (d *Dispatcher) Start(o Opened, owner Owner) {
 		v.buf = v.buf[:v.clear+n]
 		v.clear += clear
 	}
+	c.firstFields = slices.Clone(c.firstFields) // if it was split before the request
 	c.mu.Unlock()
 	queued := v.target.queue.Reserve(d.Limits.QueueLength)
 	if queued {
