@@ -62,7 +62,7 @@ func command(args []string) error {
 	flags.IntVar(&c.maxBytes, "max-bytes", 16<<10, "fail if a connection without a route costs more memory than this")
 	flags.StringVar(&c.serve, "serve", "mux", "the `way` to serve: "+strings.Join(slices.Sorted(maps.Keys(serving)), ", "))
 	flags.BoolVar(&c.hold, "hold", false, "bad connections send nearly a megabyte of a first request, or more, and no end of it")
-	flags.IntVar(&c.maxTotal, "max-total", 256, "with -hold, fail if all connections without a route take more memory than this, in `MiB`")
+	flags.IntVar(&c.maxTotal, "max-total", 384, "with -hold, fail if all connections without a route take more memory than this, garbage included, in `MiB`")
 	flags.Parse(args)
 	_, known := serving[c.serve]
 	switch {
