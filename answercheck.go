@@ -12,9 +12,9 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// An answerCheck looks at the first bytes that a server writes to a client of HTTP/2. A server that does not speak HTTP/2
-// there, or begins TLS where TLS has ended, gives nobody a reason: net/http answers the preface like a request in HTTP/1,
-// grpc-go and crypto/tls close the connection. Nil checks nothing.
+// An answerCheck looks at the first bytes that a server writes to a client of HTTP/2. A server that does not speak
+// HTTP/2 there, or begins TLS where TLS has ended, gives nobody a reason: net/http answers the preface like a request
+// in HTTP/1, grpc-go and crypto/tls close the connection. Nil checks nothing.
 type answerCheck struct {
 	rt   *route
 	over atomic.Bool // the server has answered
@@ -31,8 +31,8 @@ const frameTypeAt = 3
 // maxChecked is how many connections of a route are looked at. One that does not end early tells.
 const maxChecked = 8
 
-// checkAnswer reports whether to look at what the server writes to a client. A connection that the server would otherwise
-// get as it is stays so, but for servers that do not need it: net/http without TLS, and grpc-go inside TLS.
+// checkAnswer reports whether to look at what the server writes to a client. A connection that the server would
+// otherwise get as it is stays so, but for servers that do not need it: net/http without TLS, and grpc-go inside TLS.
 func (rt *route) checkAnswer(c *pending, ch *changes) bool {
 	if c.protocol != ProtocolHTTP2 || rt.answered.Load() {
 		return false
@@ -86,8 +86,8 @@ func (a *answerCheck) noteWrite(b []byte) {
 	}
 }
 
-// noteClose takes note that the server closes the connection. If it has read what the client sent, and has nothing to say
-// to it, it is not for a reason of the client's or of a shutdown.
+// noteClose takes note that the server closes the connection. If it has read what the client sent, and has nothing to
+// say to it, it is not for a reason of the client's or of a shutdown.
 func (a *answerCheck) noteClose() {
 	if a == nil || a.over.Swap(true) {
 		return

@@ -70,8 +70,8 @@ func wrapErr(err error) error {
 	return fmt.Errorf("oneport: %w", err)
 }
 
-// TLSConn is a connection inside TLS that the mux has terminated. It replays the decrypted bytes that the mux has read: see
-// [Conn].
+// TLSConn is a connection inside TLS that the mux has terminated. It replays the decrypted bytes that the mux has read:
+// see [Conn].
 type TLSConn struct {
 	Conn
 	state tls.ConnectionState
@@ -81,9 +81,9 @@ type TLSConn struct {
 // for [http.Request.TLS], and package grpccreds for AuthInfo.
 func (c *TLSConn) ConnectionState() tls.ConnectionState { return c.state }
 
-// TCPConn is a TCP connection that replays bytes that the mux has read, or leaves out a frame that the server must not see:
-// see [Conn]. It embeds the accepted connection, so all other methods of [net.TCPConn] work as usual:
-// ReadFrom (sendfile, splice), vectored writes of [net.Buffers], CloseWrite, SyscallConn, keep-alive.
+// TCPConn is a TCP connection that replays bytes that the mux has read, or leaves out a frame that the server must not
+// see: see [Conn]. It embeds the accepted connection, so all other methods of [net.TCPConn] work as usual: ReadFrom
+// (sendfile, splice), vectored writes of [net.Buffers], CloseWrite, SyscallConn, keep-alive.
 type TCPConn struct {
 	*net.TCPConn
 	in   rewind.Reader

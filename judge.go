@@ -71,11 +71,11 @@ func (c *pending) judgeRequest() outcome {
 	return outcome{declined: c.requests.isClosed() && c.awaitsRequest()}
 }
 
-// awaitsRequest reports whether a client that no route takes speaks HTTP/2 and has yet to say what it asks for. Most clients
-// do so in the same moment, and are told then why they are refused. A strict client waits for the server's SETTINGS; it is
-// never sent them, and the connection is closed. (RFC 9113, Section 3.4 lets GOAWAY be left out towards a peer that does
-// not speak HTTP/2, and the mux does not where no route takes it.) With SETTINGS in front of GOAWAY, a gRPC client would
-// take the connection for a good one, and connect again at once.
+// awaitsRequest reports whether a client that no route takes speaks HTTP/2 and has yet to say what it asks for. Most
+// clients do so in the same moment, and are told then why they are refused. A strict client waits for the server's
+// SETTINGS; it is never sent them, and the connection is closed. (RFC 9113, Section 3.4 lets GOAWAY be left out towards
+// a peer that does not speak HTTP/2, and the mux does not where no route takes it.) With SETTINGS in front of GOAWAY, a
+// gRPC client would take the connection for a good one, and connect again at once.
 func (c *pending) awaitsRequest() bool {
 	p := &c.preview
 	return !c.opening.Early() && !p.full && p.end != eof && p.parseHTTP2() == h2.Incomplete && p.language() == ProtocolHTTP2
@@ -95,8 +95,8 @@ func (c *pending) deadEnd() bool {
 	return true
 }
 
-// failed judges an error of the connection. If it is one of a deadline, and more time is left than that, the waiting goes
-// on.
+// failed judges an error of the connection. If it is one of a deadline, and more time is left than that, the waiting
+// goes on.
 func (c *pending) failed(err error) outcome {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return c.timedOut()
@@ -128,8 +128,8 @@ func isEnd(err error) bool {
 	}, func(end error) bool { return errors.Is(err, end) })
 }
 
-// timedOut judges a connection whose deadline has passed: its silence is long enough for a route, or it has no more time,
-// or the waiting goes on.
+// timedOut judges a connection whose deadline has passed: its silence is long enough for a route, or it has no more
+// time, or the waiting goes on.
 func (c *pending) timedOut() outcome {
 	if c.interrupted() != lobby.None {
 		return outcome{refused: c.interruption()}

@@ -125,7 +125,8 @@ func TestLogLimitSilent(t *testing.T) {
 	})
 }
 
-// TestLogLimitCounts lets refusals come at all rates, and checks how many records there are, and that they stand for all.
+// TestLogLimitCounts lets refusals come at all rates, and checks how many records there are, and that they stand for
+// all.
 func TestLogLimitCounts(t *testing.T) {
 	t.Parallel()
 	for _, every := range []time.Duration{0, time.Millisecond, logInterval / 3, logInterval - 1, logInterval, logInterval + 1, 3 * logInterval} {
@@ -158,7 +159,8 @@ func TestLogLimitCounts(t *testing.T) {
 	}
 }
 
-// TestLogLimitClose checks that no refusal goes uncounted when a mux is closed, those included that are for that reason.
+// TestLogLimitClose checks that no refusal goes uncounted when a mux is closed, those included that are for that
+// reason.
 func TestLogLimitClose(t *testing.T) {
 	t.Parallel()
 	for name, stop := range map[string]func(*Mux) error{

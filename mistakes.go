@@ -212,8 +212,8 @@ func (m *Mux) servers(yield func(name string, reached, closed bool)) {
 	}
 }
 
-// warnOfUnreached logs once for each route that no connection has reached it, when there were many. It is called with the
-// number of connections before the first, and at every reachConns-th.
+// warnOfUnreached logs once for each route that no connection has reached it, when there were many. It is called with
+// the number of connections before the first, and at every reachConns-th.
 func (m *Mux) warnOfUnreached(accepted uint64) {
 	now := time.Now()
 	r := &m.reach

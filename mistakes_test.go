@@ -209,7 +209,8 @@ func TestNobodyAccepts(t *testing.T) {
 	}
 }
 
-// TestUnreached checks that a route which no connection has reached is reported, once, when there were many in a long time.
+// TestUnreached checks that a route which no connection has reached is reported, once, when there were many in a long
+// time.
 func TestUnreached(t *testing.T) {
 	t.Parallel()
 	config := serverTLS() // not with the time of the bubble, which is not that of other tests

@@ -88,7 +88,8 @@ type Mux struct {
 	done    chan struct{} // closed when closed is set
 }
 
-// peekSize is how much of a connection is looked at in the socket. Where that does not suffice, the bytes are taken out.
+// peekSize is how much of a connection is looked at in the socket. Where that does not suffice, the bytes are taken
+// out.
 const peekSize = 16 << 10
 
 // New returns a Mux that accepts connections from l. The Mux owns l: Serve, Shutdown and Close close it.
@@ -317,16 +318,17 @@ func (m *Mux) settle(ctx context.Context) error {
 		m.limits.DecideTimeout)
 }
 
-// finish closes the routes when all has settled, and waits until the connections whose requests are dispatched have ended.
+// finish closes the routes when all has settled, and waits until the connections whose requests are dispatched have
+// ended.
 func (m *Mux) finish(ctx context.Context) error {
 	defer m.closeRest()
 	m.closeRoutes()
 	return m.lobby.Empty(ctx)
 }
 
-// beginTime is how long servers have, after the last of the connections that were decided during a shutdown, to begin with
-// it. When they are told to stop, grpc-go closes a connection on which it has done nothing, and net/http one of HTTP/2
-// whose first request it has not seen and one of HTTP/1 whose first request it is reading.
+// beginTime is how long servers have, after the last of the connections that were decided during a shutdown, to begin
+// with it. When they are told to stop, grpc-go closes a connection on which it has done nothing, and net/http one of
+// HTTP/2 whose first request it has not seen and one of HTTP/1 whose first request it is reading.
 const beginTime = 100 * time.Millisecond
 
 // noteServed notes that a server has got a connection.
@@ -411,8 +413,8 @@ func (m *Mux) accepted(raw net.Conn) {
 	}
 }
 
-// maxIdle is how many goroutines wait for another connection when they are done with one. That spares the next ones a new
-// goroutine, whose stack would grow with the depth of the calls.
+// maxIdle is how many goroutines wait for another connection when they are done with one. That spares the next ones a
+// new goroutine, whose stack would grow with the depth of the calls.
 const maxIdle = 8
 
 // handleSome handles c, and other connections after it.
@@ -433,8 +435,8 @@ func (m *Mux) handleSome(c *pending) {
 }
 
 // deliverNow brings a connection whose first bytes are there already to its route, where that takes no time: on the way
-// through a goroutine of its own the server would get it later, and at a higher cost. Users' code must not run here, since
-// it could hold up all other connections.
+// through a goroutine of its own the server would get it later, and at a higher cost. Users' code must not run here,
+// since it could hold up all other connections.
 func (m *Mux) deliverNow(c *pending) bool {
 	if !c.source.Peeking() || !m.quick.Load() || m.OnMatch != nil || m.OnDispatch != nil ||
 		m.logger().Enabled(context.Background(), slog.LevelDebug) {

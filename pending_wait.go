@@ -10,8 +10,8 @@ import (
 	"github.com/oneport-go/oneport/internal/netconn"
 )
 
-// due is when the connection has no more time. A client that was idle has as long for a request that it begins as it had
-// for the first bytes.
+// due is when the connection has no more time. A client that was idle has as long for a request that it begins as it
+// had for the first bytes.
 func (c *pending) due() time.Time {
 	began := c.opening.RequestBegan()
 	switch {
@@ -75,9 +75,9 @@ func earlier(t, u time.Time) time.Time {
 	return t
 }
 
-// Interrupt ends the waiting. The registry calls it, which is locked. A silent connection
-// gets no answer, and is closed at once: whoever else reads from it, a test with both ends of a pipe for instance, must not
-// see a deadline in place of the end.
+// Interrupt ends the waiting. The registry calls it, which is locked. A silent connection gets no answer, and is closed
+// at once: whoever else reads from it, a test with both ends of a pipe for instance, must not see a deadline in place
+// of the end.
 func (c *pending) Interrupt(cause lobby.Cause) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -138,8 +138,8 @@ func (c *pending) write(b []byte) error {
 	return nil
 }
 
-// finishWrite waits until what was said is written, so that nothing else gets in between. The deadlines that are set for
-// the waiting end this as well.
+// finishWrite waits until what was said is written, so that nothing else gets in between. The deadlines that are set
+// for the waiting end this as well.
 func (c *pending) finishWrite() error {
 	if c.written == nil {
 		return nil

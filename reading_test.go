@@ -55,8 +55,8 @@ func newBareServer(tb testing.TB) *bareServer {
 	return s
 }
 
-// handle returns what the handler sees of the first request, or nil if the server refuses it. The client waits for that to
-// end its side if its request is complete.
+// handle returns what the handler sees of the first request, or nil if the server refuses it. The client waits for that
+// to end its side if its request is complete.
 func (s *bareServer) handle(data []byte, complete bool) *handled {
 	c := &scriptedConn{complete: complete, r: bytes.NewReader(data), answered: make(chan struct{}), closed: make(chan struct{})}
 	s.conns <- c
@@ -137,8 +137,8 @@ func (c *scriptedConn) SetDeadline(time.Time) error      { return nil }
 func (c *scriptedConn) SetReadDeadline(time.Time) error  { return nil }
 func (c *scriptedConn) SetWriteDeadline(time.Time) error { return nil }
 
-// flightOf returns the first bytes of a client. For HTTP/1 the text is what it sends. For HTTP/2 it is the field section,
-// with a line for each field: the name, a space, and the value.
+// flightOf returns the first bytes of a client. For HTTP/1 the text is what it sends. For HTTP/2 it is the field
+// section, with a line for each field: the name, a space, and the value.
 func flightOf(isHTTP2 bool, text string) []byte {
 	if !isHTTP2 {
 		return []byte(text)
@@ -152,8 +152,8 @@ func flightOf(isHTTP2 bool, text string) []byte {
 	return h2.AppendHeaders(b, 1, true, nil, hpackBlock(list...), h2.DefaultMaxFrameSize)
 }
 
-// withoutDifferences removes from the header fields what net/http does not hand to handlers as it was sent. The list is in
-// docs/security.md.
+// withoutDifferences removes from the header fields what net/http does not hand to handlers as it was sent. The list is
+// in docs/security.md.
 func withoutDifferences(isHTTP2 bool, header http.Header) http.Header {
 	header = header.Clone()
 	for name := range header {
@@ -298,8 +298,8 @@ var readings = []struct {
 	{true, ":method GET\n:scheme http\n:path /\n:authority a\nconnection close\n", true},
 }
 
-// TestReading checks that matchers see the request that net/http serves, or that net/http refuses it: what a matcher has
-// decided then is no way around a rule.
+// TestReading checks that matchers see the request that net/http serves, or that net/http refuses it: what a matcher
+// has decided then is no way around a rule.
 func TestReading(t *testing.T) {
 	t.Parallel()
 	s := newBareServer(t)

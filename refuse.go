@@ -52,7 +52,8 @@ const (
 	// in common, or one of them rejected the other's certificate.
 	ReasonHandshake
 	// ReasonReadError means that reading from the connection failed although neither the client nor the network had ended
-	// it and no deadline had passed. A listener that expects a PROXY header fails so if the header is missing or malformed.
+	// it and no deadline had passed. A listener that expects a PROXY header fails so if the header is missing or
+	// malformed.
 	ReasonReadError
 
 	reasons // how many there are

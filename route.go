@@ -39,8 +39,8 @@ type Route struct {
 	// understanding h2c, a client bypasses the proxy's rules after the upgrade.
 	Upgrade bool
 
-	// MaxConns is how many connections the route's server may have at once, as [Limits.MaxConns] is for all routes together.
-	// Zero means no bound.
+	// MaxConns is how many connections the route's server may have at once, as [Limits.MaxConns] is for all routes
+	// together. Zero means no bound.
 	MaxConns int
 
 	// SettingsACK says what becomes of a client's acknowledgement of an early SETTINGS frame. The zero value finds out
@@ -237,8 +237,8 @@ var (
 	errQueueFull   = errors.New("the server of the route does not accept fast enough: the queue is full (Limits.QueueLength)")
 )
 
-// deliver puts a connection that was decided for rt in its queue, with which it is the server's. If that is impossible, it
-// says why.
+// deliver puts a connection that was decided for rt in its queue, with which it is the server's. If that is impossible,
+// it says why.
 func (rt *route) deliver(c *pending) *refusal {
 	max := rt.mux.limits.QueueLength
 	if rt.push(c, max) {
@@ -332,8 +332,8 @@ func (s *search) ask(p *Preview) (rt *route, upgraded, undecided bool) {
 	return nil, false, false
 }
 
-// nextSilence returns the shortest silence for which a route may want a client that has sent nothing, and about which the
-// routes were not asked, or 0. It may have passed already: a mux that is late asks at once.
+// nextSilence returns the shortest silence for which a route may want a client that has sent nothing, and about which
+// the routes were not asked, or 0. It may have passed already: a mux that is late asks at once.
 func (s *search) nextSilence() (next time.Duration) {
 	for _, rt := range s.routes[min(s.next, len(s.routes)):] {
 		for _, silence := range rt.silences {

@@ -64,8 +64,8 @@ type Server struct {
 	// Upgrade accepts HTTP/1.1 requests with "Upgrade: h2c" on the cleartext port. See [Route.Upgrade] for the risk.
 	Upgrade bool
 
-	// HTTPServices are the full names of gRPC services, such as "package.Service", whose calls go to Handler or HTTP and not
-	// to GRPC: those of a handler that speaks the gRPC protocol itself, as connect-go's do.
+	// HTTPServices are the full names of gRPC services, such as "package.Service", whose calls go to Handler or HTTP and
+	// not to GRPC: those of a handler that speaks the gRPC protocol itself, as connect-go's do.
 	HTTPServices []string
 
 	// PerConnection routes each HTTP/2 connection as a whole, by its first request, as a Mux does. By default each
@@ -220,7 +220,8 @@ func (p *port) route(s *Server, add func(Route) net.Listener, requests func(Rout
 	}
 }
 
-// prepare makes the HTTP server ready, once: what it is given is the user's only until then. It reports what cannot work.
+// prepare makes the HTTP server ready, once: what it is given is the user's only until then. It reports what cannot
+// work.
 func (s *Server) prepare() error {
 	s.once.Do(func() {
 		if s.httpErr = s.checkHTTP(); s.httpErr != nil {

@@ -239,8 +239,8 @@ func TestServerCheck(t *testing.T) {
 }
 
 // TestHasTLSCredentials fails where a new version of grpc-go keeps the credentials of a server in another way: then
-// Server.GRPC with TLS credentials is no longer reported before the first connection, and holdsTLSCredentials has to learn
-// the new way.
+// Server.GRPC with TLS credentials is no longer reported before the first connection, and holdsTLSCredentials has to
+// learn the new way.
 func TestHasTLSCredentials(t *testing.T) {
 	t.Parallel()
 	cert := pki().server
@@ -282,8 +282,8 @@ func TestHasTLSCredentials(t *testing.T) {
 	}
 }
 
-// TestServerShutdown checks the order of things: requests that are under way are answered, those of gRPC until the time is
-// up.
+// TestServerShutdown checks the order of things: requests that are under way are answered, those of gRPC until the time
+// is up.
 func TestServerShutdown(t *testing.T) {
 	t.Parallel()
 	g := newCountingGRPC()
@@ -462,8 +462,8 @@ func TestRequireHost(t *testing.T) {
 	}
 }
 
-// TestServerIdle checks that connections of a load balancer that keeps them for ten minutes are still there when it uses
-// them.
+// TestServerIdle checks that connections of a load balancer that keeps them for ten minutes are still there when it
+// uses them.
 func TestServerIdle(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -291,8 +291,8 @@ func backwards(before, after Stats) (list []string) {
 	return list
 }
 
-// TestServerStats serves on two listeners, one of which ends before the other, and checks that the counts add up, that no
-// counter goes backwards, and that connections which outlive their listener are counted as long as they are there.
+// TestServerStats serves on two listeners, one of which ends before the other, and checks that the counts add up, that
+// no counter goes backwards, and that connections which outlive their listener are counted as long as they are there.
 func TestServerStats(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -61,8 +61,8 @@ func (m *Mux) TLS(config *tls.Config, matchers ...Matcher) *TLSMux {
 	return m.TLSRoute(Route{Matchers: matchers}, config)
 }
 
-// TLSRoute adds a route that terminates TLS as [Mux.TLS] does, with settings. Its default name is "tls". Upgrade and SettingsACK have no
-// effect.
+// TLSRoute adds a route that terminates TLS as [Mux.TLS] does, with settings. Its default name is "tls". Upgrade and
+// SettingsACK have no effect.
 func (m *Mux) TLSRoute(r Route, config *tls.Config) *TLSMux {
 	if len(r.Matchers) == 0 {
 		r.Matchers = []Matcher{TLS()}
@@ -81,8 +81,8 @@ func (s *TLSMux) Match(matchers ...Matcher) net.Listener {
 	return s.Route(Route{Matchers: matchers})
 }
 
-// Route adds a route as [TLSMux.Match] does, with settings. Upgrade has no effect, since there is no upgrade to h2c inside
-// TLS (RFC 7540, Section 3.3).
+// Route adds a route as [TLSMux.Match] does, with settings. Upgrade has no effect, since there is no upgrade to h2c
+// inside TLS (RFC 7540, Section 3.3).
 func (s *TLSMux) Route(r Route) net.Listener {
 	rt := newRoute(s.mux, s.route.name+"/", r)
 	s.mux.addTo(&s.routes, rt)

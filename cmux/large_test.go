@@ -14,8 +14,8 @@ import (
 	"github.com/soheilhy/cmux"
 )
 
-// TestLargeRequests checks that requests are served whose fields are longer than what cmux, and this package once, would
-// look at: in the clear, with TLS below the multiplexer, and with TLS on a route to another multiplexer.
+// TestLargeRequests checks that requests are served whose fields are longer than what cmux, and this package once,
+// would look at: in the clear, with TLS below the multiplexer, and with TLS on a route to another multiplexer.
 func TestLargeRequests(t *testing.T) {
 	example := httptest.NewUnstartedServer(nil)
 	example.StartTLS()

@@ -12,7 +12,8 @@ import (
 	"testing"
 )
 
-// TestOutside copies each example into a stranger's module, and builds it there. What imports an internal package fails.
+// TestOutside copies each example into a stranger's module, and builds it there. What imports an internal package
+// fails.
 func TestOutside(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds many packages")

@@ -230,7 +230,8 @@ func grpcAsker(creds credentials.TransportCredentials) func(*testing.T, *dialer)
 	}
 }
 
-// The headers of the PROXY protocol's specification, 2.1 and 2.2, for a client at port 51234 of a documentation address.
+// The headers of the PROXY protocol's specification, 2.1 and 2.2, for a client at port 51234 of a documentation
+// address.
 const (
 	v1TCP4    = "PROXY TCP4 192.0.2.7 198.51.100.1 51234 443\r\n"
 	v1TCP6    = "PROXY TCP6 2001:db8::7 2001:db8::1 51234 443\r\n"
@@ -285,8 +286,8 @@ func TestServices(t *testing.T) {
 	exampletest.CheckServices(t, cc, "grpc.health.v1.Health")
 }
 
-// TestHeaderInPieces has each byte come by itself. A header of version 1 has to come in one piece, which its specification
-// permits.
+// TestHeaderInPieces has each byte come by itself. A header of version 1 has to come in one piece, which its
+// specification permits.
 func TestHeaderInPieces(t *testing.T) {
 	t.Parallel()
 	p := start(t, []string{"127.0.0.1"}, nil)

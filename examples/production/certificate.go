@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// A certificate is one in files that somebody replaces before it expires, such as an ACME client, or Kubernetes in a volume
-// with a Secret. New connections get the new certificate; those that exist go on.
+// A certificate is one in files that somebody replaces before it expires, such as an ACME client, or Kubernetes in a
+// volume with a Secret. New connections get the new certificate; those that exist go on.
 type certificate struct {
 	certFile, keyFile string
 	current           atomic.Pointer[tls.Certificate]
@@ -33,8 +33,8 @@ func (c *certificate) load() error {
 	return nil
 }
 
-// watch reads the files again when it is asked to and at each tick, until ctx ends. A certificate that cannot be used, as
-// while only one of its two files is replaced, is reported, and tried again at the next tick.
+// watch reads the files again when it is asked to and at each tick, until ctx ends. A certificate that cannot be used,
+// as while only one of its two files is replaced, is reported, and tried again at the next tick.
 func (c *certificate) watch(ctx context.Context, ask <-chan os.Signal, tick <-chan time.Time, log *slog.Logger) {
 	for {
 		select {

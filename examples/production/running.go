@@ -9,7 +9,8 @@ import (
 	"google.golang.org/grpc"
 )
 
-// running counts the requests that are being answered, by name, for the log to tell what the end of the server waits for.
+// running counts the requests that are being answered, by name, for the log to tell what the end of the server waits
+// for.
 type running struct {
 	mu sync.Mutex
 	n  map[string]int

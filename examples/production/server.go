@@ -88,8 +88,8 @@ func (s *server) readyz(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintln(w, "ready")
 }
 
-// endWatch ends the streams by which clients watch the health of the server, which would go on for ever and keep it from
-// its end.
+// endWatch ends the streams by which clients watch the health of the server, which would go on for ever and keep it
+// from its end.
 func (s *server) endWatch(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	if info.FullMethod != healthpb.Health_Watch_FullMethodName {
 		return handler(srv, stream)
@@ -107,8 +107,9 @@ type streamWithContext struct {
 
 func (s streamWithContext) Context() context.Context { return s.ctx }
 
-// end ends the server so that no request is lost. First it is no longer ready, and goes on serving until the load balancers
-// have noticed. Then it takes no more connections, and waits for running requests, for the time of drain at most.
+// end ends the server so that no request is lost. First it is no longer ready, and goes on serving until the load
+// balancers have noticed. Then it takes no more connections, and waits for running requests, for the time of drain at
+// most.
 func (s *server) end(notice, drain time.Duration) error {
 	s.draining.Store(true)
 	s.health.Shutdown()

@@ -1,5 +1,5 @@
-// Quickstart is a tour of what one port can serve: gRPC, REST over HTTP/1.1 and HTTP/2, and a web page, with and without
-// TLS. The example hello is shorter, and a better start for a program.
+// Quickstart is a tour of what one port can serve: gRPC, REST over HTTP/1.1 and HTTP/2, and a web page, with and
+// without TLS. The example hello is shorter, and a better start for a program.
 //
 // With -demo it also calls itself as clients of many kinds, and prints the outcomes.
 package main

@@ -1,7 +1,7 @@
 //go:build unix
 
-// Tableflip serves gRPC and HTTP on one port, and restarts on SIGHUP without a gap: the new process takes over the listening
-// socket, and the old one answers the requests that it has.
+// Tableflip serves gRPC and HTTP on one port, and restarts on SIGHUP without a gap: the new process takes over the
+// listening socket, and the old one answers the requests that it has.
 package main
 
 import (
@@ -92,8 +92,8 @@ func run(addr, pidFile string) error {
 	return nil
 }
 
-// upgrade starts the process that takes the place of this one. There is one restart at a time: the process before this one
-// may still be answering requests.
+// upgrade starts the process that takes the place of this one. There is one restart at a time: the process before this
+// one may still be answering requests.
 func upgrade(flip *tableflip.Upgrader) error {
 	if err := flip.WaitForParent(context.Background()); err != nil {
 		return err

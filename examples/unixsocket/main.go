@@ -43,8 +43,8 @@ func main() {
 	}
 }
 
-// listen listens on a Unix domain socket, for clients of the same user. A socket that a process has left behind when it was
-// killed is replaced; one that a process listens on is not.
+// listen listens on a Unix domain socket, for clients of the same user. A socket that a process has left behind when it
+// was killed is replaced; one that a process listens on is not.
 func listen(path string) (*net.UnixListener, error) {
 	addr := &net.UnixAddr{Name: path, Net: "unix"}
 	l, err := listenPrivate(addr)

@@ -23,9 +23,9 @@ const (
 
 // A conn is a client connection.
 //
-// Whatever reads from sock has the client's frames to itself: first the Read of the server that
-// the connection passes through to, then the goroutine of readLoop. It alone uses in and dec, and sets maxID. When it has
-// read for the last time it drops them.
+// Whatever reads from sock has the client's frames to itself: first the Read of the server that the connection passes
+// through to, then the goroutine of readLoop. It alone uses in and dec, and sets maxID. When it has read for the last
+// time it drops them.
 type conn struct {
 	d     *Dispatcher
 	sock  net.Conn
@@ -279,8 +279,8 @@ func (c *conn) setting(id http2.SettingID, def uint32) uint32 {
 	return def
 }
 
-// acknowledged applies the oldest SETTINGS frame that the client had not acknowledged (RFC 9113, Section 6.5.3). It is nil
-// if there was none.
+// acknowledged applies the oldest SETTINGS frame that the client had not acknowledged (RFC 9113, Section 6.5.3). It is
+// nil if there was none.
 func (c *conn) acknowledged() *serverFrame {
 	if len(c.toClient) == 0 {
 		return nil
@@ -324,8 +324,8 @@ func (c *conn) spendReset() *h2.ConnError {
 	return nil
 }
 
-// resetByClient removes a stream that the client has reset, and counts it if that was early: the server has not answered,
-// and the client has not waited for as long as those do that lose patience.
+// resetByClient removes a stream that the client has reset, and counts it if that was early: the server has not
+// answered, and the client has not waited for as long as those do that lose patience.
 func (c *conn) resetByClient(s *stream) *h2.ConnError {
 	early := !s.answered && !s.resetQueued && time.Since(s.opened) < earlyReset
 	c.remove(s, byClient)

@@ -26,9 +26,9 @@ import (
 	"github.com/oneport-go/oneport/internal/h2"
 )
 
-// The differential test: the same client against a server alone, behind a dispatcher that passes everything through, and on
-// a connection that is shared with another server. What the client sees of each stream, and whether the connection
-// ends, has to be the same, but for what a script lists, with the reason.
+// The differential test: the same client against a server alone, behind a dispatcher that passes everything through,
+// and on a connection that is shared with another server. What the client sees of each stream, and whether the
+// connection ends, has to be the same, but for what a script lists, with the reason.
 
 // A script is what a client does. Streams from 101 on are its own; lower ones are for sharing the connection.
 type script struct {

@@ -45,18 +45,18 @@ type Dispatcher struct {
 	split, notFound, refused atomic.Uint64
 }
 
-// Shared returns how many connections with a server there are at the moment that do not pass through to it alone, and how
-// many there have been.
+// Shared returns how many connections with a server there are at the moment that do not pass through to it alone, and
+// how many there have been.
 func (d *Dispatcher) Shared() (now int, total uint64) { return int(d.shared.Load()), d.split.Load() }
 
-// Unmatched returns how many requests were answered with 404, and how many were refused that were for no target or for one
-// that had no place for them.
+// Unmatched returns how many requests were answered with 404, and how many were refused that were for no target or for
+// one that had no place for them.
 func (d *Dispatcher) Unmatched() (notFound, refused uint64) {
 	return d.notFound.Load(), d.refused.Load()
 }
 
-// Target adds a target, which has the name in the log. Its index is the number of targets added before it. Connections that are there already have no
-// streams for it.
+// Target adds a target, which has the name in the log. Its index is the number of targets added before it. Connections
+// that are there already have no streams for it.
 func (d *Dispatcher) Target(name string, addr net.Addr) *Target {
 	d.adding.Lock()
 	defer d.adding.Unlock()
@@ -118,9 +118,9 @@ func (t *Target) Stats() TargetStats {
 	return TargetStats{Accepted: t.accepted.Load(), Queued: t.queue.Len(), Requests: t.requests.Load()}
 }
 
-// Accept returns the server's side of a client connection that has a stream for it. Where that is one of TLS, the result
-// has a method ConnectionState, but not for net/http: its Server (of Go 1.26) takes no HTTP/2 from what has that method and
-// is no *tls.Conn.
+// Accept returns the server's side of a client connection that has a stream for it. Where that is one of TLS, the
+// result has a method ConnectionState, but not for net/http: its Server (of Go 1.26) takes no HTTP/2 from what has that
+// method and is no *tls.Conn.
 func (t *Target) Accept() (net.Conn, error) {
 	t.detect.Do(func() {
 		t.hideTLS = caller.Is(caller.NetHTTP)
@@ -145,8 +145,8 @@ func (t *Target) push(v *Conn, l *Limits) bool {
 	return true
 }
 
-// expireLater has expire called, unless it will be already: one timer for the target costs those nothing that are accepted
-// at once.
+// expireLater has expire called, unless it will be already: one timer for the target costs those nothing that are
+// accepted at once.
 func (t *Target) expireLater(l *Limits, in time.Duration) {
 	t.expiring.Lock()
 	defer t.expiring.Unlock()

@@ -993,8 +993,8 @@ func TestNoDeadlock(t *testing.T) {
 	})
 }
 
-// overTCP returns both ends of a client's connection to a dispatcher for two servers, and the first server's side after a
-// request for it.
+// overTCP returns both ends of a client's connection to a dispatcher for two servers, and the first server's side after
+// a request for it.
 func overTCP(t *testing.T) (d *Dispatcher, client, sock net.Conn, v *Conn) {
 	t.Helper()
 	sock, client = testenv.TCP(t)

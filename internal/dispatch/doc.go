@@ -1,9 +1,9 @@
 // Package dispatch sends each request of an HTTP/2 connection to the server that it is for. Each server sees an HTTP/2
 // connection of its own with only its requests on it.
 //
-// oneport.RequestMux is built on it. The package knows nothing of matchers: it is given a function that decides by a header
-// list. It begins where the opening of a connection ends ([Opened]), and an [Owner] bounds, counts and ends connections.
-// docs/requests.md explains how it works, with the names that are used here.
+// oneport.RequestMux is built on it. The package knows nothing of matchers: it is given a function that decides by a
+// header list. It begins where the opening of a connection ends ([Opened]), and an [Owner] bounds, counts and ends
+// connections. docs/requests.md explains how it works, with the names that are used here.
 //
 // A connection is in one of two modes:
 //

@@ -10,9 +10,9 @@ import (
 	"github.com/oneport-go/oneport/internal/h2"
 )
 
-// What the servers send. The client's windows for streams are the servers': WINDOW_UPDATE frames for them reach the server
-// as they are. Of the connection's window each server has one of its own, which the dispatcher grants; what the client's
-// does not cover is queued. For each server this holds once the connection is split, in bytes:
+// What the servers send. The client's windows for streams are the servers': WINDOW_UPDATE frames for them reach the
+// server as they are. Of the connection's window each server has one of its own, which the dispatcher grants; what the
+// client's does not cover is queued. For each server this holds once the connection is split, in bytes:
 //
 //	credit of the server + queued + to be granted == Limits.MaxBuffered
 //
@@ -21,8 +21,8 @@ import (
 //
 // The servers are served in turn, a frame each, and so are the streams of each.
 //
-// Of the windows of streams the dispatcher keeps account as well, since the client may lower SETTINGS_INITIAL_WINDOW_SIZE
-// while something is queued.
+// Of the windows of streams the dispatcher keeps account as well, since the client may lower
+// SETTINGS_INITIAL_WINDOW_SIZE while something is queued.
 
 // download is the part of a conn in this.
 type download struct {
@@ -132,9 +132,9 @@ func (v *Conn) sent(n int64) {
 	d.grant = 0
 }
 
-// mustWait reports whether the server has to wait after a Write. For credit of the client's it does not have to while the
-// client is not read from because of what this server has not read: it may read only when it has written, and the credit
-// would not be read.
+// mustWait reports whether the server has to wait after a Write. For credit of the client's it does not have to while
+// the client is not read from because of what this server has not read: it may read only when it has written, and the
+// credit would not be read.
 func (v *Conn) mustWait() bool {
 	c := v.c
 	if c.dead || c.closing || v.closed || c.rawFrom == v {
@@ -143,8 +143,8 @@ func (v *Conn) mustWait() bool {
 	return len(c.out) > maxOut || v.queueFull() && v.in.len() <= maxUnread
 }
 
-// queueFull reports whether all is queued that may be. The server can come to more than MaxBuffered bytes if it was alone
-// before, and to more memory if it writes many small pieces on many streams.
+// queueFull reports whether all is queued that may be. The server can come to more than MaxBuffered bytes if it was
+// alone before, and to more memory if it writes many small pieces on many streams.
 func (v *Conn) queueFull() bool {
 	most := int64(v.c.d.Limits.MaxBuffered)
 	return v.bytes > most || v.memory > most+most/2
@@ -249,8 +249,8 @@ func (c *conn) grow(s *stream, n int64) {
 	c.wait(s)
 }
 
-// updateWindows has the streams go by the client's SETTINGS_INITIAL_WINDOW_SIZE: by a higher one at once, by a lower one
-// when it has been acknowledged.
+// updateWindows has the streams go by the client's SETTINGS_INITIAL_WINDOW_SIZE: by a higher one at once, by a lower
+// one when it has been acknowledged.
 func (c *conn) updateWindows() {
 	if len(c.fromClient) == 0 {
 		c.ackedWindow = int64(c.setting(http2.SettingInitialWindowSize, h2.DefaultWindow))

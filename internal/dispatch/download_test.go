@@ -8,8 +8,8 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// queueAnswer has a's answer on stream 1 go beyond the client's window for the connection, of which 65,535 bytes are left,
-// but not beyond that of the stream. It returns what the client got of it.
+// queueAnswer has a's answer on stream 1 go beyond the client's window for the connection, of which 65,535 bytes are
+// left, but not beyond that of the stream. It returns what the client got of it.
 func (w *world) queueAnswer(a *end, frames int) (got int) {
 	w.t.Helper()
 	w.client.fr.WriteWindowUpdate(1, uint32(frames*10_000))
@@ -95,8 +95,8 @@ func TestClientResetsQueued(t *testing.T) {
 	})
 }
 
-// When the client has been told that a lower SETTINGS_INITIAL_WINDOW_SIZE is in force, nothing that is queued goes beyond
-// it. A higher one is in force at once.
+// When the client has been told that a lower SETTINGS_INITIAL_WINDOW_SIZE is in force, nothing that is queued goes
+// beyond it. A higher one is in force at once.
 func TestWindowChangesWhileQueued(t *testing.T) {
 	inWorld(t, newDispatcher(2), func(w *world) {
 		a, b := w.shared()

@@ -9,10 +9,10 @@ import (
 	"github.com/oneport-go/oneport/internal/h2"
 )
 
-// A connection is drained as grpc-go and net/http do it (RFC 9113, Section 6.8). The client is sent GOAWAY with the highest
-// stream number, which asks it to open no stream, and PING. When the answer has come, it has read the GOAWAY, and whatever
-// it had opened before has come too. From then on the connection ends when it has no stream left. A client that does not
-// answer is taken to have done so after drainTime.
+// A connection is drained as grpc-go and net/http do it (RFC 9113, Section 6.8). The client is sent GOAWAY with the
+// highest stream number, which asks it to open no stream, and PING. When the answer has come, it has read the GOAWAY,
+// and whatever it had opened before has come too. From then on the connection ends when it has no stream left. A client
+// that does not answer is taken to have done so after drainTime.
 //
 // While a connection passes through, both frames go out between two frames of the server's.
 
@@ -75,8 +75,8 @@ func (c *conn) appendDrain(b []byte) []byte {
 	return h2.AppendFrame(b, http2.FramePing, 0, 0, drainPing[:])
 }
 
-// drainPassing sends the frames while the connection passes through, if they are due and the server is not in the middle of
-// a frame. Whoever is writing does it when that is done. The caller holds mu, which is not held all the time.
+// drainPassing sends the frames while the connection passes through, if they are due and the server is not in the
+// middle of a frame. Whoever is writing does it when that is done. The caller holds mu, which is not held all the time.
 func (c *conn) drainPassing() {
 	switch {
 	case c.shutdown != drainDue || c.closing || c.dead || c.writing:
@@ -138,10 +138,11 @@ func (c *conn) stopAnswer() {
 	}
 }
 
-// lingerPassing closes a connection that was drained, so that the client can read the last response. Its server is closed.
+// lingerPassing closes a connection that was drained, so that the client can read the last response. Its server is
+// closed.
 func (c *conn) lingerPassing() {
-	// The client may have made a request at the last moment, as the first GOAWAY permits. It was not taken, which the client
-	// has to know in order to try again (RFC 9113, Section 6.8).
+	// The client may have made a request at the last moment, as the first GOAWAY permits. It was not taken, which the
+	// client has to know in order to try again (RFC 9113, Section 6.8).
 	c.mu.Lock()
 	goAway := h2.AppendGoAway(nil, min(c.lastID, c.maxID), http2.ErrCodeNo, "shutting down")
 	c.mu.Unlock()
@@ -155,8 +156,8 @@ func (c *conn) lingerPassing() {
 }
 
 // endPassing ends a connection that passes through and was drained, if it has no stream left and the last response is
-// written: the server is told that the client has ended its side, upon which it closes its own. It is called when what was
-// read has been looked at, and when what was looked at has been written.
+// written: the server is told that the client has ended its side, upon which it closes its own. It is called when what
+// was read has been looked at, and when what was looked at has been written.
 func (c *conn) endPassing() {
 	if c.mode != passing || c.shutdown != drained || len(c.streams) > 0 || c.writing || c.inFrame || c.ended || c.dead {
 		return

@@ -251,8 +251,8 @@ func TestDrainedBetweenFrames(t *testing.T) {
 	})
 }
 
-// A request that is made at the last moment, as the first GOAWAY permits, is answered or known not to have been taken: the
-// client may make it again elsewhere, and no server has seen it.
+// A request that is made at the last moment, as the first GOAWAY permits, is answered or known not to have been taken:
+// the client may make it again elsewhere, and no server has seen it.
 func TestDrainLateRequest(t *testing.T) {
 	last := func(t *testing.T, w *drainWorld, lines []string) {
 		t.Helper()

@@ -16,8 +16,8 @@ const (
 	maxUnknownLen = 256
 )
 
-// frameError is a connection error (RFC 9113, Section 5.4.1) in the bytes that the parser was shown, of which the frame at
-// fault ends at end.
+// frameError is a connection error (RFC 9113, Section 5.4.1) in the bytes that the parser was shown, of which the frame
+// at fault ends at end.
 type frameError struct {
 	h2.ConnError
 	end int
@@ -58,8 +58,8 @@ func (it *item) code() http2.ErrCode {
 	return http2.ErrCode(binary.BigEndian.Uint32(it.payload))
 }
 
-// A parser takes the frames of one direction apart. What it finds it finds in contiguous bytes: what it has not taken it
-// is shown again with more behind it. Only DATA, which can be long, is taken in parts.
+// A parser takes the frames of one direction apart. What it finds it finds in contiguous bytes: what it has not taken
+// it is shown again with more behind it. Only DATA, which can be long, is taken in parts.
 type parser struct {
 	from             h2.Direction
 	begun            bool // the first frame was seen, which from a server has to be SETTINGS (RFC 9113, Section 3.4)
@@ -232,8 +232,8 @@ func (p *parser) check(h http2.FrameHeader) *h2.ConnError {
 	return nil
 }
 
-// maxAroundBlock is the most that a HEADERS frame has beside its field block fragment: Pad Length, the priority fields and
-// the padding (RFC 9113, Section 6.2).
+// maxAroundBlock is the most that a HEADERS frame has beside its field block fragment: Pad Length, the priority fields
+// and the padding (RFC 9113, Section 6.2).
 const maxAroundBlock = 1 + h2.PriorityLen + 1<<8 - 1
 
 // forbidPush sets SETTINGS_ENABLE_PUSH to 0 wherever a payload sets it, so that no server opens streams.

@@ -30,8 +30,8 @@ func (d *blockDecoder) init(maxList int) {
 func (d *blockDecoder) goOn(dec *hpack.Decoder, maxList int) {
 	d.dec, d.maxList, d.allowed = dec, maxList, h2.DefaultTableSize
 	d.dec.SetEmitFunc(d.emit)
-	// A list that is too large is decoded to its end, for the table's sake, so no string of a block of maxList bytes may be
-	// too long. Huffman coding makes it shorter by 5 to 8 (RFC 7541, Appendix B).
+	// A list that is too large is decoded to its end, for the table's sake, so no string of a block of maxList bytes may
+	// be too long. Huffman coding makes it shorter by 5 to 8 (RFC 7541, Appendix B).
 	d.dec.SetMaxStringLength(2 * maxList)
 }
 
@@ -44,8 +44,8 @@ func (d *blockDecoder) emit(f hpack.HeaderField) {
 	d.fields = append(d.fields, f)
 }
 
-// decode decodes a block. The fields are valid until the next call. If the list is larger than maxList, they are those in
-// front of what is beyond it.
+// decode decodes a block. The fields are valid until the next call. If the list is larger than maxList, they are those
+// in front of what is beyond it.
 func (d *blockDecoder) decode(block []byte) ([]hpack.HeaderField, *h2.ConnError) {
 	if len(block) > 0 && bytes.Equal(block, d.indexed) {
 		return d.fields, nil // which no block has changed since
@@ -64,8 +64,8 @@ func (d *blockDecoder) decode(block []byte) ([]hpack.HeaderField, *h2.ConnError)
 // maxIndexed is the longest block that is remembered. A call of gRPC is much shorter, when it is not the first.
 const maxIndexed = 64
 
-// onlyIndexed reports whether a block consists of indexed fields, each in a single byte (RFC 7541, Section 6.1). Such a block
-// does not change the table, and calls of gRPC mostly are sent in one, and answered in two.
+// onlyIndexed reports whether a block consists of indexed fields, each in a single byte (RFC 7541, Section 6.1). Such a
+// block does not change the table, and calls of gRPC mostly are sent in one, and answered in two.
 func onlyIndexed(block []byte) bool {
 	for _, b := range block {
 		if b <= 0x80 || b == 0xff {

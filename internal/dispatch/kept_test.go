@@ -228,8 +228,8 @@ func TestHeldTrailers(t *testing.T) {
 	})
 }
 
-// What is held for a client, or for a server, that gives no credit is bounded as the heap has it, in however small pieces
-// it comes. The test is not parallel, so that the heap is its own.
+// What is held for a client, or for a server, that gives no credit is bounded as the heap has it, in however small
+// pieces it comes. The test is not parallel, so that the heap is its own.
 func TestHeldInSmallPieces(t *testing.T) {
 	const streams = 500
 	var fields []string

@@ -275,8 +275,9 @@ func model(t *testing.T, seed uint64) {
 		}
 		behaviours[i] = b
 	}
-	// One server gives no credit until all exchanges with the others have come to their end. What it is sent meanwhile, up to
-	// the window of each of its streams, has to leave something of the connection's, which HTTP/2 has all of them share.
+	// One server gives no credit until all exchanges with the others have come to their end. What it is sent meanwhile, up
+	// to the window of each of its streams, has to leave something of the connection's, which HTTP/2 has all of them
+	// share.
 	stalled := rng.IntN(4) == 0
 	if stalled {
 		most = 10_000

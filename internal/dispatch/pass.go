@@ -217,8 +217,8 @@ func (c *conn) scanClient(v *Conn, b []byte) (clear, n int, split bool) {
 	return clear, n, false
 }
 
-// leaveFault leaves a fault of the client's to the server, which answers it in its own way: what follows it, from end on,
-// is not delivered.
+// leaveFault leaves a fault of the client's to the server, which answers it in its own way: what follows it, from end
+// on, is not delivered.
 func (c *conn) leaveFault(end, n int) (clear int) {
 	if end > n {
 		c.in.hdr, c.in.left, c.in.pad = http2.FrameHeader{Type: faultyFrame}, end-n, 0
@@ -482,8 +482,8 @@ func (p *pings) answered(token [8]byte) (ping, bool) {
 	return asked, ok
 }
 
-// clientSilent reports whether the client has not answered a PING frame of the server for so long that the server may have
-// found out by it that the client is gone.
+// clientSilent reports whether the client has not answered a PING frame of the server for so long that the server may
+// have found out by it that the client is gone.
 func (v *Conn) clientSilent() bool {
 	c := v.c
 	if v == c.pass && c.asked > 0 && time.Since(c.askedAt) >= silence {

@@ -698,8 +698,8 @@ func (p *peer) giveLoop() {
 	}
 }
 
-// othersDone waits until all n streams are open and those for other servers than the one have come to their end. It returns
-// those that have not after ten minutes.
+// othersDone waits until all n streams are open and those for other servers than the one have come to their end. It
+// returns those that have not after ten minutes.
 func (p *peer) othersDone(n, server int) (waiting string) {
 	for range 60_000 {
 		time.Sleep(10 * time.Millisecond)

@@ -25,8 +25,8 @@ func (q *byteQueue) skip(n int) {
 	}
 }
 
-// room makes the bytes contiguous at the start of the memory, if there is little of it behind them, and returns where to
-// append.
+// room makes the bytes contiguous at the start of the memory, if there is little of it behind them, and returns where
+// to append.
 func (q *byteQueue) room() []byte {
 	if q.off > 0 && q.off >= q.len() {
 		q.b = q.b[:copy(q.b, q.b[q.off:])]

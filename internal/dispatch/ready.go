@@ -8,9 +8,9 @@ type Memory = interface {
 	Put()
 }
 
-// ReadReady is Read for a server that would not keep a buffer while it waits: it asks for one when there is something to
-// read, where the client's connection is a socket of the net package, and at once where it is not. If it returns 0, the
-// buffer is given back.
+// ReadReady is Read for a server that would not keep a buffer while it waits: it asks for one when there is something
+// to read, where the client's connection is a socket of the net package, and at once where it is not. If it returns 0,
+// the buffer is given back.
 func (v *Conn) ReadReady(m Memory) (n int, err error) {
 	v.rmu.Lock()
 	defer v.unlockRead()

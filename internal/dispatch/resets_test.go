@@ -95,10 +95,10 @@ func TestResetsThatAreNoAbuse(t *testing.T) {
 	}
 }
 
-// Streams are reset within a second and never answered, which is what the limits count. What a proxy can come to in good
-// faith is within them: that it resets at once as many streams as may be open, and as many again when those are forgiven; and
-// that its clients give up at just under ResetRate for as long as they like, with nothing left of ResetBurst. Just over it the
-// connection ends, and so it does for one stream more than ResetBurst at once.
+// Streams are reset within a second and never answered, which is what the limits count. What a proxy can come to in
+// good faith is within them: that it resets at once as many streams as may be open, and as many again when those are
+// forgiven; and that its clients give up at just under ResetRate for as long as they like, with nothing left of
+// ResetBurst. Just over it the connection ends, and so it does for one stream more than ResetBurst at once.
 func TestResetLimits(t *testing.T) {
 	l := DefaultLimits()
 	const ticks = 10 // per second
@@ -210,8 +210,8 @@ func TestMoreThanServerTakes(t *testing.T) {
 	}
 }
 
-// A client that knows how many streams may be open, and opens more all the time, is ended like one that sends other frames
-// that do nothing.
+// A client that knows how many streams may be open, and opens more all the time, is ended like one that sends other
+// frames that do nothing.
 func TestMoreThanToldIsBounded(t *testing.T) {
 	d := newDispatcher(1)
 	d.AlwaysSplit = true

@@ -40,8 +40,8 @@ func TestSameRules(t *testing.T) {
 		bare                http2.ErrCode
 		parser, dispatchers http2.ErrCode
 	}{
-		// RFC 9113, Section 6.3 makes a stream error of a wrong length, where Framer ends the connection. A server that has the
-		// stream gets the frame and judges it; otherwise it is ignored.
+		// RFC 9113, Section 6.3 makes a stream error of a wrong length, where Framer ends the connection. A server that has
+		// the stream gets the frame and judges it; otherwise it is ignored.
 		{"PRIORITY", frame(http2.FramePriority, 0, 9, 0, 0, 0, 1, 0), ok, ok, ok},
 		{"PRIORITY, empty", frame(http2.FramePriority, 0, 9), frameSize, ok, ok},
 		{"PRIORITY of length 3", frame(http2.FramePriority, 0, 9, 0, 0, 1), frameSize, ok, ok},
@@ -204,8 +204,8 @@ func TestPriorityOfWrongLength(t *testing.T) {
 	}
 }
 
-// TestManySettings checks that a server is told of every known parameter, however many unknown ones a client sends in front
-// of it, in its first SETTINGS frame or later.
+// TestManySettings checks that a server is told of every known parameter, however many unknown ones a client sends in
+// front of it, in its first SETTINGS frame or later.
 func TestManySettings(t *testing.T) {
 	many := make([]http2.Setting, 2720)
 	for i := range many {

@@ -156,8 +156,8 @@ func (v *Conn) unlockRead() {
 	}
 }
 
-// dropRead drops what is kept between one Read and the next, when there is nothing more to be read. While a Read is under
-// way, this is left to its end.
+// dropRead drops what is kept between one Read and the next, when there is nothing more to be read. While a Read is
+// under way, this is left to its end.
 func (v *Conn) dropRead() {
 	v.over.Store(true)
 	if !v.rmu.TryLock() {
@@ -418,8 +418,8 @@ func (v *Conn) SyscallConn() (syscall.RawConn, error) {
 }
 
 // endWrite ends a Write at its deadline. If it has been in the socket since before the connection was split, the client
-// has taken nothing from anybody all the time, and what is left of the Write could be in the middle of a frame: then the
-// connection ends. The caller holds mu.
+// has taken nothing from anybody all the time, and what is left of the Write could be in the middle of a frame: then
+// the connection ends. The caller holds mu.
 func (v *Conn) endWrite() {
 	if v.c.writer == v {
 		v.c.kill()

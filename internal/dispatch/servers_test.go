@@ -312,8 +312,8 @@ func TestServerFindsClientGone(t *testing.T) {
 	}
 }
 
-// The owner is told of a server that joins before that has the connection, and not while that is locked. Whatever it does
-// meanwhile, or happens, the client knows whether its request was taken.
+// The owner is told of a server that joins before that has the connection, and not while that is locked. Whatever it
+// does meanwhile, or happens, the client knows whether its request was taken.
 func TestJoined(t *testing.T) {
 	for _, tt := range []struct {
 		name   string

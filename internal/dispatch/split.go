@@ -214,8 +214,9 @@ func (c *conn) fail(err *h2.ConnError) {
 }
 
 // end sends GOAWAY and closes the connection when that is written. Requests that no server has begun to read are reset
-// with REFUSED_STREAM first, after which a client may try them again (RFC 9113, Section 8.7). Nothing comes behind GOAWAY:
-// to a client of gRPC, streams that are open when the connection closes are UNAVAILABLE, those that are reset INTERNAL.
+// with REFUSED_STREAM first, after which a client may try them again (RFC 9113, Section 8.7). Nothing comes behind
+// GOAWAY: to a client of gRPC, streams that are open when the connection closes are UNAVAILABLE, those that are reset
+// INTERNAL.
 func (c *conn) end(code http2.ErrCode, debug string) {
 	for _, s := range c.streams {
 		if !s.begun() && !s.removed {
@@ -435,8 +436,9 @@ func (c *conn) dataStream(it item) (*stream, *h2.ConnError) {
 	return s, nil
 }
 
-// unackedWindow returns by how much the client may go beyond its windows because of SETTINGS that it has not acknowledged.
-// It applies them first, and may send DATA before the acknowledgement: net/http's client has one goroutine for each.
+// unackedWindow returns by how much the client may go beyond its windows because of SETTINGS that it has not
+// acknowledged. It applies them first, and may send DATA before the acknowledgement: net/http's client has one
+// goroutine for each.
 func (c *conn) unackedWindow() (most int64) {
 	for _, f := range c.toClient {
 		if f.hasWindow {
@@ -479,7 +481,8 @@ func (c *conn) tooLarge(it item) {
 	}
 }
 
-// answer answers a request in the place of a server, which it can before the end of the request (RFC 9113, Section 8.1).
+// answer answers a request in the place of a server, which it can before the end of the request (RFC 9113, Section
+// 8.1).
 func (c *conn) answer(it item, fields []hpack.HeaderField) {
 	c.gone.add(it.StreamID, byServer)
 	block := c.enc.encode(fields)
@@ -545,8 +548,8 @@ func (c *conn) newRequest(it item) *h2.ConnError {
 	return nil
 }
 
-// joinServer has the server of a target join the connection for a request. It returns nil if that has no place for it, or
-// if the connection has ended, or was drained, meanwhile: the owner is told without mu.
+// joinServer has the server of a target join the connection for a request. It returns nil if that has no place for it,
+// or if the connection has ended, or was drained, meanwhile: the owner is told without mu.
 func (c *conn) joinServer(id uint32, target int) *Conn {
 	queue := &c.d.all()[target].queue
 	if !queue.Reserve(c.d.Limits.QueueLength) {
@@ -660,8 +663,8 @@ func (c *conn) takeSettings(it item) *h2.ConnError {
 	return c.spendControl()
 }
 
-// maxUnacknowledged is how many SETTINGS frames of a client can wait for servers to acknowledge them. The servers may not
-// because they wait for the client to read.
+// maxUnacknowledged is how many SETTINGS frames of a client can wait for servers to acknowledge them. The servers may
+// not because they wait for the client to read.
 const maxUnacknowledged = 1000
 
 // nextSettings are frames of the client that wait for a server, as one.
@@ -675,8 +678,8 @@ func (n *nextSettings) add(f *clientFrame, payload []byte) {
 	n.values = h2.MergeSettings(n.values, payload)
 }
 
-// passSettings has a server obey what has waited, if it has acknowledged what went before: net/http acknowledges several
-// SETTINGS frames that it finds at once only once.
+// passSettings has a server obey what has waited, if it has acknowledged what went before: net/http acknowledges
+// several SETTINGS frames that it finds at once only once.
 func (v *Conn) passSettings() {
 	if len(v.owes) > 0 || len(v.next.frames) == 0 {
 		return
@@ -872,8 +875,8 @@ func (v *Conn) takeData(it item) error {
 	return nil
 }
 
-// takeACK takes the server's acknowledgement of the client's SETTINGS: of one frame, or of all that had passed through to
-// it before the split.
+// takeACK takes the server's acknowledgement of the client's SETTINGS: of one frame, or of all that had passed through
+// to it before the split.
 func (v *Conn) takeACK() {
 	v.acknowledgeAll()
 	v.passSettings()
@@ -890,8 +893,8 @@ func (v *Conn) acknowledgeAll() {
 	v.owes = nil
 }
 
-// takeSettings obeys the settings of a server, and sends the client what it has to know of them. Where servers differ it
-// is sent the least.
+// takeSettings obeys the settings of a server, and sends the client what it has to know of them. Where servers differ
+// it is sent the least.
 func (v *Conn) takeSettings(payload []byte) error {
 	c := v.c
 	if cerr := h2.CheckSettings(payload); cerr != nil {
@@ -948,7 +951,8 @@ func (v *Conn) takeSettings(payload []byte) error {
 	return nil
 }
 
-// takePing asks the client in the server's place, or passes on the answer to what the client had asked before the split.
+// takePing asks the client in the server's place, or passes on the answer to what the client had asked before the
+// split.
 func (v *Conn) takePing(it item) {
 	c := v.c
 	payload := [8]byte(it.payload)
@@ -964,8 +968,8 @@ func (v *Conn) takePing(it item) {
 	}
 }
 
-// takeGoAway takes the announcement of a server that it takes no more streams. Streams that it has not taken are reset, and
-// what else it means depends on why:
+// takeGoAway takes the announcement of a server that it takes no more streams. Streams that it has not taken are reset,
+// and what else it means depends on why:
 //
 //   - NO_ERROR from a server without a stream, while others are there and it accepts connections, is its idle timeout. The
 //     next request for it gets a new connection; the client has nothing to do with that.
@@ -1007,8 +1011,8 @@ func (c *conn) othersStay() bool {
 	return slices.ContainsFunc(c.joined, func(v *Conn) bool { return !v.leaving })
 }
 
-// resetByServer resets a stream whose server has reset it or is gone: behind what is queued on it, since a server may reset
-// a stream with NO_ERROR when its answer is complete (RFC 9113, Section 8.1).
+// resetByServer resets a stream whose server has reset it or is gone: behind what is queued on it, since a server may
+// reset a stream with NO_ERROR when its answer is complete (RFC 9113, Section 8.1).
 func (c *conn) resetByServer(s *stream, code http2.ErrCode) {
 	switch {
 	case s.resetQueued:
@@ -1023,11 +1027,11 @@ func (c *conn) resetByServer(s *stream, code http2.ErrCode) {
 	}
 }
 
-// leave takes a server that has closed its side out of the connection. Its streams end as retryable as is true: those that
-// it has not taken, or not read, are reset with REFUSED_STREAM; calls of gRPC end with UNAVAILABLE, as they would if the
-// connection ended (RST_STREAM with any other code is INTERNAL to some clients, or says what is not true); all others are
-// reset with the code. A server that closes without GOAWAY while the client owes it the answer to a PING has found the
-// client to be gone, and the connection ends for all.
+// leave takes a server that has closed its side out of the connection. Its streams end as retryable as is true: those
+// that it has not taken, or not read, are reset with REFUSED_STREAM; calls of gRPC end with UNAVAILABLE, as they would
+// if the connection ended (RST_STREAM with any other code is INTERNAL to some clients, or says what is not true); all
+// others are reset with the code. A server that closes without GOAWAY while the client owes it the answer to a PING has
+// found the client to be gone, and the connection ends for all.
 func (v *Conn) leave(code http2.ErrCode) {
 	c := v.c
 	switch {

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// A server that acknowledges several SETTINGS frames at once, as net/http does, has one at a time to acknowledge, in every
-// mode, so each of the client's is acknowledged.
+// A server that acknowledges several SETTINGS frames at once, as net/http does, has one at a time to acknowledge, in
+// every mode, so each of the client's is acknowledged.
 func TestSettingsOneAtATime(t *testing.T) {
 	for _, shared := range []bool{false, true} {
 		inWorld(t, newDispatcher(2), func(w *world) {
@@ -148,8 +148,8 @@ func TestWriteInSocketAtSplit(t *testing.T) {
 	}
 }
 
-// A client applies SETTINGS_INITIAL_WINDOW_SIZE before it has written the acknowledgement, and may use the larger window at
-// once. It may not go beyond that, nor beyond a lower one once it has acknowledged it.
+// A client applies SETTINGS_INITIAL_WINDOW_SIZE before it has written the acknowledgement, and may use the larger
+// window at once. It may not go beyond that, nor beyond a lower one once it has acknowledged it.
 func TestWindowBeforeACK(t *testing.T) {
 	for _, tt := range []struct {
 		name   string

@@ -30,8 +30,8 @@ type Opened struct {
 	Answered     int  // how many of its PING frames were answered
 }
 
-// An Owner is told what becomes of a connection. But for Joined and Linger, it may be told while the connection is locked,
-// so that it must not call the methods of the Client.
+// An Owner is told what becomes of a connection. But for Joined and Linger, it may be told while the connection is
+// locked, so that it must not call the methods of the Client.
 type Owner interface {
 	// Started gives the connection, before any other method is called. If queued is false, no server has it.
 	Started(c Client, queued bool)
@@ -127,7 +127,8 @@ func (d *Dispatcher) Start(o Opened, owner Owner) {
 	c.mu.Lock()
 }
 
-// skipped is what the servers do not read of what the client sends, since it was taken care of before there was a server.
+// skipped is what the servers do not read of what the client sends, since it was taken care of before there was a
+// server.
 type skipped struct {
 	bytes    int // at the beginning
 	settings int // SETTINGS frames behind that

@@ -10,20 +10,20 @@ import (
 	"github.com/oneport-go/oneport/internal/h2"
 )
 
-// What the client sends. Credit is given by the servers, to the dispatcher, and by the dispatcher, to the client. DATA for
-// which the client has credit and the dispatcher none is held.
+// What the client sends. Credit is given by the servers, to the dispatcher, and by the dispatcher, to the client. DATA
+// for which the client has credit and the dispatcher none is held.
 //
 // For the connection this holds once it is split, in bytes:
 //
 //	credit of the client + held of all servers + to be granted == Limits.MaxBuffered
 //
-// where "to be granted" is negative as long as the client has more credit than that from before the split. So the client
-// can always send unless MaxBuffered bytes are held, and never more is held than the larger of MaxBuffered and the
-// connection window that the server had given when it was alone. A server is sent no more than its own credit.
+// where "to be granted" is negative as long as the client has more credit than that from before the split. So the
+// client can always send unless MaxBuffered bytes are held, and never more is held than the larger of MaxBuffered and
+// the connection window that the server had given when it was alone. A server is sent no more than its own credit.
 //
-// For a stream, the client's credit is at most what the server has given, less what is held, except where the client had
-// not heard yet of a SETTINGS_INITIAL_WINDOW_SIZE. While anything is held for a server, its streams get no more credit,
-// so that a slow reader cannot take all that MaxBuffered allows.
+// For a stream, the client's credit is at most what the server has given, less what is held, except where the client
+// had not heard yet of a SETTINGS_INITIAL_WINDOW_SIZE. While anything is held for a server, its streams get no more
+// credit, so that a slow reader cannot take all that MaxBuffered allows.
 
 // upload is the part of a conn in this.
 type upload struct {
@@ -106,8 +106,8 @@ func (c *conn) topUp(s *stream) {
 	c.wake.Broadcast()
 }
 
-// lowerWindow returns by how much less the client may have because of SETTINGS that it has not acknowledged, and will not if
-// it never does.
+// lowerWindow returns by how much less the client may have because of SETTINGS that it has not acknowledged, and will
+// not if it never does.
 func (c *conn) lowerWindow() (most int64) {
 	for _, f := range c.toClient {
 		if f.hasWindow {

@@ -8,13 +8,13 @@ import (
 	"github.com/oneport-go/oneport/internal/h2"
 )
 
-// A server begins with a SETTINGS frame, and acknowledges that of the client, each in a send of its own. A client that has
-// made a request waits for its response, which mostly follows at once, and for nothing else: if it is one that waits for
-// SETTINGS before the request, it has had them. So, in passing, what a server writes first is withheld until there is more
-// than that, or for withholdTime, and goes out with the rest.
+// A server begins with a SETTINGS frame, and acknowledges that of the client, each in a send of its own. A client that
+// has made a request waits for its response, which mostly follows at once, and for nothing else: if it is one that
+// waits for SETTINGS before the request, it has had them. So, in passing, what a server writes first is withheld until
+// there is more than that, or for withholdTime, and goes out with the rest.
 
-// withholdTime is how long a client may not know what its server has set. Until then it goes by the early SETTINGS, or by
-// the defaults (RFC 9113, Section 6.5.2).
+// withholdTime is how long a client may not know what its server has set. Until then it goes by the early SETTINGS, or
+// by the defaults (RFC 9113, Section 6.5.2).
 const withholdTime = 5 * time.Millisecond
 
 // maxWithheld is how much is withheld.

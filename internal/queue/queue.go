@@ -104,8 +104,8 @@ func (q *Queue[T]) Wait(max int) *Room {
 	return r
 }
 
-// Reserve keeps room for a value if Push would put one in. It reports whether it has; then the value is to be put in with
-// PushReserved, or the room given back with Unreserve.
+// Reserve keeps room for a value if Push would put one in. It reports whether it has; then the value is to be put in
+// with PushReserved, or the room given back with Unreserve.
 func (q *Queue[T]) Reserve(max int) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()

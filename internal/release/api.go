@@ -46,8 +46,8 @@ func (r *repo) compareAll(ctx context.Context) error {
 	return nil
 }
 
-// compare returns how the exported API of a module differs from that of its last release, prereleases apart. There is no
-// difference to a module that has never been released, whose last version is "".
+// compare returns how the exported API of a module differs from that of its last release, prereleases apart. There is
+// no difference to a module that has never been released, whose last version is "".
 func (r *repo) compare(ctx context.Context, m *mod) (changes []apidiff.Change, since string, err error) {
 	since, err = r.lastVersion(ctx, m, false)
 	if err != nil || since == "" {

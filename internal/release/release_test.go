@@ -15,8 +15,8 @@ import (
 
 const version = "v0.1.0"
 
-// TestRelease plays a whole release in a copy of the repository: prepare, commit, tag, publish on a module proxy that is a
-// folder, and use by others, for whom nothing comes from this repository but by that proxy.
+// TestRelease plays a whole release in a copy of the repository: prepare, commit, tag, publish on a module proxy that
+// is a folder, and use by others, for whom nothing comes from this repository but by that proxy.
 func TestRelease(t *testing.T) {
 	t.Parallel()
 	p := publish(t)
@@ -179,8 +179,8 @@ func (p *published) stranger(t *testing.T, program string) string {
 	return dir
 }
 
-// build builds the program in a folder and returns its path. It checks that the modules that it names have come from the
-// proxy, and no module from a folder.
+// build builds the program in a folder and returns its path. It checks that the modules that it names have come from
+// the proxy, and no module from a folder.
 func (p *published) build(t *testing.T, dir string, modules ...string) string {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "program")
@@ -311,7 +311,8 @@ func git(t *testing.T, r *repo, args ...string) string {
 	return out
 }
 
-// commit commits all files. What the configuration of git's user says must not matter, but its tags are made as it says.
+// commit commits all files. What the configuration of git's user says must not matter, but its tags are made as it
+// says.
 func commit(t *testing.T, r *repo) {
 	t.Helper()
 	for _, setting := range []string{"user.name=Rehearsal", "user.email=rehearsal@example.com", "commit.gpgSign=false", "tag.gpgSign=false"} {

@@ -38,9 +38,9 @@ func (a *attempt) say(v Verdict, o Outcome, format string, args ...any) {
 	a.r.Verdict, a.r.Outcome, a.r.Came = v, o, fmt.Sprintf(format, args...)
 }
 
-// dial connects. If a PROXY header is to be sent, it goes out with what is written first: a server that does not want it
-// may answer and close at once, and a second write would make its system discard the answer. The connection is closed with the attempt, and as
-// soon as the context ends.
+// dial connects. If a PROXY header is to be sent, it goes out with what is written first: a server that does not want
+// it may answer and close at once, and a second write would make its system discard the answer. The connection is
+// closed with the attempt, and as soon as the context ends.
 func (a *attempt) dial() (*wire.Conn, error) {
 	began := time.Now()
 	nc, err := (&net.Dialer{Deadline: a.deadline}).DialContext(a.ctx, a.network, a.address)
@@ -75,7 +75,8 @@ func (a *attempt) step(name string, began time.Time) {
 	a.r.Steps = append(a.r.Steps, Step{name, time.Since(began)})
 }
 
-// proxyHeader returns the PROXY header, which says of the connection what is true of it, or nil if there is none to send.
+// proxyHeader returns the PROXY header, which says of the connection what is true of it, or nil if there is none to
+// send.
 func (a *attempt) proxyHeader(c net.Conn) ([]byte, error) {
 	version := a.header
 	if version == noHeader {
