@@ -66,7 +66,6 @@ type conn struct {
 
 	// SETTINGS towards the client.
 	spoken     bool           // a SETTINGS frame was sent
-	early      bool           // EarlySettings were sent
 	toClient   []*serverFrame // frames that the client has not acknowledged, oldest first
 	advertised advertised     // what was sent last
 	window     int64          // SETTINGS_INITIAL_WINDOW_SIZE that the client goes by

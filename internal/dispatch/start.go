@@ -170,7 +170,7 @@ func (c *conn) appendEarlySettings(b []byte) []byte {
 
 // noteEarlySettings takes note that the client was sent that frame.
 func (c *conn) noteEarlySettings() {
-	c.spoken, c.early = true, true
+	c.spoken = true
 	f := &serverFrame{}
 	for _, s := range c.d.EarlySettings {
 		c.noteAdvertised(f, s.ID, s.Val)
