@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -120,6 +121,108 @@ func TestHTTP2WithGRPC(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestHTTP2Silence makes requests to a server that says nothing as long as the client may send, as grpc-go does when its
+// windows have grown.
+func TestHTTP2Silence(t *testing.T) {
+	t.Parallel()
+	for _, window := range []int{65535, 65536, 200_000, 1 << 20} {
+		for _, streamWindow := range []int{1000, 65535, 65536, 200_000, 1 << 20} {
+			for _, size := range []int{1, 1 << 14, 65535, 65536, 65537, 300_000} {
+				for _, requests := range []int{1, 3} {
+					name := fmt.Sprintf("windows of %d and %d, %d of %d bytes", window, streamWindow, requests, size)
+					t.Run(name, func(t *testing.T) {
+						synctest.Test(t, func(t *testing.T) { silence(t, window, streamWindow, requests, size) })
+					})
+				}
+			}
+		}
+	}
+}
+
+func silence(t *testing.T, window, streamWindow, requests, size int) {
+	c, far := net.Pipe()
+	c.SetDeadline(time.Now().Add(time.Minute))
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer c.Close()
+	running.Go(func() {
+		defer far.Close()
+		if err := serveInSilence(far, window, streamWindow, requests, size); err != nil {
+			t.Errorf("the server: %v", err)
+		}
+	})
+	post := &request{method: "POST", path: "/", chunk: make([]byte, size), repeat: 1}
+	client := newHTTP2(newScript("http", "example.com", post), true)
+	if err := client.open(c); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := client.pipeline(requests, func(time.Duration) bool { return false }); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// serveInSilence takes two turns of requests that are made at once. It gives credit when the client has none left, and
+// answers when it has all of the requests.
+func serveInSilence(c net.Conn, window, streamWindow, requests, size int) error {
+	io.ReadFull(c, make([]byte, len(http2.ClientPreface)))
+	out := bufio.NewWriter(c)
+	framer := http2.NewFramer(out, c)
+	if _, err := framer.ReadFrame(); err != nil { // SETTINGS
+		return err
+	}
+	framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: uint32(streamWindow)})
+	if more := window - initialWindow; more > 0 {
+		framer.WriteWindowUpdate(0, uint32(more))
+	}
+	out.Flush()
+	credit := window
+	for turn := range 2 {
+		type upload struct{ credit, left int }
+		uploads := make(map[uint32]*upload)
+		for i := range requests {
+			uploads[uint32(2*(turn*requests+i)+1)] = &upload{streamWindow, size}
+		}
+		began := 0
+		for left := requests * size; left > 0; {
+			if credit == 0 && began == requests {
+				credit = window
+				framer.WriteWindowUpdate(0, uint32(window))
+			}
+			canSend := false
+			for _, u := range uploads {
+				canSend = canSend || u.left > 0 && u.credit > 0
+			}
+			for id, u := range uploads {
+				if !canSend && u.left > 0 {
+					u.credit = streamWindow
+					framer.WriteWindowUpdate(id, uint32(streamWindow))
+				}
+			}
+			out.Flush()
+			f, err := framer.ReadFrame()
+			if err != nil {
+				return err
+			}
+			switch f := f.(type) {
+			case *http2.HeadersFrame:
+				began++
+			case *http2.DataFrame:
+				n, u := len(f.Data()), uploads[f.StreamID]
+				left, credit, u.left, u.credit = left-n, credit-n, u.left-n, u.credit-n
+			}
+		}
+		for id := range uploads {
+			framer.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block(":status", "204"), EndHeaders: true, EndStream: true})
+		}
+		if err := out.Flush(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // TestHTTP2WithNetHTTP makes requests to net/http.

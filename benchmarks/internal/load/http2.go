@@ -227,18 +227,18 @@ func (c *http2Client) send(s *stream) {
 	}
 }
 
-// sendAll sends what is in out, and as much of the bodies as the windows allow.
+// sendAll sends what is in out, and as much of the bodies as the windows allow. A server need not say anything before it
+// has all of that.
 func (c *http2Client) sendAll() error {
 	for {
-		before := c.window
 		for _, s := range c.streams {
 			c.send(s)
 		}
+		if c.out.Len() == 0 {
+			return nil
+		}
 		if err := c.flush(); err != nil {
 			return err
-		}
-		if c.window == before {
-			return nil
 		}
 	}
 }
