@@ -251,6 +251,39 @@ func TestDrainedBetweenFrames(t *testing.T) {
 	})
 }
 
+// A frame that the server writes in two pieces, and that does not reach the client, is not in the way either.
+func TestDrainBehindPieces(t *testing.T) {
+	for _, frame := range []struct{ name, bytes string }{
+		{"acknowledgement of nothing", "\x00\x00\x00\x04\x01\x00\x00\x00\x00"},
+		{"acknowledgement of nothing, and PING", "\x00\x00\x00\x04\x01\x00\x00\x00\x00\x00\x00\x08\x06\x00\x00\x00\x00\x00payload."},
+		{"WINDOW_UPDATE", "\x00\x00\x04\x08\x00\x00\x00\x00\x01\x00\x00\x00\x01"},
+		{"DATA", "\x00\x00\x02\x00\x00\x00\x00\x00\x01ab"},
+	} {
+		t.Run(frame.name, func(t *testing.T) {
+			eachMode(t, func(t *testing.T, w *drainWorld) {
+				w.server.headers(1, false, ":status", "200")
+				w.client.want("HEADERS 1 :status=200")
+				for cut := range frame.bytes {
+					if cut == 0 {
+						continue
+					}
+					w.server.Write([]byte(frame.bytes[:cut]))
+					synctest.Wait()
+					w.server.Write([]byte(frame.bytes[cut:]))
+					synctest.Wait()
+				}
+				w.client.got()
+				w.owner.client.Drain()
+				w.client.want(drainGoAway, drainAsks)
+				w.answerPing()
+				w.client.fr.WriteData(1, true, nil)
+				w.server.fr.WriteData(1, true, nil)
+				w.end()
+			})
+		})
+	}
+}
+
 // A request that is made at the last moment, as the first GOAWAY permits, is answered or known not to have been taken:
 // the client may make it again elsewhere, and no server has seen it.
 func TestDrainLateRequest(t *testing.T) {

@@ -357,17 +357,17 @@ func (v *Conn) scanServer(p []byte) (b []byte, err error) {
 		}
 		pass += n
 	}
-	v.hold(b, b[pass:])
+	v.hold(b[pass:])
 	return b[:pass], nil
 }
 
-// hold keeps the rest of b, which is held or has been written, until more is written.
-func (v *Conn) hold(b, rest []byte) {
+// hold keeps the rest of what is held, or else was written, until more is written.
+func (v *Conn) hold(rest []byte) {
 	switch {
 	case len(v.held) == 0:
 		v.held = append(v.held, rest...)
-	case len(rest) < len(b):
-		v.held = bytes.Clone(rest) // b may be on its way to the client
+	case len(rest) < len(v.held):
+		v.held = bytes.Clone(rest) // what was before it may be on its way to the client
 	}
 }
 

@@ -749,7 +749,6 @@ func (v *Conn) split(b []byte) error {
 		v.held = append(v.held, b...)
 		b = v.held
 	}
-	all := b
 	for {
 		raw := v.c.rawFrom == v
 		it, n, ferr := v.out.next(b)
@@ -770,7 +769,7 @@ func (v *Conn) split(b []byte) error {
 		}
 		b = b[n:]
 	}
-	v.hold(all, b)
+	v.hold(b)
 	return nil
 }
 
