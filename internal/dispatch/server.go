@@ -141,11 +141,7 @@ func (v *Conn) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	n, err := v.read(lazily{p: p})
-	if n > 0 && !v.begun.Load() {
-		v.begun.Store(true)
-	}
-	return n, err
+	return v.read(lazily{p: p})
 }
 
 // unlockRead ends a Read.
@@ -174,15 +170,17 @@ func (v *Conn) dropRead() {
 	}
 }
 
-// read is Read for a caller that holds rmu.
-func (v *Conn) read(l lazily) (int, error) {
+// read is Read, and ReadReady, for a caller that holds rmu.
+func (v *Conn) read(l lazily) (n int, err error) {
 	if v.clear > 0 {
-		return v.deliver(l.buffer()), nil
+		n = v.deliver(l.buffer())
+	} else if n, err = v.readPassing(l); n == 0 && err == nil {
+		n, err = v.readSplit(l)
 	}
-	if n, err := v.readPassing(l); n > 0 || err != nil {
-		return n, err
+	if n > 0 && !v.begun.Load() {
+		v.begun.Store(true)
 	}
-	return v.readSplit(l)
+	return n, err
 }
 
 // readSplit is Read in splitting.
