@@ -347,7 +347,6 @@ func TestWaiting(t *testing.T) {
 }
 
 func eachWaiting(t *testing.T, network string, test func(*testing.T, waiting, serving)) {
-	pki() // outside of any bubble
 	for _, s := range servings() {
 		for _, w := range waitings(string(capture(t, "openssl-tls13.1"))) {
 			if w.only != "" && s.tls != (w.only == "tls") {

@@ -159,13 +159,13 @@ func TestServerRequireTLS(t *testing.T) {
 func TestListenAndServeTLS(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	key, err := x509.MarshalPKCS8PrivateKey(pki().server.PrivateKey)
+	key, err := x509.MarshalPKCS8PrivateKey(pki.server.PrivateKey)
 	if err != nil {
 		t.Fatal(err)
 	}
 	certFile, keyFile := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
 	for file, block := range map[string]*pem.Block{
-		certFile: {Type: "CERTIFICATE", Bytes: pki().server.Certificate[0]},
+		certFile: {Type: "CERTIFICATE", Bytes: pki.server.Certificate[0]},
 		keyFile:  {Type: "PRIVATE KEY", Bytes: key},
 	} {
 		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
@@ -243,7 +243,7 @@ func TestServerCheck(t *testing.T) {
 // learn the new way.
 func TestHasTLSCredentials(t *testing.T) {
 	t.Parallel()
-	cert := pki().server
+	cert := pki.server
 	fromTLS := grpc.Creds(credentials.NewTLS(serverTLS()))
 	for _, tt := range []struct {
 		name   string

@@ -14,7 +14,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -26,11 +25,17 @@ import (
 	"github.com/oneport-go/oneport/internal/h2"
 )
 
-// pki is what both ends of the tests' TLS trust.
-var pki = sync.OnceValue(func() (p struct {
+// A testPKI is what both ends of the tests' TLS trust.
+type testPKI struct {
 	ca             *certs.Authority
 	server, client tls.Certificate
-}) {
+}
+
+// pki is made here, outside of synctest, whose clock is another: otherwise its certificates would not be valid in other
+// tests.
+var pki = newTestPKI()
+
+func newTestPKI() (p testPKI) {
 	var err error
 	p.ca, err = certs.NewAuthority()
 	if err == nil {
@@ -43,12 +48,12 @@ var pki = sync.OnceValue(func() (p struct {
 		panic(err)
 	}
 	return p
-})
+}
 
-func serverTLS() *tls.Config { return &tls.Config{Certificates: []tls.Certificate{pki().server}} }
+func serverTLS() *tls.Config { return &tls.Config{Certificates: []tls.Certificate{pki.server}} }
 
 func clientTLS(alpn ...string) *tls.Config {
-	return &tls.Config{RootCAs: pki().ca.Pool(), ServerName: "example.com", NextProtos: alpn}
+	return &tls.Config{RootCAs: pki.ca.Pool(), ServerName: "example.com", NextProtos: alpn}
 }
 
 // dialTLS connects to l with TLS.
@@ -224,7 +229,7 @@ func TestTermination(t *testing.T) {
 			t.Run(routes.name+"/"+tt.name, func(t *testing.T) {
 				t.Parallel()
 				config := clientTLS()
-				config.Certificates = []tls.Certificate{pki().client}
+				config.Certificates = []tls.Certificate{pki.client}
 				if tt.alpn == "http/1.1" {
 					config.NextProtos = []string{"http/1.1"}
 				}
@@ -234,7 +239,7 @@ func TestTermination(t *testing.T) {
 				m.OnMatch = func(i Matched) { matched <- i }
 				m.Match(HTTP1())
 				sc := serverTLS()
-				sc.ClientAuth, sc.ClientCAs = tls.VerifyClientCertIfGiven, pki().ca.Pool()
+				sc.ClientAuth, sc.ClientCAs = tls.VerifyClientCertIfGiven, pki.ca.Pool()
 				secure := m.TLS(sc)
 				for _, o := range routes.others {
 					secure.Match(o)
@@ -665,11 +670,11 @@ func TestHandshakeFails(t *testing.T) {
 	}{
 		{"no ALPN overlap", nil, func(c *tls.Config) { c.NextProtos = []string{"smtp"} },
 			"no application protocol", `client requested unsupported application protocols (["smtp"])`, ReasonHandshake},
-		{"no client certificate", func(c *tls.Config) { c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, pki().ca.Pool() }, nil,
+		{"no client certificate", func(c *tls.Config) { c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, pki.ca.Pool() }, nil,
 			"certificate required", "client didn't provide a certificate", ReasonHandshake},
 		{"unknown client certificate", func(c *tls.Config) {
 			c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
-		}, func(c *tls.Config) { c.Certificates = []tls.Certificate{pki().client} },
+		}, func(c *tls.Config) { c.Certificates = []tls.Certificate{pki.client} },
 			"unknown certificate authority", "certificate signed by unknown authority", ReasonHandshake},
 		{"a certificate that the client does not trust", nil, func(c *tls.Config) { c.RootCAs = x509.NewCertPool() },
 			"signed by unknown authority", "remote error: tls: bad certificate", ReasonHandshake},
@@ -852,7 +857,7 @@ func TestTLSFacts(t *testing.T) {
 	root := listen(t, "tcp")
 	m := newMux(root)
 	sc := serverTLS()
-	sc.ClientAuth, sc.ClientCAs = tls.VerifyClientCertIfGiven, pki().ca.Pool()
+	sc.ClientAuth, sc.ClientCAs = tls.VerifyClientCertIfGiven, pki.ca.Pool()
 	secure := m.TLS(sc)
 	secure.Match(ServerName("other.test"), TLSVersion(0, tls.VersionTLS12), ALPN("other"))
 	alice := secure.Match(MatcherFunc(func(p *Preview) Verdict {
@@ -861,7 +866,7 @@ func TestTLSFacts(t *testing.T) {
 	}))
 	named := secure.Match(All(ServerName("example.com"), TLSVersion(tls.VersionTLS13, 0), Not(ALPN("other")), HTTP1()))
 	serve(t, m)
-	for _, certificates := range [][]tls.Certificate{nil, {pki().client}} {
+	for _, certificates := range [][]tls.Certificate{nil, {pki.client}} {
 		config := clientTLS("http/1.1")
 		config.Certificates = certificates
 		dialTLS(t, root, config)
