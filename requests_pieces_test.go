@@ -13,8 +13,8 @@ import (
 	"github.com/oneport-go/oneport/internal/h2"
 )
 
-// TestRequestsPieces sends the beginning of a connection in two pieces, cut anywhere, to a mux that dispatches requests.
-// The server has all of it without another word of the client's.
+// TestRequestsPieces sends the beginning of a connection in two pieces, cut anywhere, to a mux that dispatches
+// requests. The server has all of it without another word of the client's.
 func TestRequestsPieces(t *testing.T) {
 	t.Parallel()
 	settings := http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 30}

@@ -45,8 +45,8 @@ func (c *collector) got() []byte {
 	return b
 }
 
-// passed returns what is to be passed on of the beginning of a stream of frames: all whole frames, header blocks as one,
-// and DATA and long frames of unknown type as they come.
+// passed returns what is to be passed on of the beginning of a stream of frames: all whole frames, header blocks as
+// one, and DATA and long frames of unknown type as they come.
 func passed(b []byte) []byte {
 	n := 0
 	for rest := b; len(rest) >= h2.FrameHeaderLen; rest = b[n:] {

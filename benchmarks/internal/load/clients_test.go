@@ -123,8 +123,8 @@ func TestHTTP2WithGRPC(t *testing.T) {
 	}
 }
 
-// TestHTTP2Silence makes requests to a server that says nothing as long as the client may send, as grpc-go does when its
-// windows have grown.
+// TestHTTP2Silence makes requests to a server that says nothing as long as the client may send, as grpc-go does when
+// its windows have grown.
 func TestHTTP2Silence(t *testing.T) {
 	t.Parallel()
 	for _, window := range []int{65535, 65536, 200_000, 1 << 20} {

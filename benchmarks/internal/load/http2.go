@@ -227,8 +227,8 @@ func (c *http2Client) send(s *stream) {
 	}
 }
 
-// sendAll sends what is in out, and as much of the bodies as the windows allow. A server need not say anything before it
-// has all of that.
+// sendAll sends what is in out, and as much of the bodies as the windows allow. A server need not say anything before
+// it has all of that.
 func (c *http2Client) sendAll() error {
 	for {
 		for _, s := range c.streams {
