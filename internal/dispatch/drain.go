@@ -107,7 +107,7 @@ func (c *conn) writeUnlocked(b []byte) error {
 }
 
 // takeDrainACK takes the answer to the PING. It reports whether it is that.
-func (c *conn) takeDrainACK(it item) bool {
+func (c *conn) takeDrainACK(it *item) bool {
 	if c.shutdown != drainSent || [8]byte(it.payload) != drainPing {
 		return false
 	}

@@ -51,6 +51,12 @@ type item struct {
 	target int  // which is for this target
 }
 
+// begin makes it an item of a frame, of which nothing else is known.
+func (it *item) begin(kind itemKind, h http2.FrameHeader) {
+	*it = item{}
+	it.kind, it.FrameHeader = kind, h
+}
+
 func (it *item) ack() bool       { return h2.IsACK(it.FrameHeader) }
 func (it *item) endStream() bool { return it.Flags.Has(http2.FlagDataEndStream) }
 func (it *item) value() uint32   { return binary.BigEndian.Uint32(it.payload) & h2.MaxStreamID }
@@ -87,86 +93,95 @@ func (p *parser) shrink() {
 // inFrame reports whether a part of a DATA frame was taken, and another is to come.
 func (p *parser) inFrame() bool { return p.left > 0 || p.pad > 0 }
 
-// next finds the item with which b begins, and its length. The length is 0 if b is too short for it.
-func (p *parser) next(b []byte) (it item, n int, err *frameError) {
+// next sets it to the item with which b begins, and returns its length. The length is 0 if b is too short for it.
+func (p *parser) next(it *item, b []byte) (n int, err *frameError) {
 	if p.inFrame() {
 		if len(b) == 0 {
-			return it, 0, nil
+			return 0, nil
 		}
-		it, n = p.part(b)
-		return it, n, nil
+		return p.part(it, b), nil
 	}
 	if len(b) < h2.FrameHeaderLen {
-		return it, 0, nil
+		return 0, nil
 	}
 	h := h2.ParseFrameHeader(b)
 	end := h2.FrameLen(h)
 	if p.from == h2.FromServer && !p.begun && (h.Type != http2.FrameSettings || h2.IsACK(h)) {
-		return it, 0, &frameError{*h2.ProtocolError(fmt.Sprintf("the first frame is not SETTINGS, but %.32q", b)), end}
+		return 0, &frameError{*notSettings(b), end}
 	}
 	p.begun = true
 	if e := p.check(h); e != nil {
-		return it, 0, &frameError{*e, end}
+		return 0, &frameError{*e, end}
 	}
 	switch {
 	case h.Type == http2.FrameData:
-		return p.data(h, b)
+		return p.data(it, h, b)
 	case h.Length > maxUnknownLen && (h.Type > http2.FrameContinuation || h.Type == http2.FramePriority):
 		p.hdr, p.left = h, int(h.Length)
-		return item{kind: skipItem, FrameHeader: h, first: true}, h2.FrameHeaderLen, nil
+		it.begin(skipItem, h)
+		it.first = true
+		return h2.FrameHeaderLen, nil
 	case len(b) < end:
-		return it, 0, nil
+		return 0, nil
 	case h.Type == http2.FrameHeaders:
-		return p.block(h, b)
+		return p.block(it, h, b)
 	}
-	return item{kind: frameItem, FrameHeader: h, payload: b[h2.FrameHeaderLen:end]}, end, nil
+	it.begin(frameItem, h)
+	it.payload = b[h2.FrameHeaderLen:end]
+	return end, nil
+}
+
+func notSettings(b []byte) *h2.ConnError {
+	return h2.ProtocolError(fmt.Sprintf("the first frame is not SETTINGS, but %.32q", b))
 }
 
 // data begins a DATA frame (RFC 9113, Section 6.1).
-func (p *parser) data(h http2.FrameHeader, b []byte) (it item, n int, err *frameError) {
+func (p *parser) data(it *item, h http2.FrameHeader, b []byte) (n int, err *frameError) {
 	n, pad := h2.FrameHeaderLen, 0
 	left := int(h.Length)
 	if h.Flags.Has(http2.FlagDataPadded) {
 		if len(b) == h2.FrameHeaderLen {
-			return it, 0, nil
+			return 0, nil
 		}
 		pad = int(b[h2.FrameHeaderLen])
 		n++
 		if left -= 1 + pad; left < 0 {
-			return it, 0, &frameError{*h2.ProtocolError("DATA frame with more padding than payload"), h2.FrameLen(h)}
+			return 0, &frameError{*h2.ProtocolError("DATA frame with more padding than payload"), h2.FrameLen(h)}
 		}
 	}
 	p.hdr, p.left, p.pad = h, left, pad
 	m := min(left, len(b)-n)
 	p.left -= m
-	return item{kind: dataItem, FrameHeader: h, payload: b[n : n+m], first: true, last: p.left == 0}, n + m, nil
+	it.begin(dataItem, h)
+	it.payload, it.first, it.last = b[n:n+m], true, p.left == 0
+	return n + m, nil
 }
 
 // part takes more of the frame that has begun.
-func (p *parser) part(b []byte) (it item, n int) {
-	it = item{kind: dataItem, FrameHeader: p.hdr}
+func (p *parser) part(it *item, b []byte) (n int) {
+	it.begin(dataItem, p.hdr)
 	if p.hdr.Type != http2.FrameData || p.left == 0 {
 		it.kind = skipItem
 	}
 	if p.left == 0 {
 		n = min(p.pad, len(b))
 		p.pad -= n
-		return it, n
+		return n
 	}
 	n = min(p.left, len(b))
 	p.left -= n
 	it.payload, it.last = b[:n], p.left == 0
-	return it, n
+	return n
 }
 
 // block finds a header block (RFC 9113, Section 4.3), of whose HEADERS frame all is there.
-func (p *parser) block(h http2.FrameHeader, b []byte) (it item, n int, err *frameError) {
+func (p *parser) block(it *item, h http2.FrameHeader, b []byte) (n int, err *frameError) {
 	n = h2.FrameLen(h)
 	payload := b[h2.FrameHeaderLen:n]
-	it = item{kind: blockItem, FrameHeader: h}
+	it.begin(blockItem, h)
 	start, stop, cerr := h2.Fragment(h, payload)
 	if cerr != nil {
-		return it, 0, &frameError{*cerr, n}
+		return 0, &frameError{*cerr, n}
 	}
 	if h.Flags.Has(http2.FlagHeadersPriority) {
 		it.priority = payload[start-h2.PriorityLen : start]
@@ -174,14 +189,14 @@ func (p *parser) block(h http2.FrameHeader, b []byte) (it item, n int, err *fram
 	payload = payload[start:stop]
 	it.payload = payload
 	if h.Flags.Has(http2.FlagHeadersEndHeaders) {
-		return it, n, nil
+		return n, nil
 	}
 	if p.pos == 0 {
 		p.joined, p.pos, p.frames = append(p.joined[:0], payload...), n, 1
 	}
 	for ; ; p.frames++ {
 		if len(b) < p.pos+h2.FrameHeaderLen {
-			return it, 0, nil
+			return 0, nil
 		}
 		c := h2.ParseFrameHeader(b[p.pos:])
 		end := p.pos + h2.FrameLen(c)
@@ -193,17 +208,17 @@ func (p *parser) block(h http2.FrameHeader, b []byte) (it item, n int, err *fram
 		case len(p.joined)+int(c.Length) > p.maxBlock:
 			cerr = h2.EnhanceYourCalm("header block too large")
 		case len(b) < end:
-			return it, 0, nil
+			return 0, nil
 		}
 		if cerr != nil {
-			return it, 0, &frameError{*cerr, end}
+			return 0, &frameError{*cerr, end}
 		}
 		p.joined = append(p.joined, b[p.pos+h2.FrameHeaderLen:end]...)
 		p.pos = end
 		if c.Flags.Has(http2.FlagContinuationEndHeaders) {
 			p.pos = 0
 			it.payload = p.joined
-			return it, end, nil
+			return end, nil
 		}
 	}
 }

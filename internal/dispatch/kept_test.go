@@ -121,17 +121,18 @@ func TestBlockIsJoinedOnce(t *testing.T) {
 	fr.WritePing(false, [8]byte{})
 	p := parser{from: h2.FromClient, maxFrame: h2.DefaultMaxFrameSize, maxBlock: 100, maxContinuations: 10}
 	flight := b.Bytes()
+	var it item
 	for n := range whole + 1 {
-		if _, taken, err := p.next(flight[:n]); taken != 0 || err != nil {
+		if taken, err := p.next(&it, flight[:n]); taken != 0 || err != nil {
 			t.Fatal(n, taken, err)
 		}
 	}
 	clear(flight[h2.FrameHeaderLen:whole])
-	it, n, err := p.next(flight)
+	n, err := p.next(&it, flight)
 	if err != nil || string(it.payload) != "abcdefghi" || n != whole+h2.FrameHeaderLen+3 {
 		t.Errorf("%q of %d bytes, %v", it.payload, n, err)
 	}
-	if it, _, err := p.next(flight[n:]); err != nil || it.Type != http2.FramePing {
+	if _, err := p.next(&it, flight[n:]); err != nil || it.Type != http2.FramePing {
 		t.Errorf("then %v, %v", it.FrameHeader, err)
 	}
 }

@@ -118,14 +118,15 @@ const heldBuffer = 4 << 10
 // what follows clear has been taken care of. The caller holds rmu of v, and mu, which is not held all the time.
 func (c *conn) scanClient(v *Conn, b []byte) (clear, n int, split bool) {
 	n = len(b)
+	it := new(item)
 	for clear < n {
 		if c.dropping {
 			return clear, clear, false
 		}
 		c.mu.Unlock()
-		it, m, ferr := c.in.next(b[clear:n])
+		m, ferr := c.in.next(it, b[clear:n])
 		if it.kind == blockItem && m > 0 {
-			c.examine(&it)
+			c.examine(it)
 		}
 		c.mu.Lock()
 		if c.mode != passing || c.dead {
@@ -231,7 +232,7 @@ func (c *conn) leaveFault(end, n int) (clear int) {
 // faultyFrame stands for the type of a frame behind which nothing is delivered.
 const faultyFrame http2.FrameType = 0xff
 
-func (c *conn) scanClientData(it item) *h2.ConnError {
+func (c *conn) scanClientData(it *item) *h2.ConnError {
 	if it.first {
 		c.upload.credit -= int64(it.Length)
 		if it.Length == 0 && !it.endStream() {
@@ -253,7 +254,7 @@ func (c *conn) scanClientData(it item) *h2.ConnError {
 }
 
 // scanClientFrame takes note of a frame. With drop, it is not for v.
-func (c *conn) scanClientFrame(v *Conn, it item) (drop bool, cerr *h2.ConnError) {
+func (c *conn) scanClientFrame(v *Conn, it *item) (drop bool, cerr *h2.ConnError) {
 	if c.skip.frame(it) {
 		return true, nil
 	}
@@ -308,8 +309,9 @@ func (v *Conn) scanServer(p []byte) (b []byte, err error) {
 		b = v.held
 	}
 	pass := 0
+	it := new(item)
 	for pass < len(b) {
-		it, n, ferr := v.out.next(b[pass:])
+		n, ferr := v.out.next(it, b[pass:])
 		if ferr != nil {
 			return nil, &ferr.ConnError
 		}
@@ -372,7 +374,7 @@ func (v *Conn) hold(rest []byte) {
 }
 
 // scanServerFrame takes note of a frame. With drop, it is not for the client.
-func (v *Conn) scanServerFrame(it item) (drop bool) {
+func (v *Conn) scanServerFrame(it *item) (drop bool) {
 	c := v.c
 	switch it.Type {
 	case http2.FrameSettings:

@@ -124,6 +124,7 @@ func (c *conn) takeFrames(b []byte) (rest []byte, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.applyAdvertised()
+	it := new(item)
 	for {
 		for c.stalled() {
 			c.unread.Wait()
@@ -132,9 +133,9 @@ func (c *conn) takeFrames(b []byte) (rest []byte, ok bool) {
 			return nil, false
 		}
 		c.mu.Unlock()
-		it, n, ferr := c.in.next(b)
+		n, ferr := c.in.next(it, b)
 		if it.kind == blockItem && n > 0 {
-			c.examine(&it)
+			c.examine(it)
 		}
 		c.mu.Lock()
 		cerr := it.fault
@@ -298,7 +299,7 @@ func (c *conn) ends(why error) {
 }
 
 // take takes an item of the client's.
-func (c *conn) take(it item) *h2.ConnError {
+func (c *conn) take(it *item) *h2.ConnError {
 	switch it.kind {
 	case dataItem:
 		return c.takeData(it)
@@ -359,7 +360,7 @@ func (c *conn) take(it item) *h2.ConnError {
 }
 
 // pass has the server read a frame as it is.
-func (v *Conn) pass(it item) {
+func (v *Conn) pass(it *item) {
 	if !v.closed {
 		v.push(h2.AppendFrame(v.in.room(), it.Type, it.Flags, it.StreamID, it.payload))
 	}
@@ -368,11 +369,11 @@ func (v *Conn) pass(it item) {
 // idle reports whether nobody has opened the stream yet (RFC 9113, Section 5.1).
 func (c *conn) idle(id uint32) bool { return id > c.maxID || id%2 == 0 }
 
-func idleError(it item) *h2.ConnError {
+func idleError(it *item) *h2.ConnError {
 	return h2.ProtocolError(it.Type.String() + " frame on an idle stream")
 }
 
-func (c *conn) takeData(it item) *h2.ConnError {
+func (c *conn) takeData(it *item) *h2.ConnError {
 	if it.first {
 		n := int64(it.Length)
 		if c.upload.credit -= n; c.upload.credit < 0 && n > 0 {
@@ -413,7 +414,7 @@ func (c *conn) takeData(it item) *h2.ConnError {
 }
 
 // dataStream finds the stream of a DATA frame, which is nil if the frame is to be ignored.
-func (c *conn) dataStream(it item) (*stream, *h2.ConnError) {
+func (c *conn) dataStream(it *item) (*stream, *h2.ConnError) {
 	s := c.streams[it.StreamID]
 	if s == nil {
 		if c.idle(it.StreamID) {
@@ -459,21 +460,21 @@ func (c *conn) reset(s *stream, code http2.ErrCode) {
 }
 
 // refuse answers a request that no server gets.
-func (c *conn) refuse(it item) {
+func (c *conn) refuse(it *item) {
 	c.d.refused.Add(1)
 	c.gone.add(it.StreamID, byServer)
 	c.emit(h2.AppendRSTStream(c.out, it.StreamID, http2.ErrCodeRefusedStream))
 }
 
 // notFound answers a request that is for no server.
-func (c *conn) notFound(it item) {
+func (c *conn) notFound(it *item) {
 	c.d.notFound.Add(1)
 	c.ends(ErrUnmatched)
 	c.answer(it, []hpack.HeaderField{{Name: ":status", Value: "404"}, {Name: "content-length", Value: "0"}})
 }
 
 // tooLarge answers a request whose header list is too large (RFC 6585, Section 5).
-func (c *conn) tooLarge(it item) {
+func (c *conn) tooLarge(it *item) {
 	if it.grpc {
 		c.answer(it, grpcStatus(false, grpcResourceExhausted, "header list too large"))
 	} else {
@@ -483,7 +484,7 @@ func (c *conn) tooLarge(it item) {
 
 // answer answers a request in the place of a server, which it can before the end of the request (RFC 9113, Section
 // 8.1).
-func (c *conn) answer(it item, fields []hpack.HeaderField) {
+func (c *conn) answer(it *item, fields []hpack.HeaderField) {
 	c.gone.add(it.StreamID, byServer)
 	block := c.enc.encode(fields)
 	c.emit(h2.AppendHeaders(c.out, it.StreamID, true, nil, block, h2.DefaultMaxFrameSize))
@@ -493,7 +494,7 @@ func (c *conn) answer(it item, fields []hpack.HeaderField) {
 }
 
 // newRequest opens a stream.
-func (c *conn) newRequest(it item) *h2.ConnError {
+func (c *conn) newRequest(it *item) *h2.ConnError {
 	id, target, before := it.StreamID, it.target, c.maxID
 	c.maxID = id
 	if c.alone != nil {
@@ -574,7 +575,7 @@ func (c *conn) joinServer(id uint32, target int) *Conn {
 }
 
 // takeTrailers takes a header block on a stream that is not new.
-func (c *conn) takeTrailers(it item) *h2.ConnError {
+func (c *conn) takeTrailers(it *item) *h2.ConnError {
 	s := c.streams[it.StreamID]
 	if s == nil {
 		switch why, ok := c.gone.find(it.StreamID); {
@@ -604,7 +605,7 @@ func (c *conn) takeTrailers(it item) *h2.ConnError {
 	return nil
 }
 
-func (c *conn) takeReset(it item) *h2.ConnError {
+func (c *conn) takeReset(it *item) *h2.ConnError {
 	s := c.streams[it.StreamID]
 	if s == nil {
 		if c.idle(it.StreamID) {
@@ -621,7 +622,7 @@ func (c *conn) takeReset(it item) *h2.ConnError {
 	return c.resetByClient(s)
 }
 
-func (c *conn) takeWindowUpdate(it item) *h2.ConnError {
+func (c *conn) takeWindowUpdate(it *item) *h2.ConnError {
 	if it.StreamID == 0 {
 		cerr := c.download.grow(int64(it.value()))
 		c.wake.Broadcast()
@@ -641,7 +642,7 @@ func (c *conn) takeWindowUpdate(it item) *h2.ConnError {
 }
 
 // takeSettings has all servers obey the client's settings, and acknowledges them when they have.
-func (c *conn) takeSettings(it item) *h2.ConnError {
+func (c *conn) takeSettings(it *item) *h2.ConnError {
 	if cerr := h2.CheckSettings(it.payload); cerr != nil {
 		return cerr
 	}
@@ -728,7 +729,7 @@ func (c *conn) takeACK() {
 }
 
 // takePingACK hands the answer to a PING frame to the server that has asked.
-func (c *conn) takePingACK(it item) {
+func (c *conn) takePingACK(it *item) {
 	payload := [8]byte(it.payload)
 	v := c.pass
 	if asked, ok := c.pings.answered(payload); ok {
@@ -749,9 +750,10 @@ func (v *Conn) split(b []byte) error {
 		v.held = append(v.held, b...)
 		b = v.held
 	}
+	it := new(item)
 	for {
 		raw := v.c.rawFrom == v
-		it, n, ferr := v.out.next(b)
+		n, ferr := v.out.next(it, b)
 		if ferr != nil {
 			return &ferr.ConnError
 		}
@@ -782,7 +784,7 @@ func (v *Conn) stream(id uint32) *stream {
 }
 
 // take takes an item of the server's.
-func (v *Conn) take(it item) error {
+func (v *Conn) take(it *item) error {
 	c := v.c
 	switch it.kind {
 	case dataItem:
@@ -848,7 +850,7 @@ func (v *Conn) take(it item) error {
 	return nil
 }
 
-func (v *Conn) takeData(it item) error {
+func (v *Conn) takeData(it *item) error {
 	c := v.c
 	if it.first {
 		if v.downloadServer.credit -= int64(it.Length); v.downloadServer.credit < 0 {
@@ -952,7 +954,7 @@ func (v *Conn) takeSettings(payload []byte) error {
 
 // takePing asks the client in the server's place, or passes on the answer to what the client had asked before the
 // split.
-func (v *Conn) takePing(it item) {
+func (v *Conn) takePing(it *item) {
 	c := v.c
 	payload := [8]byte(it.payload)
 	if it.ack() {
@@ -976,7 +978,7 @@ func (v *Conn) takePing(it item) {
 //     with new requests; those for other servers that it makes meanwhile are served.
 //   - INTERNAL_ERROR is the server's own fault. The next request for it gets a new connection, too.
 //   - All others blame the client, which is told, and no request is taken any more. Streams come to their end.
-func (v *Conn) takeGoAway(it item) {
+func (v *Conn) takeGoAway(it *item) {
 	c := v.c
 	first := !v.leaving
 	v.leaving = true

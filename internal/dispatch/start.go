@@ -143,7 +143,7 @@ func (s *skipped) from(b []byte) []byte {
 }
 
 // frame reports whether a frame is to be skipped.
-func (s *skipped) frame(it item) bool {
+func (s *skipped) frame(it *item) bool {
 	var n *int
 	switch {
 	case it.ack():
