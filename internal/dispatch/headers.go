@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"strings"
 
@@ -13,7 +14,8 @@ import (
 // A blockDecoder decodes the header blocks of one direction of a connection. It has to see all of them, in order, since
 // each changes the table that the next is decoded with (RFC 7541, Section 2.2).
 type blockDecoder struct {
-	dec     *hpack.Decoder
+	dec     *hpack.Decoder // made when it is needed
+	missed  []byte         // blocks that it has to decode first, each behind its length in two bytes
 	fields  []hpack.HeaderField
 	indexed []byte // the block that has fields, if it was the last and has only what is in a table
 	size    int
@@ -22,17 +24,41 @@ type blockDecoder struct {
 	allowed uint32 // the largest table that the peer may use
 }
 
-func (d *blockDecoder) init(maxList int) {
-	d.goOn(hpack.NewDecoder(h2.DefaultTableSize, nil), maxList)
-}
+func (d *blockDecoder) init(maxList int) { d.maxList, d.allowed = maxList, h2.DefaultTableSize }
 
 // goOn is init with a decoder that has decoded the blocks so far.
 func (d *blockDecoder) goOn(dec *hpack.Decoder, maxList int) {
-	d.dec, d.maxList, d.allowed = dec, maxList, h2.DefaultTableSize
-	d.dec.SetEmitFunc(d.emit)
+	d.init(maxList)
+	d.use(dec)
+}
+
+// use sets the decoder.
+func (d *blockDecoder) use(dec *hpack.Decoder) {
+	d.dec = dec
+	dec.SetEmitFunc(d.emit)
 	// A list that is too large is decoded to its end, for the table's sake, so no string of a block of maxList bytes may
 	// be too long. Huffman coding makes it shorter by 5 to 8 (RFC 7541, Appendix B).
-	d.dec.SetMaxStringLength(2 * maxList)
+	dec.SetMaxStringLength(2 * d.maxList)
+}
+
+// catchUp makes the decoder, if there is none, and has it decode what it has missed.
+func (d *blockDecoder) catchUp() error {
+	if d.dec != nil {
+		return nil
+	}
+	d.use(hpack.NewDecoder(h2.DefaultTableSize, nil))
+	d.dec.SetAllowedMaxDynamicTableSize(d.allowed)
+	d.dec.SetEmitEnabled(false)
+	missed := d.missed
+	d.missed = nil
+	for len(missed) > 0 {
+		n := 2 + int(binary.BigEndian.Uint16(missed))
+		if err := d.write(missed[2:n]); err != nil {
+			return err
+		}
+		missed = missed[n:]
+	}
+	return nil
 }
 
 func (d *blockDecoder) emit(f hpack.HeaderField) {
@@ -51,8 +77,12 @@ func (d *blockDecoder) decode(block []byte) ([]hpack.HeaderField, *h2.ConnError)
 		return d.fields, nil // which no block has changed since
 	}
 	d.fields, d.size, d.indexed = d.fields[:0], 0, d.indexed[:0]
-	d.dec.SetEmitEnabled(true)
-	if err := d.write(block); err != nil {
+	err := d.catchUp()
+	if err == nil {
+		d.dec.SetEmitEnabled(true)
+		err = d.write(block)
+	}
+	if err != nil {
 		return nil, h2.CompressionError(err)
 	}
 	if len(block) <= maxIndexed && onlyIndexed(block) {
@@ -78,18 +108,32 @@ func onlyIndexed(block []byte) bool {
 // tooLarge reports whether the list decoded last is larger than maxList.
 func (d *blockDecoder) tooLarge() bool { return d.size > d.maxList }
 
-// follow decodes a block for its effect on the table alone.
+// follow takes a block for its effect on the table alone. Few of them are kept undecoded, since most connections never
+// need them decoded: their errors are found later, or never.
 func (d *blockDecoder) follow(block []byte) *h2.ConnError {
 	if onlyIndexed(block) {
 		return nil
 	}
 	d.indexed = d.indexed[:0]
-	d.dec.SetEmitEnabled(false)
-	if err := d.write(block); err != nil {
+	if d.dec == nil && len(d.missed)+len(block) <= maxMissed {
+		d.missed = binary.BigEndian.AppendUint16(d.missed, uint16(len(block)))
+		d.missed = append(d.missed, block...)
+		return nil
+	}
+	err := d.catchUp()
+	if err == nil {
+		d.dec.SetEmitEnabled(false)
+		err = d.write(block)
+	}
+	if err != nil {
 		return h2.CompressionError(err)
 	}
 	return nil
 }
+
+// maxMissed is for how much of blocks the decoder is not made, about as much as an empty one takes. It is more than a
+// server of gRPC sends to the table on a connection on which all answers are alike.
+const maxMissed = 256
 
 // shrink gives back what the block decoded last has taken, if it is much. Its fields are not valid any more.
 func (d *blockDecoder) shrink() {
@@ -164,7 +208,9 @@ func (e *blockEncoder) shrink() {
 func (d *blockDecoder) allow(tableSize uint32) {
 	if tableSize > d.allowed {
 		d.allowed = tableSize
-		d.dec.SetAllowedMaxDynamicTableSize(tableSize)
+		if d.dec != nil {
+			d.dec.SetAllowedMaxDynamicTableSize(tableSize)
+		}
 	}
 }
 

@@ -20,6 +20,7 @@ func TestBlockDecoder(t *testing.T) {
 		var got blockDecoder
 		got.init(1 << 16)
 		var want []hpack.HeaderField
+		quiet := rnd.IntN(30) // so many blocks are followed before the first is decoded
 		all := hpack.NewDecoder(4096, func(f hpack.HeaderField) { want = append(want, f) })
 		for i := range 50 {
 			if rnd.IntN(20) == 0 {
@@ -37,7 +38,7 @@ func TestBlockDecoder(t *testing.T) {
 				t.Fatal(err)
 			}
 			all.Close()
-			if rnd.IntN(3) == 0 {
+			if i < quiet || rnd.IntN(3) == 0 {
 				if err := got.follow(block.Bytes()); err != nil {
 					t.Fatal(err)
 				}
@@ -54,6 +55,41 @@ func TestBlockDecoder(t *testing.T) {
 				got.shrink()
 			}
 		}
+	}
+}
+
+// A decoder that nobody needs is not made. What it has missed is judged when it is needed.
+func TestBlockDecoderLate(t *testing.T) {
+	t.Parallel()
+	var block bytes.Buffer
+	hpack.NewEncoder(&block).WriteField(hpack.HeaderField{Name: "content-type", Value: "application/grpc"})
+	var d blockDecoder
+	d.init(1 << 16)
+	if err := d.follow(block.Bytes()); err != nil || d.dec != nil {
+		t.Fatalf("%v, decoder %v", err, d.dec)
+	}
+	for size := block.Len(); d.dec == nil; size += block.Len() {
+		if size > 2*maxMissed {
+			t.Fatalf("%d bytes are kept", len(d.missed))
+		}
+		if err := d.follow(block.Bytes()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if d.missed != nil {
+		t.Errorf("%d bytes are kept beside the decoder", len(d.missed))
+	}
+
+	const noSuchField = 0xfe
+	d = blockDecoder{}
+	d.init(1 << 16)
+	for _, b := range [][]byte{{0x20, noSuchField}, block.Bytes()} {
+		if err := d.follow(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := d.decode([]byte{0x82}); err == nil {
+		t.Error("a block that was missed is wrong, and nobody says so")
 	}
 }
 
