@@ -52,12 +52,11 @@ type conn struct {
 	withheld withheld
 	draining
 
-	streams map[uint32]*stream
-	peak    int     // the most that streams has held
+	streams streamTable
 	maxID   uint32  // the highest that the client has used
 	gone    recent  // streams that are closed
-	cur     *stream // the stream of the DATA frame in which in is, in splitting
-	begun   int64   // what is still to come of that frame's content
+	cur     *stream // the stream of the DATA frame in which in is
+	begun   int64   // what is still to come of that frame's content, in splitting
 
 	// SETTINGS of the client.
 	settings   []http2.Setting // the last value of each parameter
@@ -123,19 +122,6 @@ type serverFrame struct {
 	hasWindow bool
 	window    int64 // SETTINGS_INITIAL_WINDOW_SIZE
 	most      int   // SETTINGS_MAX_CONCURRENT_STREAMS as of this frame
-}
-
-// A stream is one that is open.
-type stream struct {
-	id                       uint32
-	server                   *Conn
-	opened                   time.Time
-	grpc                     bool
-	answered                 bool // a header block has come from the server
-	clientEnded, serverEnded bool
-	removed                  bool
-	uploadStream
-	downloadStream
 }
 
 func newConn(d *Dispatcher, o *Opened, owner Owner) *conn {
@@ -208,10 +194,7 @@ func (c *conn) remove(s *stream, why reason) {
 		return
 	}
 	s.removed = true
-	delete(c.streams, s.id)
-	if len(c.streams) == 0 && c.peak > keptStreams {
-		c.streams, c.peak = nil, 0 // a map does not get smaller
-	}
+	c.streams.remove(s)
 	if !s.resetQueued {
 		s.server.open--
 	}
@@ -222,10 +205,14 @@ func (c *conn) remove(s *stream, why reason) {
 	if c.mode == splitting || why == byServer && !s.clientEnded {
 		c.gone.add(s.id, why)
 	}
+	if c.mode == passing {
+		if c.cur == s {
+			c.cur = nil
+		}
+		*s = stream{}
+		freeStreams.Put(s)
+	}
 }
-
-// keptStreams is for how many streams the memory is kept when there are none.
-const keptStreams = 256
 
 // endIfDone removes a stream that has ended on both sides.
 func (c *conn) endIfDone(s *stream) {
@@ -236,16 +223,13 @@ func (c *conn) endIfDone(s *stream) {
 
 // newStream opens a stream for a server.
 func (c *conn) newStream(id uint32, v *Conn, endStream bool) *stream {
-	s := &stream{id: id, server: v, opened: time.Now(), clientEnded: endStream}
+	s := freeStreams.Get().(*stream)
+	s.id, s.server, s.opened, s.clientEnded = id, v, time.Now(), endStream
 	s.requestAt = -1
 	s.toClient = c.window
 	s.toServer = v.window
 	s.downloadStream.window = c.sendWindow
-	if c.streams == nil {
-		c.streams = make(map[uint32]*stream)
-	}
-	c.streams[id] = s
-	c.peak = max(c.peak, len(c.streams))
+	c.streams.add(s)
 	v.open++
 	v.target.requests.Add(1)
 	return s

@@ -159,7 +159,7 @@ func (c *conn) scanClient(v *Conn, b []byte) (clear, n int, split bool) {
 				break
 			}
 			if !it.opens {
-				if s := c.streams[it.StreamID]; s != nil && it.endStream() {
+				if s := c.streams.find(it.StreamID); s != nil && it.endStream() {
 					s.clientEnded = true
 					c.endIfDone(s)
 				}
@@ -240,7 +240,7 @@ func (c *conn) scanClientData(it *item) *h2.ConnError {
 				return cerr
 			}
 		}
-		c.cur = c.streams[it.StreamID]
+		c.cur = c.streams.find(it.StreamID)
 		if c.cur != nil {
 			c.cur.toServer -= int64(it.Length)
 			c.cur.toClient = c.cur.toServer
@@ -285,11 +285,11 @@ func (c *conn) scanClientFrame(v *Conn, it *item) (drop bool, cerr *h2.ConnError
 	case http2.FrameWindowUpdate:
 		if it.StreamID == 0 {
 			c.download.credit += int64(it.value()) // too much of it is for the server to answer
-		} else if s := c.streams[it.StreamID]; s != nil {
+		} else if s := c.streams.find(it.StreamID); s != nil {
 			s.downloadStream.window += int64(it.value())
 		}
 	case http2.FrameRSTStream:
-		if s := c.streams[it.StreamID]; s != nil {
+		if s := c.streams.find(it.StreamID); s != nil {
 			return false, c.resetByClient(s)
 		}
 	case http2.FrameGoAway:
@@ -325,7 +325,7 @@ func (v *Conn) scanServer(p []byte) (b []byte, err error) {
 			cerr = v.dec.follow(it.payload)
 			v.dec.shrink()
 			v.out.shrink()
-			if s := c.streams[it.StreamID]; s != nil {
+			if s := c.streams.find(it.StreamID); s != nil {
 				if !s.answered {
 					s.answered = true
 					c.resets.forgive()
@@ -341,7 +341,7 @@ func (v *Conn) scanServer(p []byte) (b []byte, err error) {
 			}
 			c.controls.forgive()
 			c.download.credit -= int64(it.Length)
-			if s := c.streams[it.StreamID]; s != nil {
+			if s := c.streams.find(it.StreamID); s != nil {
 				s.downloadStream.window -= int64(it.Length)
 				if it.endStream() {
 					s.serverEnded = true
@@ -412,12 +412,12 @@ func (v *Conn) scanServerFrame(it *item) (drop bool) {
 	case http2.FrameWindowUpdate:
 		if it.StreamID == 0 {
 			c.upload.credit += int64(it.value())
-		} else if s := c.streams[it.StreamID]; s != nil {
+		} else if s := c.streams.find(it.StreamID); s != nil {
 			s.toServer += int64(it.value())
 			s.toClient = s.toServer
 		}
 	case http2.FrameRSTStream:
-		if s := c.streams[it.StreamID]; s != nil {
+		if s := c.streams.find(it.StreamID); s != nil {
 			c.remove(s, byServer)
 		}
 	case http2.FrameGoAway:

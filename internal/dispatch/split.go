@@ -344,14 +344,14 @@ func (c *conn) take(it *item) *h2.ConnError {
 		}
 		return nil
 	case http2.FramePriority:
-		if s := c.streams[it.StreamID]; s != nil {
+		if s := c.streams.find(it.StreamID); s != nil {
 			s.server.pass(it)
 		} else if cerr := h2.CheckIdlePriority(it.FrameHeader, it.payload); cerr != nil {
 			return cerr
 		}
 	case http2.FramePriorityUpdate:
 		if len(it.payload) >= 4 {
-			if s := c.streams[it.value()]; s != nil {
+			if s := c.streams.find(it.value()); s != nil {
 				s.server.pass(it)
 			}
 		}
@@ -415,7 +415,7 @@ func (c *conn) takeData(it *item) *h2.ConnError {
 
 // dataStream finds the stream of a DATA frame, which is nil if the frame is to be ignored.
 func (c *conn) dataStream(it *item) (*stream, *h2.ConnError) {
-	s := c.streams[it.StreamID]
+	s := c.streams.find(it.StreamID)
 	if s == nil {
 		if c.idle(it.StreamID) {
 			return nil, idleError(it)
@@ -576,7 +576,7 @@ func (c *conn) joinServer(id uint32, target int) *Conn {
 
 // takeTrailers takes a header block on a stream that is not new.
 func (c *conn) takeTrailers(it *item) *h2.ConnError {
-	s := c.streams[it.StreamID]
+	s := c.streams.find(it.StreamID)
 	if s == nil {
 		switch why, ok := c.gone.find(it.StreamID); {
 		case !ok && (!it.endStream() || slices.ContainsFunc(it.fields, hpack.HeaderField.IsPseudo)):
@@ -606,7 +606,7 @@ func (c *conn) takeTrailers(it *item) *h2.ConnError {
 }
 
 func (c *conn) takeReset(it *item) *h2.ConnError {
-	s := c.streams[it.StreamID]
+	s := c.streams.find(it.StreamID)
 	if s == nil {
 		if c.idle(it.StreamID) {
 			return idleError(it)
@@ -628,7 +628,7 @@ func (c *conn) takeWindowUpdate(it *item) *h2.ConnError {
 		c.wake.Broadcast()
 		return cerr
 	}
-	s := c.streams[it.StreamID]
+	s := c.streams.find(it.StreamID)
 	switch {
 	case s == nil && c.idle(it.StreamID):
 		return idleError(it)
@@ -777,7 +777,7 @@ func (v *Conn) split(b []byte) error {
 
 // stream finds a stream of the server's that is open.
 func (v *Conn) stream(id uint32) *stream {
-	if s := v.c.streams[id]; s != nil && s.server == v && !s.serverEnded && !s.resetQueued {
+	if s := v.c.streams.find(id); s != nil && s.server == v && !s.serverEnded && !s.resetQueued {
 		return s
 	}
 	return nil
@@ -835,13 +835,13 @@ func (v *Conn) take(it *item) error {
 		if it.StreamID == 0 {
 			v.uploadServer.credit += n
 			c.pumpUploads(v)
-		} else if s := c.streams[it.StreamID]; s != nil && s.server == v {
+		} else if s := c.streams.find(it.StreamID); s != nil && s.server == v {
 			s.toServer += n
 			c.pumpUploads(v)
 			c.topUp(s)
 		}
 	case http2.FrameRSTStream:
-		if s := c.streams[it.StreamID]; s != nil && s.server == v {
+		if s := c.streams.find(it.StreamID); s != nil && s.server == v {
 			c.resetByServer(s, it.code())
 		}
 	case http2.FrameGoAway:
@@ -984,7 +984,7 @@ func (v *Conn) takeGoAway(it *item) {
 	v.leaving = true
 	v.lastID = min(v.lastID, it.value())
 	code := http2.ErrCode(binary.BigEndian.Uint32(it.payload[4:]))
-	for _, s := range c.streams {
+	for _, s := range slices.Clone(c.streams) {
 		if s.server == v && s.id > v.lastID {
 			c.resetByServer(s, http2.ErrCodeRefusedStream)
 		}
@@ -1052,7 +1052,7 @@ func (v *Conn) leave(code http2.ErrCode) {
 	c.acknowledge()
 	if c.ended {
 		// Nothing can be sent any more that the client gives no credit for, and bare servers drop the rest of it, too.
-		for _, s := range c.streams {
+		for _, s := range slices.Clone(c.streams) {
 			if s.server == v {
 				c.remove(s, byServer)
 			}
@@ -1062,7 +1062,7 @@ func (v *Conn) leave(code http2.ErrCode) {
 		}
 		return
 	}
-	for _, s := range c.streams {
+	for _, s := range slices.Clone(c.streams) {
 		if s.server != v {
 			continue
 		}
