@@ -45,10 +45,9 @@ type conn struct {
 	served bool  // a server has accepted the connection
 	why    error // why it has ended
 
-	servers  []*Conn     // by target; nil where there is none
-	joined   []*Conn     // all that have not closed their side
-	pass     *Conn       // the server that the connection passes through to
-	alone    *time.Timer // until the connection, which is split, has its first server
+	servers  []*Conn // by target; nil where there is none
+	joined   []*Conn // all that have not closed their side
+	pass     *Conn   // the server that the connection passes through to
 	withheld withheld
 	draining
 
@@ -56,7 +55,6 @@ type conn struct {
 	maxID   uint32  // the highest that the client has used
 	gone    recent  // streams that are closed
 	cur     *stream // the stream of the DATA frame in which in is
-	begun   int64   // what is still to come of that frame's content, in splitting
 
 	// SETTINGS of the client.
 	settings   []http2.Setting // the last value of each parameter
@@ -70,16 +68,25 @@ type conn struct {
 	window     int64          // SETTINGS_INITIAL_WINDOW_SIZE that the client goes by
 	most       int            // SETTINGS_MAX_CONCURRENT_STREAMS that the client goes by
 
-	reading  bool      // readLoop is at work
 	rawPings int       // PING frames of the client that passed through and have not been answered
 	asked    int       // PING frames of pass that passed through and have not been answered
 	askedAt  time.Time // the first of these
-	pings    pings
 
 	resets, controls bucket
 
 	upload
 	download
+	*splitConn // in splitting
+}
+
+// splitConn is what a conn has once it is split.
+type splitConn struct {
+	alone   *time.Timer // until the connection has its first server
+	reading bool        // readLoop is at work
+	begun   int64       // what is still to come of the content of the frame that cur is for
+	pings   pings
+	splitUpload
+	splitDownload
 }
 
 // draining is what is known of the connection's end.
@@ -146,7 +153,7 @@ func newConn(d *Dispatcher, o *Opened, owner Owner) *conn {
 	c.dec.goOn(o.Decoder, l.MaxHeaderListBytes)
 	c.upload.credit = h2.DefaultWindow
 	c.download.credit, c.sendWindow, c.ackedWindow = h2.DefaultWindow, h2.DefaultWindow, h2.DefaultWindow
-	c.download.init(c)
+	c.wake.L = &c.mu
 	return c
 }
 
@@ -176,6 +183,9 @@ func (c *conn) examine(it *item) {
 func (c *conn) shrink() {
 	c.in.shrink()
 	c.dec.shrink()
+	if c.mode != splitting {
+		return
+	}
 	c.enc.shrink()
 	for _, v := range c.joined {
 		v.enc.shrink()

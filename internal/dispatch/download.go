@@ -26,22 +26,25 @@ import (
 
 // download is the part of a conn in this.
 type download struct {
-	credit int64        // what the client has given for all streams
-	enc    blockEncoder // of the header blocks for the client
-	out    []byte       // what is to be written
-	spare  []byte       // memory for it
-
-	// While one server is in the middle of a DATA frame that has passed through in part, its rest goes first.
-	raw     []byte
-	rawFrom *Conn
+	credit      int64 // what the client has given for all streams
+	sendWindow  int64 // SETTINGS_INITIAL_WINDOW_SIZE of the client that streams go by
+	ackedWindow int64 // as of the last SETTINGS frame that has been acknowledged
 
 	writing bool  // somebody writes to the socket
 	writer  *Conn // if it is the Write of a server through which the connection passed when it began
 	wake    sync.Cond
-	queues  []*Conn // the servers that have streams waiting, in the order in which they are served
+}
 
-	sendWindow  int64 // SETTINGS_INITIAL_WINDOW_SIZE of the client that streams go by
-	ackedWindow int64 // as of the last SETTINGS frame that has been acknowledged
+// splitDownload is the part of a splitConn in this.
+type splitDownload struct {
+	enc    blockEncoder // of the header blocks for the client
+	out    []byte       // what is to be written
+	spare  []byte       // memory for it
+	queues []*Conn      // the servers that have streams waiting, in the order in which they are served
+
+	// While one server is in the middle of a DATA frame that has passed through in part, its rest goes first.
+	raw     []byte
+	rawFrom *Conn
 }
 
 // downloadServer is the part of a server in this.
@@ -86,8 +89,6 @@ const (
 
 // maxOut is how much can wait to be written before the servers' Writes wait too.
 const maxOut = 256 << 10
-
-func (d *download) init(c *conn) { d.wake.L = &c.mu }
 
 // grow takes credit from the client.
 func (d *download) grow(n int64) (cerr *h2.ConnError) {
@@ -367,7 +368,7 @@ var outBuffers = sync.Pool{New: func() any { return new([outBuffer]byte) }}
 const outBuffer = maxOut/4 + 32<<10
 
 // giveBack gives back the memory of out while nothing is to be written, if it is much.
-func (d *download) giveBack() {
+func (d *splitDownload) giveBack() {
 	for _, b := range []*[]byte{&d.out, &d.spare} {
 		if len(*b) > 0 || cap(*b) <= maxKept {
 			continue

@@ -73,6 +73,7 @@ func nothingLeft(t *testing.T, c *conn, servers ...*Conn) {
 		t.Error("the connection has not ended")
 		return
 	}
+	c.fillIn(servers...)
 	if n := len(c.streams) + len(c.gone.ids) + len(c.queues) + len(c.fromClient) + len(c.toClient) + len(c.settings) + len(c.pings.sent); n != 0 {
 		t.Errorf("%d streams, %d remembered, %d queues, %d and %d SETTINGS frames, %d settings, %d PINGs are left", len(c.streams),
 			len(c.gone.ids), len(c.queues), len(c.fromClient), len(c.toClient), len(c.settings), len(c.pings.sent))
@@ -101,6 +102,19 @@ func nothingLeft(t *testing.T, c *conn, servers ...*Conn) {
 		}
 		if v.owes != nil || v.next.frames != nil || v.next.values != nil || v.late != nil || v.cur != nil {
 			t.Errorf("server %d: SETTINGS frames are left", v.target.index)
+		}
+	}
+}
+
+// fillIn gives a connection that was not split, and its servers, the state of one that was, so that all can be looked at
+// alike. The caller holds mu.
+func (c *conn) fillIn(servers ...*Conn) {
+	if c.splitConn == nil {
+		c.splitConn = new(splitConn)
+	}
+	for _, v := range servers {
+		if v != nil && v.splitServer == nil {
+			v.startSplitting()
 		}
 	}
 }

@@ -91,6 +91,7 @@ func TestKept(t *testing.T) {
 					c := v.c
 					c.mu.Lock()
 					defer c.mu.Unlock()
+					c.fillIn(v)
 					for what, n := range map[string]int{
 						"the client's blocks": cap(c.in.joined), "blocks for the client": c.enc.buf.Cap(), "the server's blocks": cap(v.out.joined),
 						"blocks for the server": v.enc.buf.Cap(), "frames for the client": cap(c.out) + cap(c.spare) + cap(c.raw),

@@ -419,6 +419,7 @@ func model(t *testing.T, seed uint64) {
 				p.mu.Unlock()
 			}
 			c.mu.Lock()
+			c.fillIn(c.servers...)
 			t.Errorf("mode %d, upload %d/%d, download %d, out %d, raw %d from %p, writing %t, closing %t, dead %t", c.mode, c.upload.credit, c.grant, c.download.credit, len(c.out), len(c.raw), c.rawFrom, c.writing, c.closing, c.dead)
 			for _, v := range c.servers {
 				if v == nil {

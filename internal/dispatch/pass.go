@@ -441,7 +441,7 @@ func (v *Conn) noteSetting(id http2.SettingID, val uint32) {
 		}
 	case http2.SettingHeaderTableSize:
 		v.tableSize = val
-		if v.enc.enc != nil {
+		if v.splitServer != nil && v.enc.enc != nil {
 			v.enc.limit(val)
 		}
 	case http2.SettingEnableConnectProtocol:

@@ -41,20 +41,13 @@ type Conn struct {
 	out  parser
 	held []byte // what is too short to be looked at
 	dec  blockDecoder
-	cur  *stream // the stream of the DATA frame in which out is
 
 	// The following is guarded by c.mu.
 	closed        bool
 	readDeadline  deadline
 	writeDeadline deadline
-	readable      sync.Cond
-	writable      sync.Cond
 
-	enc  blockEncoder
-	in   byteQueue      // in splitting, what the server is to read
 	owes []*clientFrame // SETTINGS frames that the server has to acknowledge; nil if the client is not to know
-	next nextSettings   // for the server, waiting until it has acknowledged earlier ones
-	late [][]byte       // SETTINGS of the server that have to wait for the client to acknowledge earlier ones
 
 	lastID  uint32 // the last stream that the server takes
 	leaving bool   // it has sent GOAWAY
@@ -67,9 +60,28 @@ type Conn struct {
 	window     int64 // SETTINGS_INITIAL_WINDOW_SIZE
 	connect    bool
 
-	open int // streams
+	open         int // streams
+	*splitServer     // in splitting
+}
+
+// splitServer is what a Conn has once the connection is split.
+type splitServer struct {
+	readable sync.Cond
+	writable sync.Cond
+
+	cur  *stream // the stream of the DATA frame in which out is
+	enc  blockEncoder
+	in   byteQueue    // what the server is to read
+	next nextSettings // for the server, waiting until it has acknowledged earlier ones
+	late [][]byte     // SETTINGS of the server that have to wait for the client to acknowledge earlier ones
 	uploadServer
 	downloadServer
+}
+
+// startSplitting gives the server what it needs when the connection is split.
+func (v *Conn) startSplitting() {
+	v.splitServer = new(splitServer)
+	v.readable.L, v.writable.L = &v.c.mu, &v.c.mu
 }
 
 // tlsConn is a Conn of a TLS connection, for servers that take what has this method for one.
@@ -101,7 +113,9 @@ func (c *conn) newServer(target int) *Conn {
 		lastID:     h2.MaxStreamID,
 		out:        parser{from: h2.FromServer, maxFrame: h2.LargestFrameSize, maxBlock: maxServerBlock, maxContinuations: maxServerBlock / 1024},
 	}
-	v.readable.L, v.writable.L = &c.mu, &c.mu
+	if c.mode == splitting {
+		v.startSplitting()
+	}
 	v.dec.init(maxServerBlock)
 	v.dec.allow(c.setting(http2.SettingHeaderTableSize, h2.DefaultTableSize))
 	c.updateWindows()
@@ -317,12 +331,13 @@ func (c *conn) part(v *Conn) {
 func (v *Conn) drop() {
 	v.readDeadline.stop()
 	v.writeDeadline.stop()
-	v.readable.Broadcast()
-	v.writable.Broadcast()
-	v.out, v.held, v.dec, v.cur = parser{}, nil, blockDecoder{}, nil
-	v.in, v.enc = byteQueue{}, blockEncoder{}
-	v.owes, v.next, v.late = nil, nextSettings{}, nil
-	v.holding, v.uploadServer.held, v.uploadServer.trailers = nil, 0, 0
+	v.out, v.held, v.dec, v.owes = parser{}, nil, blockDecoder{}, nil
+	if v.splitServer != nil {
+		v.wakeAll()
+		v.in, v.enc, v.cur = byteQueue{}, blockEncoder{}, nil
+		v.next, v.late = nextSettings{}, nil
+		v.holding, v.uploadServer.held, v.uploadServer.trailers = nil, 0, 0
+	}
 	v.dropRead()
 }
 
@@ -359,27 +374,31 @@ func (c *conn) kill() {
 	c.owner.Ended(c.why)
 	c.sock.Close()
 	c.drop()
-	c.out, c.spare, c.raw, c.rawFrom = nil, nil, nil, nil
+	if c.mode == splitting {
+		c.out, c.spare, c.raw, c.rawFrom = nil, nil, nil, nil
+	}
 	c.wakeAll()
 }
 
 // drop drops all that a connection holds from which nothing is taken any more, but for what is to be written last. A
 // server may keep its Conn, and so the conn, much longer. The caller holds mu.
 func (c *conn) drop() {
-	c.attached()
 	c.stopPatience()
 	c.stopAnswer()
 	c.endWithholding(nil)
-	for _, s := range c.streams {
-		s.queue = nil
-		d := &s.server.downloadServer
-		d.waiting, d.bytes, d.memory = nil, 0, 0
+	if c.mode == splitting {
+		c.attached()
+		for _, s := range c.streams {
+			s.queue = nil
+			d := &s.server.downloadServer
+			d.waiting, d.bytes, d.memory = nil, 0, 0
+		}
+		c.queues, c.enc, c.pings = nil, blockEncoder{}, pings{}
 	}
 	for _, v := range c.joined {
 		v.drop()
 	}
-	c.queues, c.cur, c.enc = nil, nil, blockEncoder{}
-	c.streams, c.gone, c.pings = nil, recent{}, pings{}
+	c.streams, c.cur, c.gone = nil, nil, recent{}
 	c.settings, c.fromClient, c.toClient = nil, nil, nil
 }
 
@@ -388,12 +407,19 @@ func (c *conn) dropReader() { c.in, c.dec = parser{}, blockDecoder{} }
 
 // wakeAll wakes up all who wait for anything. The caller holds mu.
 func (c *conn) wakeAll() {
-	for _, v := range c.joined {
-		v.readable.Broadcast()
-		v.writable.Broadcast()
-	}
 	c.wake.Broadcast()
-	c.unread.Broadcast()
+	if c.mode == splitting {
+		c.unread.Broadcast()
+		for _, v := range c.joined {
+			v.wakeAll()
+		}
+	}
+}
+
+// wakeAll wakes up the Read and the Write of a server.
+func (v *Conn) wakeAll() {
+	v.readable.Broadcast()
+	v.writable.Broadcast()
 }
 
 // LocalAddr returns the local address of the client's connection.
@@ -452,14 +478,13 @@ func (v *Conn) setDeadlines(t time.Time, read, write bool, set func(net.Conn, ti
 	}
 	if read {
 		v.readDeadline.set(v, t, (*Conn).endRead)
-		v.readable.Broadcast()
 	}
 	if write {
 		v.writeDeadline.set(v, t, (*Conn).endWrite)
-		v.writable.Broadcast()
 	}
 	if v.c.mode == passing {
 		return set(v.c.sock, t)
 	}
+	v.wakeAll()
 	return nil
 }

@@ -23,7 +23,10 @@ var errEOF = io.EOF
 // and has readLoop read what follows.
 func (c *conn) startSplitting() {
 	v := c.pass
-	c.mode = splitting
+	c.mode, c.splitConn = splitting, new(splitConn)
+	if v != nil {
+		v.startSplitting()
+	}
 	c.countShared(1)
 	if !c.spoken {
 		c.out = c.appendEarlySettings(c.out)

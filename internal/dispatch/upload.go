@@ -28,7 +28,11 @@ import (
 // upload is the part of a conn in this.
 type upload struct {
 	credit int64 // what the client may send on all streams
-	grant  int64 // what is to be granted to it
+}
+
+// splitUpload is the part of a splitConn in this.
+type splitUpload struct {
+	grant  int64 // what is to be granted to the client
 	unread sync.Cond
 }
 
