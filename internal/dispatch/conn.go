@@ -68,9 +68,9 @@ type conn struct {
 	window     int64          // SETTINGS_INITIAL_WINDOW_SIZE that the client goes by
 	most       int            // SETTINGS_MAX_CONCURRENT_STREAMS that the client goes by
 
-	rawPings int       // PING frames of the client that passed through and have not been answered
-	asked    int       // PING frames of pass that passed through and have not been answered
-	askedAt  time.Time // the first of these
+	rawPings int     // PING frames of the client that passed through and have not been answered
+	asked    int     // PING frames of pass that passed through and have not been answered
+	askedAt  instant // the first of these
 
 	resets, controls bucket
 
@@ -112,7 +112,7 @@ type advertised struct {
 	connect    bool
 
 	// The most, which the reader obeys when it has read what came after it.
-	maxFrame  int
+	maxFrame  uint32
 	tableSize uint32
 }
 
@@ -194,7 +194,7 @@ func (c *conn) shrink() {
 
 // applyAdvertised applies what the client has been told. It is for the one that reads, with mu.
 func (c *conn) applyAdvertised() {
-	c.in.maxFrame = c.advertised.maxFrame
+	c.in.maxFrame = int(c.advertised.maxFrame)
 	c.dec.allow(c.advertised.tableSize)
 }
 
@@ -234,7 +234,7 @@ func (c *conn) endIfDone(s *stream) {
 // newStream opens a stream for a server.
 func (c *conn) newStream(id uint32, v *Conn, endStream bool) *stream {
 	s := freeStreams.Get().(*stream)
-	s.id, s.server, s.opened, s.clientEnded = id, v, time.Now(), endStream
+	s.id, s.server, s.opened, s.clientEnded = id, v, now(), endStream
 	s.requestAt = -1
 	s.toClient = c.window
 	s.toServer = v.window
@@ -320,7 +320,7 @@ func (c *conn) spendReset() *h2.ConnError {
 // resetByClient removes a stream that the client has reset, and counts it if that was early: the server has not
 // answered, and the client has not waited for as long as those do that lose patience.
 func (c *conn) resetByClient(s *stream) *h2.ConnError {
-	early := !s.answered && !s.resetQueued && time.Since(s.opened) < earlyReset
+	early := !s.answered && !s.resetQueued && since(s.opened) < earlyReset
 	c.remove(s, byClient)
 	if early {
 		return c.spendReset()

@@ -137,7 +137,7 @@ func (t *Target) Accept() (net.Conn, error) {
 
 // push queues the server's side of a connection, for which room is reserved. It reports false if the target was closed.
 func (t *Target) push(v *Conn, l *Limits) bool {
-	v.expires = time.Now().Add(l.AcceptTimeout)
+	v.expires = now() + instant(l.AcceptTimeout)
 	if !t.queue.PushReserved(v) {
 		return false
 	}
@@ -158,8 +158,8 @@ func (t *Target) expireLater(l *Limits, in time.Duration) {
 // expire refuses what has waited in the queue for AcceptTimeout, up to a quarter more. While no server has accepted a
 // connection that passes through, nobody reads from its client, and sees it go.
 func (t *Target) expire(l *Limits) {
-	now := time.Now()
-	for _, v := range t.queue.Remove(func(v *Conn) bool { return !v.expires.After(now) }) {
+	t0 := now()
+	for _, v := range t.queue.Remove(func(v *Conn) bool { return v.expires <= t0 }) {
 		v.reject(ErrTargetFull)
 	}
 	t.expiring.Lock()

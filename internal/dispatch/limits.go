@@ -47,23 +47,22 @@ func DefaultLimits() Limits {
 // A bucket counts events that are forgiven with time.
 type bucket struct {
 	spent  int
-	filled time.Time // when time was last taken into account; zero if nothing has been spent
+	filled instant // when time was last taken into account
 }
 
 // spend counts an event, and reports whether it is within what burst and rate allow.
 func (b *bucket) spend(burst, rate int) bool {
 	if b.spent == 0 {
-		b.filled = time.Now()
+		b.filled = now()
 	}
 	b.spent++
 	if b.spent <= burst {
 		return true
 	}
-	now := time.Now()
-	forgiven := min(float64(b.spent), now.Sub(b.filled).Seconds()*float64(rate))
+	forgiven := min(float64(b.spent), since(b.filled).Seconds()*float64(rate))
 	if n := int(forgiven); n > 0 {
 		b.spent -= n
-		b.filled = now
+		b.filled = now()
 	}
 	return b.spent <= burst
 }

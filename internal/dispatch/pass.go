@@ -403,7 +403,7 @@ func (v *Conn) scanServerFrame(it *item) (drop bool) {
 	case http2.FramePing:
 		if !it.ack() {
 			if c.asked == 0 {
-				c.askedAt = time.Now()
+				c.askedAt = now()
 			}
 			c.asked++
 		} else if c.rawPings > 0 {
@@ -458,7 +458,7 @@ type pings struct {
 type ping struct {
 	server  *Conn
 	payload [8]byte
-	at      time.Time
+	at      instant
 }
 
 // maxPings is how many PING frames of servers wait for the client. What a server asks beyond that is not passed on.
@@ -474,7 +474,7 @@ func (p *pings) ask(v *Conn, payload [8]byte) (token [8]byte, ok bool) {
 	p.last++
 	copy(token[:4], "1prt")
 	binary.BigEndian.PutUint32(token[4:], uint32(p.last))
-	p.sent[token] = ping{v, payload, time.Now()}
+	p.sent[token] = ping{v, payload, now()}
 	return token, true
 }
 
@@ -488,11 +488,11 @@ func (p *pings) answered(token [8]byte) (ping, bool) {
 // have found out by it that the client is gone.
 func (v *Conn) clientSilent() bool {
 	c := v.c
-	if v == c.pass && c.asked > 0 && time.Since(c.askedAt) >= silence {
+	if v == c.pass && c.asked > 0 && since(c.askedAt) >= silence {
 		return true
 	}
 	for _, p := range c.pings.sent {
-		if p.server == v && time.Since(p.at) >= silence {
+		if p.server == v && since(p.at) >= silence {
 			return true
 		}
 	}

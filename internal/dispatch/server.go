@@ -23,7 +23,7 @@ import (
 type Conn struct {
 	c       *conn
 	target  *Target
-	expires time.Time // in the queue of target
+	expires instant // in the queue of target
 
 	// In passing, what is read from the socket and not delivered. The first clear bytes can be.
 	rmu   sync.Mutex // one Read at a time
@@ -44,21 +44,21 @@ type Conn struct {
 
 	// The following is guarded by c.mu.
 	closed        bool
+	leaving       bool // it has sent GOAWAY
+	connect       bool // it has set SETTINGS_ENABLE_CONNECT_PROTOCOL
 	readDeadline  deadline
 	writeDeadline deadline
 
 	owes []*clientFrame // SETTINGS frames that the server has to acknowledge; nil if the client is not to know
 
-	lastID  uint32 // the last stream that the server takes
-	leaving bool   // it has sent GOAWAY
+	lastID uint32 // the last stream that the server takes
 
 	// What the server has set.
-	maxFrame   int
 	maxStreams uint32
 	maxList    uint32 // SETTINGS_MAX_HEADER_LIST_SIZE, or 0
 	tableSize  uint32
+	maxFrame   int
 	window     int64 // SETTINGS_INITIAL_WINDOW_SIZE
-	connect    bool
 
 	open         int // streams
 	*splitServer     // in splitting

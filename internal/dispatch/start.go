@@ -199,7 +199,7 @@ func (c *conn) noteAdvertised(f *serverFrame, id http2.SettingID, val uint32) {
 	case http2.SettingMaxFrameSize:
 		// The client may use it as soon as it knows. A lower one holds only once it has acknowledged it, and is left to
 		// the server.
-		c.advertised.maxFrame = max(c.advertised.maxFrame, int(val))
+		c.advertised.maxFrame = max(c.advertised.maxFrame, val)
 	case http2.SettingHeaderTableSize:
 		c.advertised.tableSize = max(c.advertised.tableSize, val)
 	}

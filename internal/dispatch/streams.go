@@ -4,14 +4,13 @@ import (
 	"cmp"
 	"slices"
 	"sync"
-	"time"
 )
 
 // A stream is one that is open.
 type stream struct {
 	id                       uint32
 	server                   *Conn
-	opened                   time.Time
+	opened                   instant
 	grpc                     bool
 	answered                 bool // a header block has come from the server
 	clientEnded, serverEnded bool
