@@ -234,6 +234,7 @@ func (q *RequestMux) start(c *pending) *refusal {
 		return c.interruption()
 	}
 	q.engine.Start(opened, owner)
+	c.source.Reuse()
 	c.recycle()
 	return nil
 }

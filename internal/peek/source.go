@@ -6,6 +6,7 @@ package peek
 import (
 	"io"
 	"net"
+	"sync"
 )
 
 // A Source is the beginning of a connection's stream, as far as it has come. It may be used again for another
@@ -119,8 +120,11 @@ func (s *Source) ReadMore(limit int) (data []byte, ended bool, err error) {
 
 // ReadOnce takes more bytes out of the connection, up to the limit for all of them, of which there must be fewer.
 func (s *Source) ReadOnce(limit int) error {
-	if n := len(s.taken); n == cap(s.taken) {
-		grown := make([]byte, n, min(max(2*n, 512), limit))
+	switch n := len(s.taken); {
+	case cap(s.taken) == 0 && limit >= firstTake:
+		s.taken = firstTakes.Get().(*[firstTake]byte)[:0]
+	case n == cap(s.taken):
+		grown := make([]byte, n, min(max(2*n, firstTake), limit))
 		copy(grown, s.taken)
 		s.taken = grown
 	}
@@ -128,6 +132,19 @@ func (s *Source) ReadOnce(limit int) error {
 	s.taken = s.taken[:len(s.taken)+n]
 	return err
 }
+
+// Reuse forgets what was taken, to which nobody refers any more, and lets another Source have the memory.
+func (s *Source) Reuse() {
+	if cap(s.taken) == firstTake {
+		firstTakes.Put((*[firstTake]byte)(s.taken[:firstTake]))
+	}
+	s.taken = nil
+}
+
+// firstTakes has memory for what is taken first, which is enough for most requests.
+var firstTakes = sync.Pool{New: func() any { return new([firstTake]byte) }}
+
+const firstTake = 512
 
 // Queued reports whether the socket, which may be below TLS, holds bytes that nobody has read.
 func (s *Source) Queued() bool { return s.socket && s.peeker.Queued() }

@@ -278,3 +278,41 @@ func TestSourceEnter(t *testing.T) {
 	send(t, client, "next")
 	look(t, &s, true, noLimit, "next", false)
 }
+
+// TestSourceReuse has the memory of what was taken go from one connection to the next, and never to two at once.
+func TestSourceReuse(t *testing.T) {
+	t.Parallel()
+	take := func(s *Source, text string) []byte {
+		server, client := net.Pipe()
+		t.Cleanup(func() { client.Close(); server.Close() })
+		go io.WriteString(client, text)
+		s.Start(server, &Pool{Size: 4096})
+		s.Take()
+		data, _, err := s.Look(true, noLimit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	var a, b, c Source
+	take(&a, "first")
+	a.Reuse()
+	if len(a.Taken()) != 0 {
+		t.Errorf("%q is left", a.Taken())
+	}
+	second, third := take(&b, "second"), take(&c, "third")
+	if string(second) != "second" || string(third) != "third" {
+		t.Errorf("took %q and %q", second, third)
+	}
+
+	large := take(&a, strings.Repeat("large", firstTake))
+	for len(large) < 5*firstTake {
+		if large, _, _ = a.ReadMore(noLimit); cap(large) == firstTake {
+			t.Fatalf("%d bytes do not grow", len(large))
+		}
+	}
+	a.Reuse()
+	if fourth := take(&b, "fourth"); string(fourth) != "fourth" {
+		t.Errorf("took %q", fourth)
+	}
+}
