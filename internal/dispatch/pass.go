@@ -120,20 +120,20 @@ func (c *conn) scanClient(v *Conn, b []byte) (clear, n int, split bool) {
 	n = len(b)
 	it := new(item)
 	for clear < n {
-		if c.dropping {
+		if c.dropping || c.ended { // it was drained, and what follows will not be answered
 			return clear, clear, false
 		}
-		c.mu.Unlock()
 		m, ferr := c.in.next(it, b[clear:n])
 		if it.kind == blockItem && m > 0 {
-			c.examine(it)
-		}
-		c.mu.Lock()
-		if c.mode != passing || c.dead {
-			return clear, clear, true // ended meanwhile
-		}
-		if c.ended { // it was drained meanwhile, and what follows will not be answered
-			return clear, clear, false
+			c.mu.Unlock()
+			c.examine(it) // which asks the matchers
+			c.mu.Lock()
+			if c.mode != passing || c.dead {
+				return clear, clear, true // ended meanwhile
+			}
+			if c.ended {
+				return clear, clear, false
+			}
 		}
 		if ferr != nil {
 			if ferr.Code == http2.ErrCodeEnhanceYourCalm {

@@ -135,12 +135,12 @@ func (c *conn) takeFrames(b []byte) (rest []byte, ok bool) {
 		if c.closing || c.dead {
 			return nil, false
 		}
-		c.mu.Unlock()
 		n, ferr := c.in.next(it, b)
 		if it.kind == blockItem && n > 0 {
-			c.examine(it)
+			c.mu.Unlock()
+			c.examine(it) // which asks the matchers
+			c.mu.Lock()
 		}
-		c.mu.Lock()
 		cerr := it.fault
 		switch {
 		case c.closing || c.dead:
