@@ -197,7 +197,7 @@ func (v *Conn) read(l lazily) (n int, err error) {
 	return n, err
 }
 
-// readSplit is Read in splitting.
+// readSplit is Read in splitting, and when nothing more passes through.
 func (v *Conn) readSplit(l lazily) (int, error) {
 	c := v.c
 	c.mu.Lock()
@@ -208,7 +208,7 @@ func (v *Conn) readSplit(l lazily) (int, error) {
 			return 0, v.opError("read", net.ErrClosed)
 		case v.readDeadline.passed():
 			return 0, v.opError("read", os.ErrDeadlineExceeded)
-		case v.in.len() > 0:
+		case c.mode == splitting && v.in.len() > 0:
 			full := v.in.len() > maxUnread
 			n := copy(l.buffer(), v.in.bytes())
 			v.in.skip(n)
