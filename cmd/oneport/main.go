@@ -1,14 +1,13 @@
-// Oneport looks into ports that several protocols share.
+// Oneport diagnoses ports that several protocols share.
 //
 //	oneport probe 127.0.0.1:8080
 //
-// tries every way into a port that clients of HTTP and gRPC have, and says for each that fails why, what clients say
-// about it, and what helps. See README.md beside this file.
+// connects to a port in every way that HTTP and gRPC clients do. For each way that fails, it prints the cause, the errors
+// that clients report, and what to do. See README.md beside this file.
 //
-// It is a package of the root module, so that it runs from a checkout without further ado, and imports nothing that
-// weighs: golang.org/x/net for frames, golang.org/x/term for the terminal, github.com/pires/go-proxyproto for PROXY
-// headers, and of protocol buffers only the wire format. Flags are those of the standard library, as in the other
-// programs here.
+// The command is part of the root module, so that it runs from a checkout. To keep that module small, it imports only
+// golang.org/x/net for frames, golang.org/x/term for the terminal, github.com/pires/go-proxyproto for PROXY headers, and
+// the wire format of protocol buffers.
 package main
 
 import (
@@ -42,7 +41,7 @@ const usage = `usage: oneport <command>
 commands:
   probe    try every way into a port, and say what fails and why
 
-oneport <command> -h says more.
+Run oneport <command> -h for its flags.
 `
 
 // run is main with an exit status.
@@ -58,6 +57,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		io.WriteString(stdout, usage)
 		return exitOK
 	}
-	fmt.Fprintf(stderr, "oneport: there is no command %q\n%s", args[0], usage)
+	fmt.Fprintf(stderr, "oneport: unknown command %q\n%s", args[0], usage)
 	return exitUsage
 }

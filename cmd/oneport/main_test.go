@@ -31,23 +31,23 @@ func TestUsage(t *testing.T) {
 	}{
 		{args: "", exit: exitUsage, stderr: "usage: oneport"},
 		{args: "help", exit: exitOK, stdout: "usage: oneport"},
-		{args: "prob", exit: exitUsage, stderr: `there is no command "prob"`},
+		{args: "prob", exit: exitUsage, stderr: `unknown command "prob"`},
 		{args: "probe -h", exit: exitOK, stdout: "exit status: 0"},
 		{args: "probe -list", exit: exitOK, stdout: "h2-strict"},
-		{args: "probe", exit: exitUsage, stderr: "it takes one target"},
-		{args: "probe a:1 b:1", exit: exitUsage, stderr: "it takes one target"},
+		{args: "probe", exit: exitUsage, stderr: "one target is required"},
+		{args: "probe a:1 b:1", exit: exitUsage, stderr: "one target is required"},
 		{args: "probe -nonsense a:1", exit: exitUsage, stderr: "-nonsense"},
 		{args: "probe localhost", exit: exitUsage, stderr: "neither host:port nor a URL"},
 		{args: "probe ftp://localhost", exit: exitUsage, stderr: "neither http nor https"},
 		{args: "probe http://:80", exit: exitUsage, stderr: "names no host"},
 		{args: "probe unix:", exit: exitUsage, stderr: "path of a socket"},
-		{args: "probe -timeout 0 a:1", exit: exitUsage, stderr: "is no time"},
-		{args: "probe -idle -1s a:1", exit: exitUsage, stderr: "is no time"},
-		{args: "probe -from-proxy v3 a:1", exit: exitUsage, stderr: "it is v1 or v2"},
+		{args: "probe -timeout 0 a:1", exit: exitUsage, stderr: "must be positive"},
+		{args: "probe -idle -1s a:1", exit: exitUsage, stderr: "must not be negative"},
+		{args: "probe -from-proxy v3 a:1", exit: exitUsage, stderr: "must be v1 or v2"},
 		{args: "probe -color pink a:1", exit: exitUsage, stderr: "auto, always or never"},
-		{args: "probe -path x a:1", exit: exitUsage, stderr: "begins with /"},
+		{args: "probe -path x a:1", exit: exitUsage, stderr: "must begin with /"},
 		{args: "probe -host a\tb a:1", exit: exitUsage, stderr: "control character"},
-		{args: "probe -key k a:1", exit: exitUsage, stderr: "-cert, which is missing"},
+		{args: "probe -key k a:1", exit: exitUsage, stderr: "-key requires -cert"},
 		{args: "probe -cert " + missing + " a:1", exit: exitUsage, stderr: "missing.pem"},
 		{args: "probe -ca " + missing + " a:1", exit: exitUsage, stderr: "missing.pem"},
 		{args: "probe -ca " + notPEM + " a:1", exit: exitUsage, stderr: "no certificate in PEM"},
@@ -103,7 +103,7 @@ func TestInterrupt(t *testing.T) {
 	if took := time.Since(began); took > 20*time.Second {
 		t.Errorf("it took %v", took)
 	}
-	if !strings.Contains(stdout.String(), "Interrupted: this is what was known by then.") {
+	if !strings.Contains(stdout.String(), "Interrupted: the results so far.") {
 		t.Errorf("it writes\n%s", &stdout)
 	}
 }

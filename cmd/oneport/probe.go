@@ -22,10 +22,10 @@ import (
 
 const probeUsage = `usage: oneport probe [flags] host:port | URL | unix:path
 
-Probe tries every way into the port that clients of HTTP and gRPC have, each on a connection of its own, and says what
-came, what fails, why, and what helps.
+Probe connects to the port in every way that HTTP and gRPC clients do, each on a connection of its own. It prints what
+came, what fails and why, and what to do.
 
-exit status: 0 all that the port offers works, 1 something fails, 2 usage, 3 unreachable, 130 interrupted
+exit status: 0 everything that the port offers works, 1 something fails, 2 usage, 3 unreachable, 130 interrupted
 
 flags:
 `
@@ -43,24 +43,24 @@ func (s *settings) flags(stderr io.Writer) *flag.FlagSet {
 	fs := flag.NewFlagSet("oneport probe", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	fs.Usage = func() {} // an error is one sentence
-	fs.BoolVar(&s.verbose, "v", false, "show the frames of each way in, with the place where it goes wrong")
+	fs.BoolVar(&s.verbose, "v", false, "show the frames of each way in, up to where it goes wrong")
 	fs.BoolVar(&s.json, "json", false, "write JSON; with -v the frames as well")
-	fs.BoolVar(&s.list, "list", false, "list the ways in, for -only and -skip, and end")
-	fs.StringVar(&s.only, "only", "", "try these ways in or groups only, and those that they depend on: `names`, with commas; they have to work")
-	fs.StringVar(&s.skip, "skip", "", "leave these out: `names`, with commas")
-	fs.DurationVar(&s.Timeout, "timeout", 5*time.Second, "how long each way in may take; the whole takes four times that at most")
-	fs.DurationVar(&s.Idle, "idle", 0, "how long to rest before a request, where that is tried (default 2s, or 2/5 of -timeout)")
-	fs.StringVar(&s.Service, "grpc-service", "", "`name` of the gRPC service whose health to check; gRPC has to work then")
+	fs.BoolVar(&s.list, "list", false, "list the ways in, for -only and -skip, and exit")
+	fs.StringVar(&s.only, "only", "", "try only these ways in or groups, and those that they depend on: comma-separated `names`; they have to work")
+	fs.StringVar(&s.skip, "skip", "", "leave these out: comma-separated `names`")
+	fs.DurationVar(&s.Timeout, "timeout", 5*time.Second, "time limit of each way in; the whole probe takes at most four times that")
+	fs.DurationVar(&s.Idle, "idle", 0, "idle time before a request, in the ways in that test it (default 2s, or 2/5 of -timeout)")
+	fs.StringVar(&s.Service, "grpc-service", "", "check the health of the gRPC service with this `name`; gRPC has to work")
 	fs.StringVar(&s.Path, "path", "", "`path` of HTTP requests (default that of the URL, or /)")
 	fs.StringVar(&s.Host, "host", "", "`name` in Host and :authority (default that of the target)")
-	fs.StringVar(&s.SNI, "sni", "", "`name` to ask for by TLS and to look for in the certificate (default the host)")
+	fs.StringVar(&s.SNI, "sni", "", "server `name` in the TLS handshake and in the certificate (default the host)")
 	fs.StringVar(&s.cert, "cert", "", "`file` with the client's certificate, in PEM")
 	fs.StringVar(&s.key, "key", "", "`file` with its key (default the file of -cert)")
-	fs.StringVar(&s.ca, "ca", "", "`file` with the authorities that the server's certificate is to be of (default the system's)")
-	fs.BoolVar(&s.Insecure, "insecure", false, "take what is wrong with the certificate for no fault")
+	fs.StringVar(&s.ca, "ca", "", "`file` with the authorities that the probe trusts, in PEM (default the system's)")
+	fs.BoolVar(&s.Insecure, "insecure", false, "do not count problems of the certificate as faults")
 	fs.StringVar(&s.Resolve, "resolve", "", "connect to this `address` instead, host or host:port; names stay those of the target")
-	fs.StringVar(&s.FromProxy, "from-proxy", "", "send a PROXY header ahead of everything, as a balancer does: `v1 or v2`")
-	fs.StringVar(&s.color, "color", "auto", "`auto, always or never`; auto is for terminals, and without NO_COLOR")
+	fs.StringVar(&s.FromProxy, "from-proxy", "", "begin each connection with a PROXY header, as a balancer does: `v1 or v2`")
+	fs.StringVar(&s.color, "color", "auto", "`auto, always or never`; auto means on terminals, unless NO_COLOR is set")
 	return fs
 }
 
@@ -86,7 +86,7 @@ func runProbe(ctx context.Context, args []string, stdout, stderr io.Writer) int 
 		return exitUsage
 	}
 	if fs.NArg() != 1 {
-		return complain(errors.New("it takes one target, host:port or a URL, after the flags; -h says more"))
+		return complain(errors.New("one target is required after the flags, host:port or a URL; see -h"))
 	}
 	var err error
 	if s.Target, err = probe.ParseTarget(fs.Arg(0)); err != nil {
@@ -128,28 +128,28 @@ func runProbe(ctx context.Context, args []string, stdout, stderr io.Writer) int 
 // complete checks the flags, and reads the files that they name.
 func (s *settings) complete() error {
 	if s.Timeout <= 0 {
-		return fmt.Errorf("-timeout %v is no time", s.Timeout)
+		return fmt.Errorf("-timeout %v: it must be positive", s.Timeout)
 	}
 	if s.Idle < 0 {
-		return fmt.Errorf("-idle %v is no time", s.Idle)
+		return fmt.Errorf("-idle %v: it must not be negative", s.Idle)
 	}
 	if !slices.Contains([]string{"", "v1", "v2"}, s.FromProxy) {
-		return fmt.Errorf("-from-proxy %s: it is v1 or v2", s.FromProxy)
+		return fmt.Errorf("-from-proxy %s: it must be v1 or v2", s.FromProxy)
 	}
 	if !slices.Contains([]string{"auto", "always", "never"}, s.color) {
-		return fmt.Errorf("-color %s: it is auto, always or never", s.color)
+		return fmt.Errorf("-color %s: it must be auto, always or never", s.color)
 	}
 	if s.Path != "" && !strings.HasPrefix(s.Path, "/") {
-		return fmt.Errorf("-path %s: a path begins with /", s.Path)
+		return fmt.Errorf("-path %s: it must begin with /", s.Path)
 	}
 	for _, text := range []string{s.Path, s.Host, s.SNI, s.Service} {
 		if strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
-			return fmt.Errorf("%q has a space or a control character in it", text)
+			return fmt.Errorf("%q contains a space or a control character", text)
 		}
 	}
 	s.Only, s.Skip = split(s.only), split(s.skip)
 	if s.key != "" && s.cert == "" {
-		return errors.New("-key is for the certificate of -cert, which is missing")
+		return errors.New("-key requires -cert")
 	}
 	if s.cert != "" {
 		if s.key == "" {
@@ -168,7 +168,7 @@ func (s *settings) complete() error {
 		}
 		s.Roots = x509.NewCertPool()
 		if !s.Roots.AppendCertsFromPEM(pem) {
-			return fmt.Errorf("%s holds no certificate in PEM", s.ca)
+			return fmt.Errorf("%s contains no certificate in PEM", s.ca)
 		}
 	}
 	return nil
@@ -182,19 +182,19 @@ func list(w io.Writer) {
 	for _, n := range probe.Names() {
 		fmt.Fprintf(w, "%-16s %-6s %s\n", n.ID, n.Group, n.Title)
 	}
-	io.WriteString(w, "\nclear, proxy and tls stand for all of their group.\n")
+	io.WriteString(w, "\nclear, proxy and tls select a whole group.\n")
 }
 
 // unreachableHint says what errors of connecting mean.
 func unreachableHint(err error) string {
 	text := err.Error()
 	for _, h := range []struct{ part, hint string }{
-		{"connection refused", "Nobody listens there: does the server run, on this address (127.0.0.1 is not 0.0.0.0, nor ::1), on this port?"},
-		{"actively refused", "Nobody listens there: does the server run, on this address (127.0.0.1 is not 0.0.0.0, nor ::1), on this port?"},
-		{"no such host", "The name is not known to this machine's resolver."},
-		{"i/o timeout", "No answer to the connect: a firewall that drops packets, or an address that is not routed."},
-		{"deadline exceeded", "No answer to the connect: a firewall that drops packets, or an address that is not routed."},
-		{"no such file", "There is no such socket."},
+		{"connection refused", "Nobody listens there. Check that the server runs, on this address (127.0.0.1 is neither 0.0.0.0 nor ::1) and port."},
+		{"actively refused", "Nobody listens there. Check that the server runs, on this address (127.0.0.1 is neither 0.0.0.0 nor ::1) and port."},
+		{"no such host", "This machine's resolver does not know the name."},
+		{"i/o timeout", "Nothing answers: a firewall drops packets, or the address is not routed."},
+		{"deadline exceeded", "Nothing answers: a firewall drops packets, or the address is not routed."},
+		{"no such file", "The socket does not exist."},
 	} {
 		if strings.Contains(text, h.part) {
 			return h.hint + "\n"

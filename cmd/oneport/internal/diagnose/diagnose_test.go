@@ -322,6 +322,15 @@ var cases = []struct {
 		want:    map[string]Severity{"clear-to-tls": Fault},
 	},
 	{
+		name: "cleartext asked for by name of a port for TLS",
+		results: []*probe.Result{
+			answered(with("http1", probe.Refused, probe.Declined), func(r *probe.Result) { r.Asked, r.Language = true, wire.HTTP1 }),
+			http2By(with("grpc", probe.Fails, probe.Closed), 0, func(*probe.HTTP2) {}),
+			handshake(nil),
+		},
+		want: map[string]Severity{"clear-to-tls": Fault},
+	},
+	{
 		name:    "health checks",
 		results: []*probe.Result{ok("http1"), with("http1.0", probe.Refused, probe.Declined)},
 		want:    map[string]Severity{"http-1.0": Warning},

@@ -12,7 +12,7 @@ import (
 )
 
 // A rule is a cause that results can have. The rules are asked in order, and what one has explained is no longer open
-// to the next, so what is special stands above what is general.
+// to the next, so specific rules come before general ones.
 type rule struct {
 	code     string
 	severity Severity
@@ -30,7 +30,7 @@ type rule struct {
 }
 
 func (r rule) finding(v *view, detail string) Finding {
-	fill := strings.NewReplacer("{detail}", detail, "{target}", v.Target)
+	fill := strings.NewReplacer("{detail}", strings.TrimSuffix(detail, "."), "{target}", v.Target)
 	f := Finding{
 		Code: r.code, Severity: r.severity, Title: fill.Replace(r.title), Cause: fill.Replace(r.cause),
 		Says: r.says, Page: r.page,
@@ -73,6 +73,11 @@ func (v *view) mute() bool {
 	})
 }
 
+// clearWanted reports whether cleartext has to work: the URL says so, or -only names a basic way in.
+func (v *view) clearWanted() bool {
+	return v.Scheme == "http" || slices.ContainsFunc(basic, func(id string) bool { return v.Get(id).Asked })
+}
+
 func (v *view) problem(kinds ...probe.ProblemKind) ([]string, string) {
 	r := v.Get("handshake")
 	if r.TLS == nil {
@@ -113,8 +118,8 @@ var rules = []rule{
 		},
 		cure: []string{
 			"Connect through the balancer, or to a port without the PROXY protocol.",
-			"If clients of the balancer fail: switch on the PROXY protocol there (HAProxy: send-proxy-v2; nginx: proxy_protocol on).",
-			"To look behind the header: oneport probe -from-proxy v2 {target}",
+			"If clients of the balancer fail, switch on the PROXY protocol there (HAProxy: send-proxy-v2; nginx: proxy_protocol on).",
+			"To probe what is behind the header: oneport probe -from-proxy v2 {target}",
 		},
 		match: func(v *view) ([]string, string) {
 			if v.tlsSpoken || !v.mute() {
@@ -204,7 +209,7 @@ var rules = []rule{
 	},
 	{
 		code: "not-http", severity: Fault, page: troubleshooting + "received-http09-when-not-allowed",
-		title: "This is not a port for HTTP: {detail} came.",
+		title: "This is not a port for HTTP: it sent {detail}.",
 		cause: "Whatever the probe sends, the answer is {detail}.",
 		says: []Saying{
 			{"curl", "(1) Received HTTP/0.9 when not allowed"},
@@ -224,14 +229,14 @@ var rules = []rule{
 	},
 	{
 		code: "too-much", severity: Fault, page: troubleshooting + "transfer-closed-with-outstanding-read-data-remaining",
-		title: "The server sends without end: {detail}.",
+		title: "The server does not stop sending: {detail}.",
 		cause: "It is more than a client accepts, so the probe stopped reading. Clients have limits of their own and end the connection, or run out of memory.",
 		says: []Saying{
 			{"net/http", "http2: response header list larger than advertised limit; PROTOCOL_ERROR"},
 			{"grpc-go", "RESOURCE_EXHAUSTED; INTERNAL: stream terminated by RST_STREAM"},
 			{"curl", "(56) Too large response headers"},
 		},
-		cure: []string{"Look with -v at what it sends. It may not be the server that you think it is."},
+		cure: []string{"Use -v to see what it sends. It may not be the server that you expect."},
 		match: func(v *view) ([]string, string) {
 			ids := v.open(outcome(probe.TooMuch))
 			if len(ids) == 0 {
@@ -242,7 +247,7 @@ var rules = []rule{
 	},
 	{
 		code: "settings-hang", severity: Fault, page: hangPage,
-		title: "gRPC clients will hang: the server waits for their request, they wait for its SETTINGS.",
+		title: "gRPC clients will hang: the server waits for their request, and they wait for its SETTINGS.",
 		cause: "HTTP/2 works for a client that sends its request at once, and not for one that waits for the server's SETTINGS, as gRPC clients do. A mux in front of the server looks for the request before it hands the connection on: typically cmux with HTTP2HeaderField.",
 		says: []Saying{
 			{"grpc-go", "context deadline exceeded while waiting for connections to become ready"},
@@ -278,7 +283,7 @@ var rules = []rule{
 			{"browsers", "ERR_HTTP2_PROTOCOL_ERROR, now and then"},
 		},
 		cure: []string{
-			"A mux that sends SETTINGS for the server has to drop their acknowledgement, as oneport does: replace cmux with oneport or, without a change of code, with its drop-in module.",
+			"A mux that sends SETTINGS for the server has to drop their acknowledgement, as oneport does: replace cmux with oneport or, without code changes, with its drop-in module.",
 		},
 		match: func(v *view) ([]string, string) {
 			return v.open(func(r *probe.Result) bool {
@@ -297,7 +302,7 @@ var rules = []rule{
 			{"curl", "(92) HTTP/2 stream 1 was not closed cleanly: PROTOCOL_ERROR (err 1)"},
 			{"nghttp", "[INVALID; error=Invalid HTTP header field was received]"},
 		},
-		cure: []string{"A response begins with :status, names are in lower case and without colons (RFC 9113, Sections 8.2 and 8.3.2). Leave frames to net/http or grpc-go where you can; where you cannot, see examples/rawframes."},
+		cure: []string{"A response begins with :status, and names are in lower case and without colons (RFC 9113, Sections 8.2 and 8.3.2). Leave frames to net/http or grpc-go where you can; where you cannot, see examples/rawframes."},
 		match: func(v *view) ([]string, string) {
 			return v.violated(wire.FaultFieldName, wire.FaultNoStatus, wire.FaultCompression)
 		},
@@ -317,13 +322,13 @@ var rules = []rule{
 	{
 		code: "broken-frames", severity: Fault, page: troubleshooting + "invalid-pseudo-header",
 		title: "Clients end the connection: {detail}.",
-		cause: "What the server writes violates HTTP/2, which makes it a connection error.",
+		cause: "The server violates HTTP/2, which is a connection error.",
 		says: []Saying{
 			{"grpc-go", "UNAVAILABLE: error reading server preface; connection error: PROTOCOL_ERROR"},
 			{"curl", "(16) Error in the HTTP2 framing layer"},
-			{"nghttp2, Chrome", "SETTINGS: SETTINGS_NO_RFC7540_PRIORITIES cannot be changed (where it is that)"},
+			{"nghttp2, Chrome", "SETTINGS: SETTINGS_NO_RFC7540_PRIORITIES cannot be changed (if that is the violation)"},
 		},
-		cure: []string{"Look with -v at the frame. See examples/rawframes for a server that follows the rules."},
+		cure: []string{"Use -v to see the frame. See examples/rawframes for a server that follows the rules."},
 		match: func(v *view) ([]string, string) {
 			ids := v.open(outcome(probe.Violated))
 			if len(ids) == 0 {
@@ -400,7 +405,7 @@ var rules = []rule{
 		},
 		cure: []string{
 			"Give the client a certificate that the server's ClientCAs have signed, with the extended key usage for clients; for the probe, use -cert and -key.",
-			`Alert unknown certificate authority: another authority signed it. Alert bad certificate: it is missing, expired, or not for clients.`,
+			`Alert unknown certificate authority: another authority signed the certificate. Alert bad certificate: the certificate is missing, expired, or not for clients.`,
 		},
 		match: func(v *view) ([]string, string) {
 			ids := v.open(func(r *probe.Result) bool { return v.certWanted(r) })
@@ -420,7 +425,7 @@ var rules = []rule{
 			{"grpc-java", "UNAVAILABLE: … CertificateExpiredException: NotAfter: …"},
 			{"browsers", "NET::ERR_CERT_DATE_INVALID"},
 		},
-		cure:   []string{"Renew it, and make the server load the new one (tls.Config.GetCertificate, or a restart). Check the clocks of both sides."},
+		cure:   []string{"Renew the certificate, and make the server load the new one (tls.Config.GetCertificate, or a restart). Check the clocks of both sides."},
 		match:  func(v *view) ([]string, string) { return v.problem(probe.Expired, probe.NotYetValid) },
 		severe: certSeverity,
 	},
@@ -435,8 +440,8 @@ var rules = []rule{
 			{"browsers", "NET::ERR_CERT_COMMON_NAME_INVALID"},
 		},
 		cure: []string{
-			"Connect by a name that is in it; for the probe, -sni sets the name.",
-			"Or issue it for this name. A server with several certificates picks by server name, and may have picked its default.",
+			"Connect with a name that is in the certificate; for the probe, -sni sets the name.",
+			"Or issue a certificate for this name. A server with several certificates chooses by server name, and may have chosen its default.",
 		},
 		match:  func(v *view) ([]string, string) { return v.problem(probe.WrongName) },
 		severe: certSeverity,
@@ -489,7 +494,7 @@ var rules = []rule{
 	},
 	{
 		code: "old-tls", severity: Warning, page: troubleshooting + "server-selected-unsupported-protocol-version",
-		title: "Old versions of TLS are served: {detail}.",
+		title: "The server offers old versions of TLS: {detail}.",
 		cause: "TLS 1.0 and 1.1 are deprecated (RFC 8996).",
 		cure:  []string{"tls.Config.MinVersion = tls.VersionTLS12, which is the default in Go."},
 		match: func(v *view) ([]string, string) {
@@ -510,8 +515,8 @@ var rules = []rule{
 			{"browsers", "ERR_SSL_VERSION_OR_CIPHER_MISMATCH; ERR_SSL_UNRECOGNIZED_NAME_ALERT"},
 		},
 		cure: []string{
-			"handshake failure: compare versions and cipher suites (an ECDSA certificate and suites for RSA only, say). In TLS 1.2 a server that requires a client certificate may say so, too.",
-			"unrecognized name: ask for another name; for the probe, by -sni. no application protocol: NextProtos, or the routes of the mux.",
+			"handshake failure: compare versions and cipher suites (an ECDSA certificate and suites for RSA only, say). In TLS 1.2 a server that requires a client certificate may send this alert, too.",
+			"unrecognized name: ask for another name; for the probe, with -sni. no application protocol: check NextProtos, or the routes of the mux.",
 		},
 		match: func(v *view) ([]string, string) {
 			ids := v.open(outcome(probe.Alert, probe.BadTLS))
@@ -522,9 +527,22 @@ var rules = []rule{
 		},
 	},
 	{
+		code: "clear-to-tls", severity: Fault, page: troubleshooting + "client-sent-an-http-request-to-an-https-server",
+		title: "http fails: the port takes TLS only.",
+		cause: "The server speaks TLS, and nothing in cleartext.",
+		says:  clearToTLSSays,
+		cure:  []string{"Use https, or credentials.NewTLS for gRPC. oneport can redirect: RedirectHTTP."},
+		match: func(v *view) ([]string, string) {
+			if !v.tlsSpoken || v.clearWorks || !v.clearWanted() {
+				return nil, ""
+			}
+			return v.where(func(r *probe.Result) bool { return slices.Contains(basic, r.ID) && r.Verdict != probe.NotTried }), ""
+		},
+	},
+	{
 		code: "closed-after-settings", severity: Fault, page: troubleshooting + "error-reading-from-server-eof",
 		title: "The server ends HTTP/2 connections before it answers.",
-		cause: "It sends SETTINGS and then closes the connection without GOAWAY. SETTINGS make gRPC channels READY; they fail, and reconnect in a tight loop.",
+		cause: "It sends SETTINGS and then closes the connection without GOAWAY. SETTINGS make gRPC channels READY, so they do not back off: they reconnect in a tight loop.",
 		says: []Saying{
 			{"grpc-go", `UNAVAILABLE: error reading from server: EOF`},
 			{"grpc-java", "UNAVAILABLE: Network closed for unknown reason"},
@@ -554,8 +572,8 @@ var rules = []rule{
 			{"curl", "(18) HTTP/2 stream 1 was not closed cleanly before end of the underlying stream; (52)"},
 		},
 		cure: []string{
-			"Is it TLS on one side only? A server for TLS closes connections in cleartext.",
-			"With oneport: the log and Mux.Stats say why; a route for HTTP/2 may be missing.",
+			"Check that both sides use TLS, or neither: a TLS server closes cleartext connections.",
+			"With oneport, the log and Mux.Stats say why; a route for HTTP/2 may be missing.",
 		},
 		match: func(v *view) ([]string, string) {
 			return v.open(func(r *probe.Result) bool {
@@ -595,8 +613,8 @@ var rules = []rule{
 			{"grpc-js", "UNIMPLEMENTED: Received HTTP status code 404"},
 		},
 		cure: []string{
-			"oneport.Server{GRPC: …} or mux.Match(oneport.GRPC()) above the routes for HTTP.",
-			"nginx: grpc_pass, not proxy_pass. A balancer: HTTP/2 (h2c) to the backend.",
+			"Use oneport.Server{GRPC: …}, or mux.Match(oneport.GRPC()) before the routes for HTTP.",
+			"nginx: use grpc_pass, not proxy_pass. A balancer: use HTTP/2 (h2c) to the backend.",
 		},
 		match: func(v *view) ([]string, string) {
 			ids := v.open(func(r *probe.Result) bool {
@@ -643,34 +661,21 @@ var rules = []rule{
 	},
 	{
 		code: "goaway", severity: Fault, page: troubleshooting + "goaway-and-the-connection-is-draining",
-		title: "HTTP/2 connections are ended: {detail}.",
-		cause: "The server sends GOAWAY before it answers. Its code, and the text beside it if there is one, say why.",
+		title: "The server closes HTTP/2 connections: {detail}.",
+		cause: "The server sends GOAWAY before it answers. The error code, and the text that may follow it, say why.",
 		says: []Saying{
 			{"grpc-go", "UNAVAILABLE: closing transport due to: connection error …, received prior goaway: code: …; the connection is draining"},
 			{"grpc-java", "UNAVAILABLE: Connection closed after GOAWAY. HTTP/2 error code: …"},
 			{"net/http", "http2: server sent GOAWAY and closed the connection; …"},
 			{"curl", "(56) … recveived GOAWAY, error=…"},
 		},
-		cure: []string{"ENHANCE_YOUR_CALM: fewer pings (keepalive), fewer requests. INADEQUATE_SECURITY: TLS. PROTOCOL_ERROR: run with -v and see what the server had received."},
+		cure: []string{"ENHANCE_YOUR_CALM: send fewer pings (keepalive) and requests. INADEQUATE_SECURITY: use TLS. PROTOCOL_ERROR: use -v to see what the server had received."},
 		match: func(v *view) ([]string, string) {
 			ids := v.open(outcome(probe.WentAway))
 			if len(ids) == 0 {
 				return nil, ""
 			}
 			return ids, v.Get(ids[0]).Came
-		},
-	},
-	{
-		code: "clear-to-tls", severity: Fault, page: troubleshooting + "client-sent-an-http-request-to-an-https-server",
-		title: "http fails: the port takes TLS only.",
-		cause: "The server speaks TLS, and nothing in cleartext.",
-		says:  clearToTLSSays,
-		cure:  []string{"Use https, or credentials.NewTLS for gRPC. oneport can redirect: RedirectHTTP."},
-		match: func(v *view) ([]string, string) {
-			if !v.tlsSpoken || v.clearWorks || v.Scheme != "http" {
-				return nil, ""
-			}
-			return v.where(func(r *probe.Result) bool { return slices.Contains(basic, r.ID) && r.Verdict == probe.NotOffered }), ""
 		},
 	},
 	{
@@ -704,12 +709,12 @@ var rules = []rule{
 	{
 		code: "upgrade-broken", severity: Fault, page: "docs/http2-connection-setup.md#upgrade-h2c",
 		title: "Upgrade: h2c is accepted, and then fails: {detail}.",
-		cause: "The server answers 101, and does not speak HTTP/2 correctly after it.",
+		cause: "The server answers 101, but then does not speak HTTP/2 correctly.",
 		says: []Saying{
 			{"curl --http2", "recveived GOAWAY, error=1; (56); (92)"},
 			{"Java's HttpClient", "java.io.IOException: protocol error"},
 		},
-		cure: []string{"Apply the settings in HTTP2-Settings and those in the SETTINGS frame once each. Or do not upgrade: no server has to."},
+		cure: []string{"Apply the settings in HTTP2-Settings and those in the SETTINGS frame once each. Or do not upgrade: a server does not have to."},
 		match: func(v *view) ([]string, string) {
 			ids := v.open(func(r *probe.Result) bool { return strings.HasPrefix(r.ID, "upgrade") && r.HTTP2 != nil })
 			if len(ids) == 0 {
@@ -720,14 +725,14 @@ var rules = []rule{
 	},
 	{
 		code: "broken-http1", severity: Fault, page: troubleshooting + "transfer-closed-with-outstanding-read-data-remaining",
-		title: "Clients drop the response of HTTP/1: {detail}.",
-		cause: "What the server sends begins like a response and then violates HTTP/1 (RFC 9112).",
+		title: "Clients drop the HTTP/1 response: {detail}.",
+		cause: "The answer begins like a response and then violates HTTP/1 (RFC 9112).",
 		says: []Saying{
 			{"net/http", `net/http: HTTP/1.x transport connection broken: malformed …`},
 			{"curl", "(8) Invalid status line; (56) Malformed encoding found in chunked-encoding; (18) transfer closed with outstanding read data remaining"},
 			{"proxies", "502 Bad Gateway"},
 		},
-		cure: []string{"Look with -v at what came. Two goroutines that write to one connection can cause it."},
+		cure: []string{"Use -v to see what came. Two goroutines that write to one connection can cause this."},
 		match: func(v *view) ([]string, string) {
 			ids := v.open(func(r *probe.Result) bool {
 				return strings.Contains(r.ID, "http1") && r.Language == wire.HTTP1 && r.Outcome != probe.Stalled
@@ -741,13 +746,13 @@ var rules = []rule{
 	{
 		code: "broken-tls", severity: Fault, page: troubleshooting + "remote-error-tls-handshake-failure",
 		title: "The TLS handshake breaks: {detail}.",
-		cause: "The server, or something on the way, speaks TLS and violates it.",
+		cause: "The server, or something in between, speaks TLS, but violates the protocol.",
 		says: []Saying{
 			{"Go, grpc-go", "tls: unexpected message; local error: tls: …"},
 			{"curl", "(35) error:0A0000F4:SSL routines::unexpected message"},
 			{"browsers", "ERR_SSL_PROTOCOL_ERROR"},
 		},
-		cure: []string{"Check whether a proxy or a filter on the way intercepts TLS, and what the server logs."},
+		cure: []string{"Check whether a proxy or a filter in between intercepts TLS, and what the server logs."},
 		match: func(v *view) ([]string, string) {
 			r := v.Get("handshake")
 			if r.Outcome != probe.Broken {
@@ -766,7 +771,7 @@ var rules = []rule{
 			{"curl", "(28) Operation timed out; (18) transfer closed with outstanding read data remaining"},
 			{"grpc-go", "DEADLINE_EXCEEDED: context deadline exceeded"},
 		},
-		cure: []string{"Find out what the server waits for. A longer -timeout shows whether it is merely slow."},
+		cure: []string{"Find out what the server waits for. A longer -timeout shows whether it is only slow."},
 		match: func(v *view) ([]string, string) {
 			ids := v.open(outcome(probe.Stalled))
 			if len(ids) == 0 {
@@ -780,7 +785,7 @@ var rules = []rule{
 		title: "Clients hang: {detail}.",
 		cause: "The server sends nothing at all to such a client.",
 		says:  []Saying{{"curl", "(28) Operation timed out"}, {"grpc-go", "context deadline exceeded while waiting for connections to become ready"}},
-		cure:  []string{"The program that accepts the connection waits for something that this client does not send. Look at its routes, and with -v at what was sent."},
+		cure:  []string{"The program that accepts the connection waits for something that this client does not send. Look at its routes, and use -v to see what was sent."},
 		match: func(v *view) ([]string, string) {
 			ids := v.open(outcome(probe.Silent))
 			if len(ids) == 0 {
@@ -792,7 +797,7 @@ var rules = []rule{
 	{
 		code: "not-offered", severity: Fault, page: "docs/http2-connection-setup.md",
 		title: "This is not offered: {detail}.",
-		cause: "A port need not offer it. It counts as a fault because -only named it.",
+		cause: "A port does not have to offer this. It counts as a fault because -only named it.",
 		cure:  []string{"Run without -only to see what the port offers."},
 		match: func(v *view) ([]string, string) {
 			ids := v.open(func(r *probe.Result) bool { return r.Asked })
@@ -806,8 +811,8 @@ var rules = []rule{
 	{
 		code: "unexplained", severity: Fault, page: troubleshooting + "reading-the-frames",
 		title: "Something fails, and the probe cannot explain it: {detail}.",
-		cause: "See what came, and the frames with -v.",
-		cure:  []string{"If oneport is involved, please report it with the output of -v."},
+		cause: "Look at what came, and use -v to see the frames.",
+		cure:  []string{"If oneport is involved, please report this with the output of -v."},
 		match: func(v *view) ([]string, string) {
 			ids := v.open(func(r *probe.Result) bool { return true })
 			if len(ids) == 0 {
@@ -821,8 +826,8 @@ var rules = []rule{
 	// What works, but.
 	{
 		code: "gateway-error", severity: Warning, page: troubleshooting + "unexpected-http-status-code-received-from-server",
-		title: "A proxy answers for a server that it cannot reach: {detail}.",
-		cause: "The status is one that proxies send: 502 if it did not understand the server's answer (does it speak HTTP/1 to a gRPC server?), 503 without a healthy server, 504 without an answer in time.",
+		title: "A proxy answers in place of a server that it cannot reach: {detail}.",
+		cause: "Proxies send these statuses: 502 if they do not understand the server's answer (does the proxy speak HTTP/1 to a gRPC server?), 503 if no server is healthy, 504 if no answer arrives in time.",
 		says: []Saying{
 			{"grpc-go", "UNAVAILABLE: unexpected HTTP status code received from server: 502 (Bad Gateway)"},
 			{"grpc-java", "UNAVAILABLE: HTTP status code 503"},
@@ -840,10 +845,10 @@ var rules = []rule{
 	},
 	{
 		code: "grpc-status", severity: Warning, page: troubleshooting + "service-unhealthy",
-		title: "The gRPC server answers, and says {detail}.",
-		cause: "That is the server's own answer to the health check. UNAUTHENTICATED and PERMISSION_DENIED come from an interceptor; NOT_SERVING is what the program has set.",
+		title: "The gRPC server answers the health check with {detail}.",
+		cause: "This is the server's own answer. UNAUTHENTICATED and PERMISSION_DENIED come from an interceptor; NOT_SERVING is what the program has set.",
 		says:  []Saying{{"grpc_health_probe", "service unhealthy (responded with \"NOT_SERVING\")"}, {"Kubernetes", "Readiness probe failed"}},
-		cure:  []string{"health.Server.SetServingStatus, for the name that is asked for (-grpc-service)."},
+		cure:  []string{"Call health.Server.SetServingStatus for the service that clients ask for (-grpc-service)."},
 		match: func(v *view) ([]string, string) {
 			ids := v.where(func(r *probe.Result) bool { return r.Verdict == probe.WorksBut && r.GRPC != nil })
 			if len(ids) == 0 {
@@ -879,7 +884,7 @@ var rules = []rule{
 		says:  clearToTLSSays,
 		cure:  []string{"Use https, or credentials.NewTLS for gRPC."},
 		match: func(v *view) ([]string, string) {
-			if !v.tlsSpoken || v.clearWorks || v.Scheme == "http" {
+			if !v.tlsSpoken || v.clearWorks || v.clearWanted() {
 				return nil, ""
 			}
 			return v.where(func(r *probe.Result) bool { return slices.Contains(basic, r.ID) && r.Verdict == probe.NotOffered }), ""
@@ -887,7 +892,7 @@ var rules = []rule{
 	},
 	{
 		code: "http1-only", severity: Remark, page: troubleshooting + "the-frame-header-looked-like-an-http11-header",
-		title: "HTTP/2 in cleartext is not offered, and so no gRPC: the server speaks HTTP/1 only.",
+		title: "HTTP/2 in cleartext is not offered, so gRPC is not either: the server speaks HTTP/1 only.",
 		cause: "If that is intended, nothing is wrong. Clients of HTTP/2 and gRPC get {detail}.",
 		says:  http1Says,
 		cure:  http1Cure,
@@ -903,8 +908,8 @@ var rules = []rule{
 	},
 	{
 		code: "tls-http1-only", severity: Remark, page: troubleshooting + "missing-selected-alpn-property",
-		title: "HTTP/2 over TLS is not offered, and so no gRPC: ALPN has no h2.",
-		cause: "Clients that speak both use HTTP/1.1 here. Those that require h2, as gRPC's do, are refused.",
+		title: "HTTP/2 over TLS is not offered, so gRPC is not either: ALPN has no h2.",
+		cause: "Clients that speak both use HTTP/1.1 here. Those that require h2, as gRPC clients do, are refused.",
 		says: []Saying{
 			{"grpc-go", "remote error: tls: no application protocol; credentials: cannot check peer: missing selected ALPN property"},
 			{"curl --http2", "(nothing: it speaks HTTP/1.1)"},
@@ -940,8 +945,8 @@ var http1Says = []Saying{
 }
 
 var http1Cure = []string{
-	"net/http: http.Server.Protocols with SetUnencryptedHTTP2(true), or oneport.ConfigureHTTP.",
-	"A balancer: HTTP/2 (h2c, gRPC) for the backend. nginx: grpc_pass, and listen … http2 on its own port.",
+	"net/http: call SetUnencryptedHTTP2(true) on http.Server.Protocols, or use oneport.ConfigureHTTP.",
+	"A balancer: use HTTP/2 (h2c, gRPC) for the backend. nginx: use grpc_pass, and listen … http2 on a port of its own.",
 }
 
 var clearToTLSSays = []Saying{

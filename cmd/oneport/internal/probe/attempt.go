@@ -383,7 +383,7 @@ func (a *attempt) foreign(f *wire.Foreign) {
 	a.r.Language = f.Language
 	if res := f.Response; res != nil {
 		a.r.HTTP = httpFacts(res)
-		a.log.Note("an HTTP/1 response where HTTP/2 frames should come: whoever has answered does not speak HTTP/2 here")
+		a.log.Note("an HTTP/1 response in place of HTTP/2 frames: the program that answered does not speak HTTP/2 here")
 		a.say(Refused, Foreign, "%s in HTTP/1", statusText(res))
 		return
 	}

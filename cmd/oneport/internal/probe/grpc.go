@@ -236,7 +236,7 @@ func (a *attempt) judgeGRPC() {
 	g := a.r.GRPC
 	if g == nil {
 		h := a.r.HTTP
-		a.log.Note("the answer is one of HTTP, without grpc-status: no gRPC server has answered")
+		a.log.Note("an HTTP response without grpc-status: no gRPC server has answered")
 		a.say(Refused, Declined, "%d %s, from an HTTP server", h.Status, strings.TrimSpace(h.ContentType))
 		a.r.Came = strings.ReplaceAll(a.r.Came, " ,", ",")
 		return
@@ -296,7 +296,7 @@ func webStatus(res *wire.Response) string {
 	}
 	n, err := strconv.Atoi(strings.TrimSpace(status))
 	if err != nil {
-		return "an answer of gRPC-Web"
+		return "a gRPC-Web response"
 	}
 	return GRPCCode(n)
 }
@@ -327,7 +327,7 @@ func (a *attempt) mixed(c *wire.Conn) {
 			return
 		}
 		if h := streamFacts(st); h.FromGRPC() {
-			a.log.Note("a request of REST that was answered by the gRPC server: the whole connection belongs to it")
+			a.log.Note("a REST request that was answered by the gRPC server: the whole connection belongs to that server")
 			a.r.HTTP = h
 			a.say(Fails, Declined, "REST answered by the gRPC server: %d", h.Status)
 			return

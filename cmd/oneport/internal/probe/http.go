@@ -85,7 +85,7 @@ func (a *attempt) judgeStatus(status int, text string) {
 	case h.FromGRPC():
 		a.say(Works, OK, "%s, from a gRPC server", text)
 	case status == 101:
-		a.say(Fails, Declined, "%s, which nobody has asked for", text)
+		a.say(Fails, Declined, "%s, which nobody asked for", text)
 	case status == 400:
 		said := saying(h.Start)
 		if strings.TrimPrefix(said, ": ") == text {
@@ -120,7 +120,7 @@ func (h *HTTP) FromGRPC() bool {
 func (a *attempt) finish(c *wire.Conn) {
 	c.CloseWrite()
 	a.r.End = c.Linger(min(a.Linger, time.Until(a.deadline)))
-	a.log.Note("after the client has ended its side: %s", a.r.End.Words())
+	a.log.Note("after the client closed its side: %s", a.r.End.Words())
 }
 
 // get is the header list of a request.
@@ -331,7 +331,7 @@ func (a *attempt) wentAway(s *wire.Session) {
 	a.log.Note("the server ends the connection")
 	a.say(v, WentAway, "GOAWAY %v%s", s.GoAway.Code, saying(s.GoAway.Debug))
 	if len(s.Settings) > 1 && s.GoAway.Code == http2.ErrCodeProtocol {
-		a.log.Note("two SETTINGS frames came, and each has to be acknowledged: a server that has sent one of them only takes the other acknowledgement for an error")
+		a.log.Note("two SETTINGS frames arrived, and each has to be acknowledged: a server that sent only one of them treats the other acknowledgement as an error")
 		a.say(Fails, WentAway, "GOAWAY PROTOCOL_ERROR, after two SETTINGS frames")
 	}
 }

@@ -114,7 +114,7 @@ func needsBoth(rest, grpc string) func(*prober) string {
 		case r.HTTP == nil || r.Verdict != Works && r.Verdict != WorksBut:
 			return "REST does not work by itself"
 		case r.HTTP.FromGRPC():
-			return "there is a gRPC server only"
+			return "there is only a gRPC server"
 		}
 		return ""
 	}

@@ -222,7 +222,7 @@ func (p *printer) labelled(label, text string) {
 func (p *printer) summary(r *probe.Report, findings []diagnose.Finding) {
 	switch {
 	case r.Interrupted:
-		p.line("Interrupted: this is what was known by then.")
+		p.line("Interrupted: the results so far.")
 	case diagnose.Failed(r, findings):
 		n := 0
 		for _, f := range findings {
@@ -236,7 +236,7 @@ func (p *printer) summary(r *probe.Report, findings []diagnose.Finding) {
 			p.line("%s", p.paint(red, fmt.Sprintf("%d faults.", n)))
 		}
 	default:
-		p.line("%s", p.paint(green, "All that this port offers works."))
+		p.line("%s", p.paint(green, "Everything that this port offers works."))
 	}
 	if !p.Verbose && diagnose.Failed(r, findings) {
 		p.line("%s", p.paint(dim, "-v shows the frames, and where it goes wrong."))
