@@ -78,11 +78,11 @@ func (a *answerCheck) noteWrite(b []byte) {
 	switch {
 	case bytes.HasPrefix(a.answer, []byte("HTTP")):
 		a.rt.warnOfAnswer("HTTP/1", "if it is an http.Server, call ConfigureHTTP before its Serve, or SetUnencryptedHTTP2(true) on its Protocols; "+
-			"otherwise take HTTP2() out of the route")
+			"otherwise remove HTTP2() from the route")
 	case bytes.HasPrefix(a.answer, []byte{21, 3}), bytes.HasPrefix(a.answer, []byte{22, 3}): // records of TLS: alert, handshake
 		a.rt.warnOfAnswer("TLS", withoutTLS)
 	default:
-		a.rt.warnOfAnswer(fmt.Sprintf("%.16q", a.answer), "take HTTP2() and Any() out of the route")
+		a.rt.warnOfAnswer(fmt.Sprintf("%.16q", a.answer), "remove HTTP2() and Any() from the route")
 	}
 }
 
@@ -99,15 +99,15 @@ func (a *answerCheck) noteClose() {
 	}
 }
 
-const withoutTLS = "if the server does TLS itself (ServeTLS, TLS credentials), have it serve without, since what comes by this route is " +
-	"not encrypted or is decrypted (package grpccreds fills in AuthInfo), or give it a route by TLS() or ServerName(...)"
+const withoutTLS = "if the server does TLS itself (ServeTLS, TLS credentials), make it serve without TLS, since the connections of this route " +
+	"are cleartext or already decrypted (package grpccreds fills in AuthInfo), or give it a route with TLS() or ServerName(...)"
 
 // warnOfAnswer logs once that the server of the route has answered a client of HTTP/2 in another language.
 func (rt *route) warnOfAnswer(answer, cure string) {
 	if rt.answered.Swap(true) {
 		return
 	}
-	rt.mux.log(slog.LevelWarn, "oneport: the server of a route does not speak HTTP/2, and its clients do",
+	rt.mux.log(slog.LevelWarn, "oneport: the server of a route does not speak HTTP/2, but its clients do",
 		slog.String("route", rt.name), slog.Any("local", rt.Addr()), slog.String("answer", answer), slog.String("cure", cure),
 		help(sectionAnswer))
 }

@@ -29,7 +29,7 @@ func checkWarning(t *testing.T, book *logBook, answer string) {
 		return
 	}
 	said := strings.Count(got, "answer="+answer) + strings.Count(got, `answer="`+answer)
-	if strings.Count(got, "does not speak HTTP/2, and its clients do") != 1 || said != 1 {
+	if strings.Count(got, "does not speak HTTP/2, but its clients do") != 1 || said != 1 {
 		t.Errorf("logged, in place of %s once:\n%s", answer, got)
 	}
 }

@@ -16,7 +16,7 @@ import (
 // check reports what cannot work.
 func (m *Mux) check() error {
 	if m.root == (noListener{}) {
-		return errors.New("oneport: New was called without a listener: net.Listen or oneport.Listen makes one")
+		return errors.New("oneport: New was called without a listener: create one with net.Listen or oneport.Listen")
 	}
 	for rt := range m.allRoutes {
 		if err := checkMatchers(rt.name, rt.matchers); err != nil {
@@ -30,7 +30,7 @@ func (m *Mux) check() error {
 		case rt.requests != nil:
 			routes := *rt.requests.routes.Load()
 			if len(routes) == 0 {
-				return errors.New("oneport: there is no route for requests: call Match on what Requests returned")
+				return errors.New("oneport: a RequestMux has no routes: call its Match before Serve")
 			}
 			for _, r := range routes {
 				if err := checkMatchers(r.name, r.matchers); err != nil {
@@ -46,7 +46,7 @@ func (m *Mux) check() error {
 func checkMatchers(name string, matchers []Matcher) error {
 	switch {
 	case len(matchers) == 0:
-		return fmt.Errorf("oneport: route %q has no matcher, and would take nothing: give it one, Any() to take all", name)
+		return fmt.Errorf("oneport: route %q has no matchers and would take nothing: add one, such as Any(), which takes everything", name)
 	case slices.ContainsFunc(matchers, isBroken):
 		return fmt.Errorf("oneport: a matcher of route %q is nil", name)
 	}
@@ -110,8 +110,8 @@ func (m *Mux) warnOf(routes []*route, inTLS bool) {
 
 func (m *Mux) warnUnreachable(name string, unreachable bool) {
 	if unreachable {
-		m.log(slog.LevelWarn, "oneport: no connection can reach a route, since the routes above it take all that it could: "+
-			"add those that take less, such as GRPC() or Path(...), before those that take more, such as HTTP2() or Any()",
+		m.log(slog.LevelWarn, "oneport: no connection can reach a route, because the routes before it take everything that it could: "+
+			"add specific routes, such as GRPC() or Path(...), before general ones, such as HTTP2() or Any()",
 			slog.String("route", name), slog.Any("local", m.Addr()))
 	}
 }
@@ -135,8 +135,8 @@ func (m *Mux) warnOfUpgrade(rt *route, p *Preview) {
 		return
 	}
 	m.upgrades.Do(func() {
-		m.log(slog.LevelWarn, "oneport: a connection was upgraded to h2c by a request that says nothing about those that follow, "+
-			"and gRPC calls on it go to the same server: have its requests dispatched with Mux.RequestsRoute, or use a Server",
+		m.log(slog.LevelWarn, "oneport: a HEAD or OPTIONS request upgraded a connection to h2c, and gRPC calls on it will go to the same server: "+
+			"dispatch its requests with Mux.RequestsRoute, or use a Server",
 			slog.String("route", rt.name), slog.Any("local", m.Addr()))
 	})
 }
@@ -168,8 +168,8 @@ func (rt *requestRoute) awaitServer(m *Mux) {
 func (m *Mux) awaitServer(route string, waiting func() int) {
 	time.AfterFunc(acceptPatience, func() {
 		if n := waiting(); n > 0 {
-			m.log(slog.LevelWarn, "oneport: connections wait for a route from whose listener nobody accepts: "+
-				"call Serve of its server with what Match or Route returned",
+			m.log(slog.LevelWarn, "oneport: connections wait for a route, but nobody accepts from its listener: "+
+				"call Serve of its server with the listener that Match or Route returned",
 				slog.String("route", route), slog.Int("connections", n), slog.Any("local", m.Addr()))
 		}
 	})
@@ -231,7 +231,7 @@ func (m *Mux) warnOfUnreached(accepted uint64) {
 			r.routes[name] = &unreached{since: now, accepted: accepted}
 		case !u.reported && now.Sub(u.since) >= reachTime:
 			u.reported = true
-			m.log(slog.LevelInfo, "oneport: no connection has reached a route: check its matchers, and whether a route above takes what it should get",
+			m.log(slog.LevelInfo, "oneport: no connection has reached a route: check its matchers, and whether an earlier route takes its connections",
 				slog.String("route", name), slog.Any("local", m.Addr()), slog.Time("since", u.since),
 				slog.Uint64("connections", accepted-u.accepted), help(sectionReach))
 		}

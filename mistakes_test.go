@@ -53,9 +53,9 @@ func TestMistakes(t *testing.T) {
 		want  string
 	}{
 		{"no route", func(*Mux) {}, "the Mux has no routes"},
-		{"no matcher", func(m *Mux) { m.Match() }, "Any() to take all"},
-		{"no matcher inside TLS", func(m *Mux) { m.TLS(serverTLS()).Match() }, `route "tls/" has no matcher`},
-		{"no matcher for requests", func(m *Mux) { m.Requests().Match() }, `route "requests/" has no matcher`},
+		{"no matcher", func(m *Mux) { m.Match() }, "such as Any(), which takes everything"},
+		{"no matcher inside TLS", func(m *Mux) { m.TLS(serverTLS()).Match() }, `route "tls/" has no matchers`},
+		{"no matcher for requests", func(m *Mux) { m.Requests().Match() }, `route "requests/" has no matchers`},
 		{"nil matcher", func(m *Mux) { m.Match(nil) }, "is nil"},
 		{"nil MatcherFunc", func(m *Mux) { m.Match(HTTP1(), MatcherFunc(nil)) }, "is nil"},
 		{"nil ReadMatcher", func(m *Mux) { m.Match(ReadMatcher(nil)) }, "is nil"},
@@ -64,7 +64,7 @@ func TestMistakes(t *testing.T) {
 		{"no TLS config", func(m *Mux) { m.TLS(nil).Match(Any()) }, "config of Mux.TLS is nil"},
 		{"no certificate", func(m *Mux) { m.TLS(new(tls.Config)).Match(Any()) }, "has no certificate"},
 		{"no route inside TLS", func(m *Mux) { m.TLS(serverTLS()) }, "a TLSMux has no routes"},
-		{"no route for requests", func(m *Mux) { m.Requests() }, "call Match"},
+		{"no route for requests", func(m *Mux) { m.Requests() }, "call its Match"},
 		{"setting out of range", func(m *Mux) {
 			m.EarlySettings = []Setting{{ID: 4, Value: 1 << 31}}
 			m.Match(Any())
@@ -339,7 +339,7 @@ func TestUpgradeByOptions(t *testing.T) {
 				go io.WriteString(client, tt.method+" / HTTP/1.1\r\n"+upgradeHead+"\r\n"+clientStart)
 				accept(t, route).Close()
 			}
-			if n := strings.Count(book.String(), "was upgraded to h2c"); n != tt.want {
+			if n := strings.Count(book.String(), "upgraded a connection to h2c"); n != tt.want {
 				t.Errorf("%s: %d records, want %d:\n%s", tt.method, n, tt.want, book)
 			}
 		})

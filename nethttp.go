@@ -30,7 +30,7 @@ func ConfigureHTTP(s *http.Server) {
 		s.Protocols.SetUnencryptedHTTP2(true)
 	}
 	if s.Protocols.HTTP2() && !s.Protocols.UnencryptedHTTP2() {
-		slog.Warn("oneport: the http.Server takes HTTP/2 and will get it from a Mux without TLS, or decrypted: " +
+		slog.Warn("oneport: the http.Server accepts HTTP/2 only over TLS, but gets it from a Mux in cleartext or decrypted: " +
 			"call Protocols.SetUnencryptedHTTP2(true), or leave Protocols nil")
 	}
 	connContext := s.ConnContext

@@ -142,17 +142,17 @@ func (c *pending) contradicted() *refusal {
 	switch alpn := p.alpn(); {
 	case alpn == alpnHTTP2 && p.startsHTTP1() == Yes:
 		c.language = ProtocolHTTP1
-		r := c.refusal(ReasonProtocolError, errors.New("the client speaks HTTP/1 where ALPN has negotiated h2"))
-		r.status, r.text = http.StatusBadRequest, "This connection has negotiated HTTP/2, and the request is HTTP/1."
+		r := c.refusal(ReasonProtocolError, errors.New("ALPN negotiated h2, but the client speaks HTTP/1"))
+		r.status, r.text = http.StatusBadRequest, "This connection negotiated HTTP/2, but the request is HTTP/1."
 		return r
 	case alpn == alpnHTTP2 && p.showHTTP2(min(len(p.data), len(h2.Preface))) == h2.NotHTTP2 && p.parseHTTP1() == http1.Invalid:
-		return goAway(http2.ErrCodeProtocol, "The preface of HTTP/2 is missing.", // RFC 9113, Section 3.4
-			fmt.Errorf("the client's first bytes are no preface where ALPN has negotiated h2: %.32q", p.data))
+		return goAway(http2.ErrCodeProtocol, "The HTTP/2 connection preface is missing.", // RFC 9113, Section 3.4
+			fmt.Errorf("ALPN negotiated h2, but the client's first bytes are not the connection preface: %.32q", p.data))
 	case alpn == alpnHTTP1 && p.startsHTTP2() == Yes:
-		return goAway(http2.ErrCodeHTTP11Required, "This connection has negotiated HTTP/1.1.",
-			errors.New("the client speaks HTTP/2 where ALPN has negotiated http/1.1"))
+		return goAway(http2.ErrCodeHTTP11Required, "This connection negotiated HTTP/1.1.",
+			errors.New("ALPN negotiated http/1.1, but the client speaks HTTP/2"))
 	case p.secured.Version < tls.VersionTLS12 && p.startsHTTP2() == Yes:
-		return goAway(http2.ErrCodeInadequateSecurity, "HTTP/2 takes TLS 1.2 or later.",
+		return goAway(http2.ErrCodeInadequateSecurity, "HTTP/2 requires TLS 1.2 or later.",
 			errors.New("the client speaks HTTP/2 over "+tls.VersionName(p.secured.Version)))
 	}
 	return nil
@@ -160,7 +160,7 @@ func (c *pending) contradicted() *refusal {
 
 // plainHTTP refuses a client that speaks HTTP without TLS, where all that could take it is inside TLS.
 func (c *pending) plainHTTP() *refusal {
-	r := c.refusal(ReasonNoRoute, fmt.Errorf("the client speaks %v without TLS, and all routes for that are inside TLS", c.language))
+	r := c.refusal(ReasonNoRoute, fmt.Errorf("the client speaks %v without TLS, but all routes for it are inside TLS", c.language))
 	r.mute = false
 	r.status, r.text = http.StatusBadRequest, "This port takes TLS only. Use https."
 	r.goAway, r.code = true, http2.ErrCodeInadequateSecurity

@@ -134,13 +134,13 @@ func (c *pending) refusal(reason RefuseReason, err error) *refusal {
 func (c *pending) timeout() *refusal {
 	switch {
 	case c.phase == lobby.Handshaking:
-		return c.refusal(ReasonTimeout, fmt.Errorf("the TLS handshake was not complete in %v (Limits.HandshakeTimeout)", c.mux.limits.HandshakeTimeout))
+		return c.refusal(ReasonTimeout, fmt.Errorf("the TLS handshake did not complete within %v (Limits.HandshakeTimeout)", c.mux.limits.HandshakeTimeout))
 	case c.opening.Idle():
-		return c.refusal(ReasonIdle, fmt.Errorf("the client made no request in %v (Limits.IdleTimeout)", c.mux.limits.IdleTimeout))
+		return c.refusal(ReasonIdle, fmt.Errorf("the client made no request within %v (Limits.IdleTimeout)", c.mux.limits.IdleTimeout))
 	case c.seen == 0:
-		return c.refusal(ReasonTimeout, fmt.Errorf("the client sent nothing in %v (Limits.DecideTimeout)", c.mux.limits.DecideTimeout))
+		return c.refusal(ReasonTimeout, fmt.Errorf("the client sent nothing within %v (Limits.DecideTimeout)", c.mux.limits.DecideTimeout))
 	}
-	return c.refusal(ReasonTimeout, fmt.Errorf("the client sent %d bytes in %v, on which no route could decide (Limits.DecideTimeout)", c.seen, c.mux.limits.DecideTimeout))
+	return c.refusal(ReasonTimeout, fmt.Errorf("no route could decide on the %d bytes that the client sent within %v (Limits.DecideTimeout)", c.seen, c.mux.limits.DecideTimeout))
 }
 
 // answerable returns what it takes to answer the HTTP/2 request whose field section has begun, if there is one and the
@@ -250,7 +250,7 @@ func (c *pending) unmatched() *refusal {
 			r.err = fmt.Errorf("malformed TLS ClientHello: %s", p.tls.Err().Reason)
 		} else if p.malformedTLS() {
 			r.reason, r.alert = ReasonProtocolError, refusing.AlertUnexpectedMessage // as crypto/tls says
-			r.err = fmt.Errorf("a TLS record that is no ClientHello: %.32q", p.data)
+			r.err = fmt.Errorf("the first TLS record is not a ClientHello: %.32q", p.data)
 		}
 	}
 	return r
@@ -296,7 +296,7 @@ func (r *refusal) sentence() string {
 	case ReasonIdle:
 		return "The connection was idle. Connect again for the next request."
 	case ReasonTimeout:
-		return "The request did not come in time."
+		return "The request did not arrive in time."
 	case ReasonTooLong:
 		return "The head of the request is too long."
 	case ReasonProtocolError:

@@ -159,7 +159,7 @@ func TestRefusedOnStream(t *testing.T) {
 		{"gRPC, header list", flight(true, nil, ":method", "POST", "content-type", "application/grpc", "a", long),
 			":status 200, content-type application/grpc, grpc-status 8, grpc-message The head of the request is too long. | "},
 		{"unfinished field section", flight(true, nil, ":method", "GET", "a", strings.Repeat("x", 900))[:700],
-			":status 408, content-type text/plain; charset=utf-8, content-length 34 | The request did not come in time.\n"},
+			":status 408, content-type text/plain; charset=utf-8, content-length 36 | The request did not arrive in time.\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

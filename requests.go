@@ -190,7 +190,7 @@ func (q *RequestMux) stats() []RouteStats {
 func (q *RequestMux) start(c *pending) *refusal {
 	held, ok := acquire(full, q.route.slots, q.mux.slots)
 	if !ok {
-		return c.refusal(ReasonTooMany, errors.New("the servers have as many connections as they may have (MaxConns)"))
+		return c.refusal(ReasonTooMany, errors.New("the servers have reached MaxConns"))
 	}
 	parser := &c.preview.h2
 	if c.opening.Acknowledged() == 0 && !c.speechless() {

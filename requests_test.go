@@ -335,8 +335,8 @@ func TestRequestsServeErrors(t *testing.T) {
 		configure func(*Mux)
 		want      string
 	}{
-		{"without a route for requests", func(m *Mux) { m.Requests() }, "no route for requests"},
-		{"the same inside TLS", func(m *Mux) { m.TLS(serverTLS()).Requests() }, "no route for requests"},
+		{"without a route for requests", func(m *Mux) { m.Requests() }, "a RequestMux has no routes"},
+		{"the same inside TLS", func(m *Mux) { m.TLS(serverTLS()).Requests() }, "a RequestMux has no routes"},
 		{"impossible SETTINGS", func(m *Mux) {
 			m.Requests().Match(Any())
 			m.EarlySettings = []Setting{{ID: uint16(http2.SettingEnablePush), Value: 7}}

@@ -120,7 +120,7 @@ func (s *Server) listenAndServe(defaultAddr string, config *tls.Config, requireT
 	}
 	addr := s.Addr
 	if addr == "" && s.HTTP != nil && s.HTTP.Addr != "" {
-		return fmt.Errorf("oneport: the Server's HTTP has the Addr %q and the Server has none: set Server.Addr", s.HTTP.Addr)
+		return fmt.Errorf("oneport: Server.HTTP has the Addr %q, but the Server has none: set Server.Addr", s.HTTP.Addr)
 	}
 	if addr == "" {
 		addr = defaultAddr
@@ -248,11 +248,11 @@ func (s *Server) checkHTTP() error {
 	case s.HTTP == nil:
 		return nil
 	case s.HTTP.TLSConfig != nil && s.TLSConfig == nil:
-		return errors.New("oneport: the Server's HTTP has a TLSConfig and the Server has none: set Server.TLSConfig")
+		return errors.New("oneport: Server.HTTP has a TLSConfig, but the Server has none: set Server.TLSConfig")
 	case s.HTTP.Handler != nil && s.Handler != nil:
 		return errors.New("oneport: the Server has two handlers: set either Handler or HTTP.Handler")
 	case !speaksUnencryptedHTTP2(s.HTTP):
-		return errors.New("oneport: HTTP/2 is routed to Server.HTTP, which does not accept it without TLS: " +
+		return errors.New("oneport: HTTP/2 is routed to Server.HTTP, which accepts it only over TLS: " +
 			"leave Protocols and TLSNextProto nil, or call Protocols.SetUnencryptedHTTP2(true)")
 	}
 	return nil
@@ -264,13 +264,13 @@ func (s *Server) check(config *tls.Config, requireTLS bool) error {
 	case s.GRPC == nil && s.Handler == nil && s.HTTP == nil:
 		return errors.New("oneport: the Server has nothing to serve: set GRPC, Handler or HTTP")
 	case requireTLS && config == nil:
-		return errors.New("oneport: the Server has RequireTLS and no TLSConfig")
+		return errors.New("oneport: the Server has RequireTLS, but no TLSConfig: set it, or call ListenAndServeTLS")
 	case len(s.HTTPServices) > 0 && s.Handler == nil && s.HTTP == nil:
-		return errors.New("oneport: the Server has HTTPServices and nothing to answer them with: set Handler or HTTP")
+		return errors.New("oneport: the Server has HTTPServices, but nothing that answers them: set Handler or HTTP")
 	case s.RedirectHTTP && !requireTLS:
-		return errors.New("oneport: the Server has RedirectHTTP without RequireTLS: there is nothing to redirect")
+		return errors.New("oneport: the Server has RedirectHTTP without RequireTLS, so there is nothing to redirect: set RequireTLS")
 	case s.Upgrade && requireTLS:
-		return errors.New("oneport: the Server has Upgrade and accepts only TLS: h2c is HTTP/2 without TLS")
+		return errors.New("oneport: the Server has Upgrade, but accepts only TLS, and h2c is HTTP/2 without TLS: unset Upgrade")
 	case s.GRPC != nil && hasTLSCredentials(s.GRPC):
 		return errors.New("oneport: Server.GRPC has TLS credentials and would expect TLS on connections that are cleartext or already decrypted: " +
 			"use TLSConfig, and grpc.Creds(grpccreds.Credentials{}) for AuthInfo")

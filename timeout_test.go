@@ -30,7 +30,7 @@ func TestTimeout(t *testing.T) {
 		{name: "unknown", first: "\x00\x01"},
 		{name: "HTTP/1, a byte a second", first: "G", more: "E", want: "HTTP/1.1 408 Request Timeout\r\n"},
 		{name: "HTTP/2 without frames", first: http2.ClientPreface, want: "\x00\x00\x06\x04\x00"},
-		{name: "HTTP/2, a PING a second", first: http2.ClientPreface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00", more: ping, want: "did not come in time"},
+		{name: "HTTP/2, a PING a second", first: http2.ClientPreface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00", more: ping, want: "did not arrive in time"},
 		{name: "TLS", first: "\x16\x03\x01\x02\x00\x01\x00", want: "\x15\x03\x03\x00\x02\x02\x50"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -53,7 +53,7 @@ var _ credentials.TransportCredentials = Credentials{}
 var errClient = errors.New("grpccreds: these are credentials for servers; clients use credentials.NewTLS")
 
 // errCleartext refuses a connection for RequireTLS.
-var errCleartext = errors.New("grpccreds: the connection is without TLS, which Credentials.RequireTLS requires")
+var errCleartext = errors.New("grpccreds: the connection does not use TLS, but Credentials.RequireTLS is set")
 
 // ServerHandshake finishes the TLS handshake, if there is one to finish, and describes the connection. The connection
 // that it returns is c, or reads and writes c and gives access to the socket below, as channelz wants it.

@@ -58,9 +58,9 @@ func TestRefused(t *testing.T) {
 		{"gRPC without TLS/grpc-go", open, grpcSays, "code = Unavailable", oneport.ReasonNoRoute},
 
 		{"HTTP1 where h2 was negotiated/openssl", open, opensslSays("GET / HTTP/1.1\r\nHost: a\r\n\r\n", "-alpn", "h2"),
-			"This connection has negotiated HTTP/2, and the request is HTTP/1.", oneport.ReasonProtocolError},
+			"This connection negotiated HTTP/2, but the request is HTTP/1.", oneport.ReasonProtocolError},
 		{"HTTP2 where http1.1 was negotiated/openssl", methods, opensslSays(http2.ClientPreface, "-alpn", "http/1.1"),
-			"This connection has negotiated HTTP/1.1.", oneport.ReasonProtocolError},
+			"This connection negotiated HTTP/1.1.", oneport.ReasonProtocolError},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
