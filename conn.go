@@ -17,7 +17,7 @@ import (
 //
 // A server gets a Conn only where it is needed. From a TCP or Unix socket on Linux a server usually gets the accepted
 // connection itself. If the stream of a TCP connection has to be changed in one direction only, the server gets a
-// [TCPConn]. net/http gets its first HTTP/2 connections as a Conn, by which the mux sees whether it speaks HTTP/2.
+// [TCPConn]. net/http gets its first HTTP/2 connections as a Conn, so that the mux can check whether it speaks HTTP/2.
 //
 // The methods may be called by several goroutines at once, as those of any [net.Conn].
 type Conn struct {
@@ -52,12 +52,12 @@ func (c *Conn) Close() error {
 // replays are missing from it.
 func (c *Conn) NetConn() net.Conn { return c.Conn }
 
-// CloseWrite shuts down the writing side of the connection. The error is [errors.ErrUnsupported] if the underlying
-// connection has no such method.
+// CloseWrite shuts down the writing side of the connection. If the underlying connection has no such method, the error
+// wraps [errors.ErrUnsupported].
 func (c *Conn) CloseWrite() error { return wrapErr(netconn.CloseWrite(c.Conn)) }
 
 // SyscallConn gives access to the socket below the connection, also below TLS, for socket options and peer credentials.
-// The error is [errors.ErrUnsupported] if there is no socket.
+// If there is no socket, the error wraps [errors.ErrUnsupported].
 func (c *Conn) SyscallConn() (syscall.RawConn, error) {
 	raw, err := netconn.SyscallConn(c.Conn)
 	return raw, wrapErr(err)

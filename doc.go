@@ -34,24 +34,25 @@
 //   - [GRPC], [HTTP1], [HTTP2], [Header], [Host], [Path], [TLS], [ServerName], [ALPN], [Prefix], [Silence] and others:
 //     matchers
 //   - [MatcherFunc], [ReadMatcher], [Preview]: matchers of your own
-//   - [Limits], [Hooks], [Stats]: what clients may use, and what becomes of their connections
+//   - [Limits], [Hooks], [Stats]: bounds on what clients can use, reports on their connections, and counters
 //   - [Listen], [ListenConfig]: listeners for many new connections
 //   - package grpccreds: TLS state for gRPC handlers, and less memory for idle gRPC connections
 //
 // # What a server gets
 //
-// On TCP and Unix sockets on Linux the mux peeks at the first bytes with recv(2) and MSG_PEEK. Nothing is consumed, and
-// the server gets the connection that Accept returned. The server gets a [TCPConn] or a [Conn], which replays what was
-// read, if the stream has to be changed, if the connection is not a socket (inside TLS, behind the PROXY protocol), or
-// on other systems: always on Windows; on macOS and the BSDs if the first bytes do not arrive in one piece.
+// On TCP and Unix sockets on Linux, the mux peeks at the first bytes with recv(2) and MSG_PEEK. It consumes nothing,
+// and the server gets the connection that Accept returned. If the mux has to read the first bytes, or to hide part of
+// the stream, the server gets a [TCPConn] or a [Conn], which replays what was read. The mux has to read if the
+// connection is not a socket (inside TLS, behind the PROXY protocol), on Windows, and on macOS and the BSDs if the
+// first bytes do not arrive in one piece.
 //
 // # Early SETTINGS
 //
 // The HTTP/2 clients of gRPC send the connection preface and SETTINGS, and then wait for the server's SETTINGS before
 // they send a request. If a route depends on the request, the mux would wait for the client, and the client for the
 // mux. So when a client has sent the preface without a request, and a route depends on the request, the mux sends one
-// SETTINGS frame. It drops the client's acknowledgement of that frame unless the server ignores it. See
-// [Mux.EarlySettings] and [Route.SettingsACK].
+// SETTINGS frame. It drops the client's acknowledgement of that frame, unless the server ignores unexpected
+// acknowledgements. See [Mux.EarlySettings] and [Route.SettingsACK].
 //
 // # TLS
 //
@@ -69,12 +70,13 @@
 // # Connections and requests
 //
 // [Mux.Match] decides once for a connection, by its first request. All other requests on the connection go to the same
-// server, also those that another route would take. Clients and proxies that send requests of several kinds over one
-// HTTP/2 connection need [Mux.Requests], which routes each request. A [Server] does so by default.
+// server, even if another route would take them. Clients and proxies that send requests of several kinds over one
+// HTTP/2 connection need [Mux.Requests], which dispatches the requests: it routes each of them on its own. A [Server]
+// does so by default.
 //
 // # Limits
 //
-// [Limits] bound what clients can make a Mux or a Server hold. A connection that no route takes is refused in the
-// client's own protocol: with an HTTP/1 response, with an HTTP/2 response and GOAWAY, or with a TLS alert. It is
-// counted ([Stats]), reported ([Hooks]) and logged ([Mux.Logger]).
+// [Limits] bound what clients can make a Mux or a Server hold. A connection is undecided until it has a route. A
+// connection that no route takes is refused in the client's own protocol: with an HTTP/1 response, with an HTTP/2
+// response and GOAWAY, or with a TLS alert. It is counted ([Stats]), reported ([Hooks]) and logged ([Mux.Logger]).
 package oneport

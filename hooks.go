@@ -17,7 +17,7 @@ import (
 // The values that hooks get implement [slog.LogValuer]: slog.Any("conn", matched) logs them field by field.
 type Hooks struct {
 	// OnMatch is called for each connection that has found its route, before the server gets it. Where requests are
-	// dispatched, it is called when the first request has come. OnRefuse may still follow, if the route is closed or
+	// dispatched, it is called when the first request has arrived. OnRefuse may still follow, if the route is closed or
 	// its queue stays full.
 	OnMatch func(Matched)
 
@@ -25,17 +25,17 @@ type Hooks struct {
 	// answered.
 	OnRefuse func(Refused)
 
-	// OnDispatch is called for an HTTP/2 connection whose requests are dispatched ([Mux.Requests], [Server]) when the
-	// first request for a server is on its way to that server, which does not have the connection yet: once for each
-	// server that takes part, and not for one whose queue is full.
+	// OnDispatch is called for an HTTP/2 connection whose requests are dispatched ([Mux.Requests], [Server]), once for
+	// each server that takes part: when the first request for the server is on its way, before the server gets its side
+	// of the connection. It is not called for a server whose queue is full.
 	OnDispatch func(Dispatched)
 
-	// OnAbuse is called for an HTTP/2 connection whose requests are dispatched when it is closed because the client
-	// exceeded one of the [Limits] after a server had accepted the connection.
+	// OnAbuse is called for an HTTP/2 connection whose requests are dispatched ([Mux.Requests], [Server]), when it is
+	// closed because the client exceeded one of the [Limits] after a server had accepted the connection.
 	OnAbuse func(Abused)
 }
 
-// Matched describes a connection that has found its route.
+// Matched describes a connection that has found its route. See [Hooks.OnMatch].
 type Matched struct {
 	Conn          net.Conn             // as it was accepted
 	TLS           *tls.ConnectionState // the state of TLS if the mux has terminated it, otherwise nil
@@ -53,7 +53,7 @@ func (m Matched) LogValue() slog.Value {
 		slog.Bool("upgraded", m.Upgraded), slog.Bool("early_settings", m.EarlySettings), slog.Duration("waited", m.Waited))...)
 }
 
-// Refused describes a connection that is closed without having reached a server.
+// Refused describes a connection that is closed without having reached a server. See [Hooks.OnRefuse].
 type Refused struct {
 	Conn          net.Conn             // as it was accepted
 	TLS           *tls.ConnectionState // the state of TLS if the mux has terminated it, otherwise nil
@@ -74,7 +74,8 @@ func (r Refused) LogValue() slog.Value {
 		slog.Bool("early_settings", r.EarlySettings), slog.Duration("waited", r.Waited))...)
 }
 
-// Dispatched describes an HTTP/2 connection whose requests are dispatched, and a server that takes part from now on.
+// Dispatched describes an HTTP/2 connection whose requests are dispatched, and the route of a server that begins to
+// take part in it. See [Hooks.OnDispatch].
 type Dispatched struct {
 	Conn          net.Conn             // as it was accepted
 	TLS           *tls.ConnectionState // the state of TLS if the mux has terminated it, otherwise nil
@@ -88,8 +89,8 @@ func (d Dispatched) LogValue() slog.Value {
 		slog.Bool("early_settings", d.EarlySettings))...)
 }
 
-// Abused describes an HTTP/2 connection whose requests are dispatched and that was closed because the client exceeded a
-// limit.
+// Abused describes an HTTP/2 connection that was closed because the client exceeded a limit while its requests were
+// dispatched. See [Hooks.OnAbuse].
 type Abused struct {
 	Conn  net.Conn             // as it was accepted
 	TLS   *tls.ConnectionState // the state of TLS if the mux has terminated it, otherwise nil

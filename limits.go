@@ -42,10 +42,10 @@ type Limits struct {
 	ShutdownGrace time.Duration
 
 	// MaxUndecided bounds the number of connections without a route, including those in a TLS handshake and those that
-	// wait for room in the queue of their route. One more, and the oldest of them is refused with [ReasonTooMany].
-	// Clients that send a request are undecided only for a moment, so the oldest connections are those of silent
-	// clients. Choose a value above the number of connections that arrive during one round trip. MaxUndecided also
-	// bounds the number of refused connections that are still being answered. The default is 10,000.
+	// wait for room in the queue of their route. If there is one more, the oldest of them is refused with
+	// [ReasonTooMany]. Clients that send a request are undecided only for a moment, so the oldest connections are those
+	// of silent clients. Choose a value above the number of connections that arrive during one round trip. MaxUndecided
+	// also bounds the number of refused connections that are still being answered. The default is 10,000.
 	MaxUndecided int
 
 	// MaxPreviewBytes bounds the number of first bytes that the matchers see. A connection that is still undecided then
@@ -70,18 +70,20 @@ type Limits struct {
 	// is 1 MiB and 320 bytes, as in net/http.
 	MaxHeaderListBytes int
 
-	// MaxConns bounds the number of connections that the servers of a Mux have at once. One more waits in the queue of its
-	// route; where requests are dispatched, it is refused. Connections without a server do not count, so silent clients
-	// keep nobody out. If MaxConns is set, servers get a [Conn] or a [TCPConn] in place of the accepted connection, whose
-	// Close makes room. The default is no bound of this kind. See [Route.MaxConns] for one route.
+	// MaxConns bounds the number of connections that the servers of a Mux have at once. One more connection waits in
+	// the queue of its route; where requests are dispatched, it is refused with [ReasonTooMany]. Connections without a
+	// server do not count, so silent clients keep nobody out. If MaxConns is set, servers get a [Conn] or a [TCPConn]
+	// in place of the accepted connection, so that the mux notices when they close it. The default is no bound of this
+	// kind. See [Route.MaxConns] for one route.
 	MaxConns int
 
 	// QueueLength bounds the number of connections that wait in the queue of a route until its server accepts them.
 	// [Mux.QueuePolicy] says what happens to one more. The default is 1024.
 	QueueLength int
 
-	// MaxStreams bounds the number of concurrent requests of a connection, for all servers together. One more is reset
-	// with REFUSED_STREAM. The SETTINGS_MAX_CONCURRENT_STREAMS of the servers apply as well. The default is 10,000.
+	// MaxStreams bounds the number of concurrent requests of a connection, for all servers together. One more request
+	// is reset with REFUSED_STREAM. The SETTINGS_MAX_CONCURRENT_STREAMS of the servers apply as well. The default is
+	// 10,000.
 	MaxStreams int
 
 	// MaxContinuations bounds the number of CONTINUATION frames in one header block of the client. The default is 128.
@@ -95,16 +97,16 @@ type Limits struct {
 	MaxBuffered int
 
 	// ResetBurst bounds the number of streams that the client resets before they are answered and within a second of
-	// opening them, together with those that are reset for a fault of the client. ResetRate of them are forgiven per
-	// second, and one for each stream that is answered. The connection of a client that exceeds the bound is closed with
-	// ENHANCE_YOUR_CALM and reported to [Hooks.OnAbuse]. The defaults are 10,000 and 1000.
+	// opening them, and of streams that are reset because of an error of the client. ResetRate of them are forgiven per
+	// second, and one for each stream that is answered. The connection of a client that exceeds the bound is closed
+	// with ENHANCE_YOUR_CALM and reported to [Hooks.OnAbuse]. The defaults are 10,000 and 1000.
 	ResetBurst, ResetRate int
 
-	// ControlBurst bounds the number of frames without a part of a request: PING, SETTINGS, PRIORITY, empty DATA, unknown
-	// types, and requests beyond the acknowledged SETTINGS_MAX_CONCURRENT_STREAMS. ControlRate of them are forgiven per
-	// second, and one for each frame of a response, since clients send PING to measure a connection while they receive.
-	// The connection of a client that exceeds the bound is closed with ENHANCE_YOUR_CALM and reported to [Hooks.OnAbuse].
-	// The defaults are 10,000 and 1000.
+	// ControlBurst bounds the number of frames that carry no part of a request: PING, SETTINGS, PRIORITY, empty DATA,
+	// unknown types, and requests beyond the acknowledged SETTINGS_MAX_CONCURRENT_STREAMS. ControlRate of them are
+	// forgiven per second, and one for each frame of a response, since clients send PING to measure a connection while
+	// they receive. The connection of a client that exceeds the bound is closed with ENHANCE_YOUR_CALM and reported to
+	// [Hooks.OnAbuse]. The defaults are 10,000 and 1000.
 	ControlBurst, ControlRate int
 }
 

@@ -44,10 +44,10 @@ type ListenConfig struct {
 	// The kernel distributes new connections among them. A new process can thus begin to accept before the old one
 	// stops, and several muxes can share the load of accepting.
 	//
-	// All of the listeners must set it. A second instance that is started by mistake gets a share of the connections in
-	// place of an error. When a listener is closed, the connections that it has not accepted yet are reset.
+	// All of the listeners must set it. A second instance that is started by mistake gets a share of the connections
+	// instead of an error. When a listener is closed, the connections that it has not accepted yet are reset.
 	//
-	// ReusePort works on Linux. On other systems Listen returns an error that is [errors.ErrUnsupported].
+	// ReusePort works on Linux. On other systems Listen returns an error that wraps [errors.ErrUnsupported].
 	ReusePort bool
 }
 
@@ -67,8 +67,8 @@ func (lc *ListenConfig) ControlSocket(network, address string, c syscall.RawConn
 }
 
 // ApplyTo sets the options of the configuration on an existing listener, such as one inherited from systemd or from a
-// previous process. Connections that have already arrived may lack them. ReusePort has no effect. The error is
-// [errors.ErrUnsupported] if l gives no access to its socket.
+// previous process. Connections that have already arrived may lack them. ReusePort has no effect. If l gives no access
+// to its socket, the error wraps [errors.ErrUnsupported].
 func (lc *ListenConfig) ApplyTo(l net.Listener) error {
 	sc, ok := l.(syscall.Conn)
 	if !ok {

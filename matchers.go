@@ -143,9 +143,9 @@ func Prefix(prefixes ...string) Matcher {
 }
 
 // HTTP1 matches a client that sends an HTTP/1.0 or HTTP/1.1 request (RFC 9112, Section 3) with one of the methods.
-// Without methods it matches those in the IANA registry of HTTP methods (RFC 9110, Section 16.1). It decides by the
-// request line, at its end. Inside TLS, HTTP1 without methods decides at once by the protocol that ALPN has negotiated,
-// if that is "h2" or "http/1.1".
+// Without methods it matches those in the IANA registry of HTTP methods (RFC 9110, Section 16.1). It decides at the end
+// of the request line. Inside TLS, HTTP1 without methods decides at once by the protocol that ALPN has negotiated, if
+// that is "h2" or "http/1.1".
 func HTTP1(methods ...string) Matcher {
 	if len(methods) == 0 {
 		return &builtin{name: "HTTP1", takes: takes(speaksHTTP1), covers: speaksHTTP1, f: func(p *Preview) Verdict {
@@ -221,8 +221,8 @@ func GRPCWeb() Matcher {
 
 // Header matches an HTTP/1 or HTTP/2 request that has a header field with this name and exactly this value; in a [Mux]
 // and a [TLSMux], a connection whose first request has it. If the field occurs several times, one of its field lines
-// must have the value. Names are compared case-insensitively (RFC 9110, Section 5.1), values exactly. In HTTP/2 the
-// name may be that of a pseudo-header field, such as ":scheme".
+// must have the value. Names are compared case-insensitively (RFC 9110, Section 5.1), values exactly. In HTTP/2, name
+// can also be a pseudo-header field, such as ":scheme".
 //
 // In HTTP/1, Header matches as soon as the field has arrived, and returns No only at the end of the header section.
 func Header(name, value string) Matcher {
@@ -298,9 +298,9 @@ func (p hostPattern) matches(host, name string) bool {
 
 // Path matches an HTTP/1 or HTTP/2 request for a path that begins with one of the prefixes; in a [Mux] and a [TLSMux],
 // a connection whose first request is for one. The path is what a handler of net/http has in Request.URL.Path: decoded,
-// without the query, also where the target is absolute. Dot segments are left alone, and other servers may read a path
-// in other ways, so a route chosen by path is no place for access control. The gRPC methods of one service have the
-// prefix "/package.Service/".
+// without the query, also where the target is absolute. Dot segments are left alone, and other servers may interpret a
+// path differently, so do not use Path for access control. The gRPC methods of one service have the prefix
+// "/package.Service/".
 func Path(prefixes ...string) Matcher {
 	prefixes = slices.Clone(prefixes)
 	return &builtin{name: "Path", args: anys(prefixes), takes: takes(speaksHTTP), f: func(p *Preview) Verdict {
@@ -325,7 +325,7 @@ func TLS() Matcher {
 // ServerName matches a TLS client whose ClientHello names one of the servers (RFC 6066, Section 3). "*.example.com"
 // stands for all names with exactly one more label than example.com, as in certificates (RFC 9525, Section 6.3). Case
 // is ignored. A client that sends no server name does not match. Inside TLS that the mux has terminated, ServerName
-// goes by the name in the handshake.
+// matches the name that the client sent in the handshake.
 func ServerName(names ...string) Matcher {
 	names = slices.Clone(names)
 	takes := taken{bare: speaksTLS, inTLS: speaksAnything}
@@ -360,7 +360,7 @@ func ALPN(protocols ...string) Matcher {
 }
 
 // TLSVersion matches a TLS client that supports a version from min to max, such as [tls.VersionTLS13]. Zero means no
-// bound. Inside TLS that the mux has terminated, it goes by the negotiated version.
+// bound. Inside TLS that the mux has terminated, it matches the negotiated version.
 func TLSVersion(min, max uint16) Matcher {
 	within := func(v uint16) bool { return v >= min && (max == 0 || v <= max) }
 	version := func(v uint16) string {

@@ -36,12 +36,12 @@ type Mux struct {
 	Limits
 	Hooks
 
-	// TimeoutPolicy says what happens to a connection that no route could decide on within [Limits.DecideTimeout]. The
-	// zero value, TimeoutRefuse, refuses the connection.
+	// TimeoutPolicy says what happens to a connection that is still undecided after [Limits.DecideTimeout]. The zero
+	// value, TimeoutRefuse, refuses it.
 	TimeoutPolicy TimeoutPolicy
 
-	// QueuePolicy says what happens to a connection whose route has a full queue. The zero value, QueueWait, waits for
-	// room.
+	// QueuePolicy says what happens to a connection whose route has a full queue. With the zero value, QueueWait, the
+	// connection waits for room.
 	QueuePolicy QueuePolicy
 
 	// AllowMissingSettings accepts HTTP/2 clients that do not send SETTINGS as their first frame. RFC 9113, Section 3.4
@@ -274,9 +274,9 @@ func (m *Mux) acceptAll() error {
 
 // Shutdown stops the mux gracefully. It closes the listener that the mux accepts from and refuses undecided connections
 // with [ReasonShutdown], except those accepted within the last [Limits.ShutdownGrace], which get that time to be
-// decided. It waits until every connection that has a route was accepted by its server, for at most
+// decided. It waits until the servers have accepted all connections that have a route, for at most
 // [Limits.DecideTimeout]. On connections whose requests are dispatched ([Mux.Requests]) it sends GOAWAY and waits until
-// all requests were answered. Then it closes the listeners of the routes.
+// all requests have been answered. Then it closes the listeners of the routes.
 //
 // Shutdown does not wait for servers that got whole connections. Their Serve methods return an error that is
 // [net.ErrClosed], unless they were stopped before. To stop everything gracefully, call Shutdown first and the servers'

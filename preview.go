@@ -138,7 +138,7 @@ func (p *Preview) alpn() string {
 	return p.secured.NegotiatedProtocol
 }
 
-// ClientHello has the facts of a TLS ClientHello (RFC 8446, Section 4.1.2) by which a connection can be routed. GREASE
+// ClientHello is the part of a TLS ClientHello (RFC 8446, Section 4.1.2) by which a connection can be routed. GREASE
 // values (RFC 8701) are left out.
 type ClientHello struct {
 	ServerName string   // server name (RFC 6066, Section 3), "" if none was sent; with ECH the public name

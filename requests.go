@@ -104,8 +104,8 @@ func newRequestMux(m *Mux, prefix string, list *atomic.Pointer[[]*route], r Rout
 // [Preview.Request]; [Preview.Bytes] is empty.
 //
 // Closing the listener, as grpc.Server.GracefulStop and http.Server.Shutdown do, ends the route. Requests for it are
-// then reset with REFUSED_STREAM, unless their client connection is one that the server has accepted before. The other
-// routes are not affected.
+// then reset with REFUSED_STREAM, except those on connections that the server has already accepted. The other routes
+// are not affected.
 func (q *RequestMux) Match(matchers ...Matcher) net.Listener {
 	return q.Route(Route{Matchers: matchers})
 }

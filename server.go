@@ -49,7 +49,7 @@ type Server struct {
 	// HTTP, if not nil, is the HTTP server to use. The Server prepares it with [ConfigureHTTP], calls its Serve,
 	// Shutdown and Close, and ignores its Addr and TLSConfig. If HTTP is nil, Handler gets a server with a
 	// ReadHeaderTimeout of 10 seconds, and an IdleTimeout of 620 seconds, which is longer than load balancers keep idle
-	// connections: at Google for 600 seconds.
+	// connections (Google's keep them for 600 seconds).
 	HTTP *http.Server
 
 	// TLSConfig, if not nil, makes the port accept TLS as well. See [Mux.TLS].
@@ -70,7 +70,7 @@ type Server struct {
 
 	// PerConnection routes each HTTP/2 connection as a whole, by its first request, as a Mux does. By default each
 	// request is routed on its own, which clients and proxies need that send gRPC and other requests over one
-	// connection. PerConnection saves CPU and memory where no client does that: docs/requests.md has the figures.
+	// connection. PerConnection saves CPU and memory if no client does that: docs/requests.md has the figures.
 	PerConnection bool
 
 	Limits

@@ -22,8 +22,8 @@ const (
 //
 // The server of a route gets the *tls.Conn if the route depends only on the protocol that ALPN has negotiated. If the
 // mux also had to read bytes inside TLS, the server gets a [TLSConn]. An [http.Server] gets HTTP/2 on a [Conn] in that
-// case: see [ConfigureHTTP]. The first connections of grpc-go are always a TLSConn, by which the mux sees whether it
-// speaks HTTP/2 there.
+// case: see [ConfigureHTTP]. The first connections of grpc-go are always a TLSConn, so that the mux can check whether
+// it speaks HTTP/2 there.
 //
 // Set the fields before [Mux.Serve] is called. The methods may be called by several goroutines at once.
 type TLSMux struct {

@@ -60,7 +60,7 @@ func (e errListenerClosed) Error() string   { return string(e) }
 func (e errListenerClosed) Temporary() bool { return false }
 func (e errListenerClosed) Timeout() bool   { return false }
 
-// ErrListenerClosed is returned by the Accept method of a matched listener if it is called when Serve has returned.
+// ErrListenerClosed is returned by the Accept method of a matched listener if it is called after Serve has returned.
 var ErrListenerClosed = errListenerClosed("mux: listener closed")
 
 // ErrServerClosed is returned by the Accept method of a matched listener after Close, and when the underlying listener

@@ -9,9 +9,9 @@ import (
 	"github.com/oneport-go/oneport"
 )
 
-// MuxConn is a connection that a matched listener has accepted. The embedded Conn is the one that the listener below
-// has accepted; what the matchers have read is missing from its stream, if it was not a socket at which they could look
-// without reading.
+// MuxConn is a connection that a matched listener has accepted. The embedded Conn is the one that the underlying
+// listener has accepted. If the multiplexer could not peek at it and had to read, what it has read is missing from the
+// stream of the embedded Conn.
 type MuxConn struct {
 	net.Conn
 
@@ -62,7 +62,7 @@ func (m *MuxConn) WriteTo(w io.Writer) (int64, error) {
 }
 
 // CloseWrite shuts down the writing side, if the connection can do that. net/http does so before it closes a connection
-// whose client is still sending, so that the client can read the answer.
+// whose client is still sending, so that the client can read the response.
 func (m *MuxConn) CloseWrite() error {
 	if cw, ok := m.Conn.(interface{ CloseWrite() error }); ok {
 		return cw.CloseWrite()

@@ -214,8 +214,8 @@ func HTTP2HeaderFieldPrefix(name, valuePrefix string) Matcher {
 	return http2Field(oneport.HeaderPrefix(name, valuePrefix)).match
 }
 
-// HTTP2MatchHeaderFieldSendSettings returns the same matcher as [HTTP2HeaderField]. With either, and with any number of
-// them, a client that waits for SETTINGS gets one SETTINGS frame.
+// HTTP2MatchHeaderFieldSendSettings returns the same matcher as [HTTP2HeaderField]. However many of these matchers
+// there are, a client that waits for SETTINGS gets one SETTINGS frame.
 func HTTP2MatchHeaderFieldSendSettings(name, value string) MatchWriter {
 	return http2Field(oneport.Header(name, value)).matchWriter
 }

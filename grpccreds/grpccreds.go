@@ -1,13 +1,13 @@
-// Package grpccreds has transport credentials for a gRPC server behind a listener that terminates TLS.
+// Package grpccreds provides transport credentials for a gRPC server behind a listener that terminates TLS.
 //
 // A [google.golang.org/grpc.Server] knows the certificates of its clients if it does TLS itself, with
-// credentials.NewTLS. Behind a listener that does TLS, because other servers share the port, peer.Peer.AuthInfo stays
-// empty. With [Credentials] AuthInfo is filled in as usual:
+// credentials.NewTLS. If a listener terminates TLS instead, because other servers share the port, peer.Peer.AuthInfo
+// stays empty. With [Credentials], AuthInfo is filled in as usual:
 //
 //	server := grpc.NewServer(grpc.Creds(grpccreds.Credentials{}))
 //
-// With Credentials gRPC also needs no read buffer for an idle cleartext connection of a oneport.Server or a
-// oneport.RequestMux, as on a Linux socket.
+// Credentials also save memory: gRPC then needs no read buffer for an idle cleartext connection of a oneport.Server or
+// a oneport.RequestMux, as it needs none for a TCP connection on Linux.
 package grpccreds
 
 import (
@@ -56,7 +56,8 @@ var errClient = errors.New("grpccreds: these are credentials for servers; client
 var errCleartext = errors.New("grpccreds: the connection does not use TLS, but Credentials.RequireTLS is set")
 
 // ServerHandshake finishes the TLS handshake, if there is one to finish, and describes the connection. The connection
-// that it returns is c, or reads and writes c and gives access to the socket below, as channelz wants it.
+// that it returns is c, or one that reads from and writes to c and gives access to the socket below, which channelz
+// needs.
 func (cr Credentials) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	state, ok, err := connectionState(c)
 	switch {
@@ -117,12 +118,12 @@ func (c *socketConn) SyscallConn() (syscall.RawConn, error) { return c.socket.Sy
 // NetConn returns the connection that the server was given.
 func (c *socketConn) NetConn() net.Conn { return c.Conn }
 
-// ClientHandshake returns an error: only servers have a use for Credentials.
+// ClientHandshake returns an error, since Credentials are for servers only.
 func (Credentials) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	return nil, nil, errClient
 }
 
-// Info returns what all connections have in common.
+// Info returns the protocol information that all connections have in common.
 func (cr Credentials) Info() credentials.ProtocolInfo {
 	if cr.RequireTLS {
 		return credentials.ProtocolInfo{SecurityProtocol: "tls"}
@@ -130,8 +131,8 @@ func (cr Credentials) Info() credentials.ProtocolInfo {
 	return credentials.ProtocolInfo{SecurityProtocol: "insecure"}
 }
 
-// Clone returns a copy.
+// Clone returns a copy of cr.
 func (cr Credentials) Clone() credentials.TransportCredentials { return cr }
 
-// OverrideServerName returns an error: only clients have a use for it.
+// OverrideServerName returns an error, since Credentials are for servers only.
 func (Credentials) OverrideServerName(string) error { return errClient }
