@@ -71,14 +71,14 @@ func (a *answerCheck) noteWrite(b []byte) {
 	if len(a.answer) <= frameTypeAt || a.over.Swap(true) {
 		return
 	}
-	if http2.FrameType(a.answer[frameTypeAt]) == http2.FrameSettings { // the first frame of a server (RFC 9113, Section 3.4)
+	if http2.FrameType(a.answer[frameTypeAt]) == http2.FrameSettings { // as RFC 9113, Section 3.4 has it
 		a.rt.answered.Store(true)
 		return
 	}
 	switch {
 	case bytes.HasPrefix(a.answer, []byte("HTTP")):
-		a.rt.warnOfAnswer("HTTP/1", "if it is an http.Server, call ConfigureHTTP before its Serve, or SetUnencryptedHTTP2(true) on its Protocols; "+
-			"otherwise remove HTTP2() from the route")
+		a.rt.warnOfAnswer("HTTP/1", "if it is an http.Server, call ConfigureHTTP before its Serve, "+
+			"or SetUnencryptedHTTP2(true) on its Protocols; otherwise remove HTTP2() from the route")
 	case bytes.HasPrefix(a.answer, []byte{21, 3}), bytes.HasPrefix(a.answer, []byte{22, 3}): // records of TLS: alert, handshake
 		a.rt.warnOfAnswer("TLS", withoutTLS)
 	default:
@@ -99,8 +99,9 @@ func (a *answerCheck) noteClose() {
 	}
 }
 
-const withoutTLS = "if the server does TLS itself (ServeTLS, TLS credentials), make it serve without TLS, since the connections of this route " +
-	"are cleartext or already decrypted (package grpccreds fills in AuthInfo), or give it a route with TLS() or ServerName(...)"
+const withoutTLS = "if the server does TLS itself (ServeTLS, TLS credentials), make it serve without TLS, " +
+	"since the connections of this route are cleartext or already decrypted (package grpccreds fills in AuthInfo), " +
+	"or give it a route with TLS() or ServerName(...)"
 
 // warnOfAnswer logs once that the server of the route has answered a client of HTTP/2 in another language.
 func (rt *route) warnOfAnswer(answer, cure string) {

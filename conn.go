@@ -127,7 +127,8 @@ type changes struct {
 }
 
 func (ch *changes) none() bool {
-	return len(ch.first) == 0 && len(ch.replay) == 0 && ch.fromClient == nil && ch.toClient == nil && ch.held == nil && ch.check == nil
+	return len(ch.first) == 0 && len(ch.replay) == 0 &&
+		ch.fromClient == nil && ch.toClient == nil && ch.held == nil && ch.check == nil
 }
 
 // newConn makes the connection that a server gets in place of c. It keeps the bytes in ch.

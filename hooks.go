@@ -70,8 +70,8 @@ type Refused struct {
 // early_settings and waited.
 func (r Refused) LogValue() slog.Value {
 	return slog.GroupValue(append(connAttrs(r.Conn, r.TLS, r.Route, r.Protocol),
-		slog.String("reason", r.Reason.String()), slog.Any("err", cmp.Or(errors.Unwrap(r.Err), r.Err)), slog.Int("bytes", r.Seen),
-		slog.Bool("early_settings", r.EarlySettings), slog.Duration("waited", r.Waited))...)
+		slog.String("reason", r.Reason.String()), slog.Any("err", cmp.Or(errors.Unwrap(r.Err), r.Err)),
+		slog.Int("bytes", r.Seen), slog.Bool("early_settings", r.EarlySettings), slog.Duration("waited", r.Waited))...)
 }
 
 // Dispatched describes an HTTP/2 connection whose requests are dispatched, and the route of a server that begins to

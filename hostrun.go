@@ -36,10 +36,12 @@ func indexHosts(routes []*route) {
 
 // byHostAlone reports whether a route takes a connection for its host, whatever else it is.
 func (rt *route) byHostAlone() bool {
-	return len(rt.matchers) > 0 && !rt.upgrade && rt.tls == nil && rt.requests == nil && !slices.ContainsFunc(rt.matchers, func(m Matcher) bool {
+	byMore := func(m Matcher) bool {
 		b, ok := m.(*builtin)
 		return !ok || b.hosts == nil
-	})
+	}
+	return len(rt.matchers) > 0 && !rt.upgrade && rt.tls == nil && rt.requests == nil &&
+		!slices.ContainsFunc(rt.matchers, byMore)
 }
 
 // next returns the first route from i on, in the run, that has to be asked about a connection, or the end of the run.

@@ -69,9 +69,13 @@ func (m *Mux) reportRefused(raw net.Conn, state *tls.ConnectionState, accepted t
 	}
 	counts[r.reason].Add(1)
 	level := slog.LevelWarn
-	switch {
-	case r.reason == ReasonClientClosed, r.reason == ReasonIdle, r.reason == ReasonShutdown, r.reason == ReasonTimeout && r.mute:
+	switch r.reason {
+	case ReasonClientClosed, ReasonIdle, ReasonShutdown:
 		level = slog.LevelDebug
+	case ReasonTimeout:
+		if r.mute {
+			level = slog.LevelDebug
+		}
 	}
 	enabled := m.logger().Enabled(context.Background(), level)
 	if !enabled && m.OnRefuse == nil {

@@ -410,53 +410,80 @@ func SSH() Matcher {
 // Silence must be a matcher of a route, directly or inside [All], [AnyOf] or [Not]: the mux cannot see it inside a
 // [MatcherFunc].
 func Silence(d time.Duration) Matcher {
-	return &builtin{name: "Silence", args: []any{d}, takes: takes(speaksOther), silence: []time.Duration{d}, f: func(p *Preview) Verdict {
-		switch {
-		case len(p.data) > 0 || p.end == eof:
-			return No
-		case p.quiet >= d:
-			return Yes
-		}
-		return p.undecided()
-	}}
+	return &builtin{
+		name:    "Silence",
+		args:    []any{d},
+		takes:   takes(speaksOther),
+		silence: []time.Duration{d},
+		f: func(p *Preview) Verdict {
+			switch {
+			case len(p.data) > 0 || p.end == eof:
+				return No
+			case p.quiet >= d:
+				return Yes
+			}
+			return p.undecided()
+		},
+	}
 }
 
 // All matches if every one of the matchers does. Without matchers it matches everything.
 func All(matchers ...Matcher) Matcher {
 	matchers = slices.Clone(matchers)
-	foreign := slices.ContainsFunc(matchers, isForeign)
-	return &builtin{name: "All", args: anys(matchers), takes: takenByAll(matchers), broken: slices.ContainsFunc(matchers, isBroken), foreign: foreign, silence: silences(matchers), f: func(p *Preview) Verdict {
-		verdict := Yes
-		for _, m := range matchers {
-			switch m.Match(p) {
-			case No:
-				return No
-			case Undecided:
-				verdict = Undecided
+	return &builtin{
+		name:    "All",
+		args:    anys(matchers),
+		takes:   takenByAll(matchers),
+		broken:  slices.ContainsFunc(matchers, isBroken),
+		foreign: slices.ContainsFunc(matchers, isForeign),
+		silence: silences(matchers),
+		f: func(p *Preview) Verdict {
+			verdict := Yes
+			for _, m := range matchers {
+				switch m.Match(p) {
+				case No:
+					return No
+				case Undecided:
+					verdict = Undecided
+				}
 			}
-		}
-		return verdict
-	}}
+			return verdict
+		},
+	}
 }
 
 // AnyOf matches if at least one of the matchers does. Without matchers it matches nothing.
 func AnyOf(matchers ...Matcher) Matcher {
 	matchers = slices.Clone(matchers)
-	foreign := slices.ContainsFunc(matchers, isForeign)
-	return &builtin{name: "AnyOf", args: anys(matchers), takes: takenByAny(matchers), covers: covered(matchers), broken: slices.ContainsFunc(matchers, isBroken), foreign: foreign, silence: silences(matchers), f: func(p *Preview) Verdict {
-		return matchAny(matchers, p)
-	}}
+	return &builtin{
+		name:    "AnyOf",
+		args:    anys(matchers),
+		takes:   takenByAny(matchers),
+		covers:  covered(matchers),
+		broken:  slices.ContainsFunc(matchers, isBroken),
+		foreign: slices.ContainsFunc(matchers, isForeign),
+		silence: silences(matchers),
+		f:       func(p *Preview) Verdict { return matchAny(matchers, p) },
+	}
 }
 
 // Not matches if m does not.
 func Not(m Matcher) Matcher {
-	return &builtin{name: "Not", args: []any{m}, takes: takes(speaksAnything), broken: isBroken(m), foreign: isForeign(m), silence: silences([]Matcher{m}), f: func(p *Preview) Verdict {
-		switch m.Match(p) {
-		case Yes:
-			return No
-		case No:
-			return Yes
-		}
-		return Undecided
-	}}
+	return &builtin{
+		name:    "Not",
+		args:    []any{m},
+		takes:   takes(speaksAnything),
+		broken:  isBroken(m),
+		foreign: isForeign(m),
+		silence: silences([]Matcher{m}),
+		f: func(p *Preview) Verdict {
+			switch m.Match(p) {
+			case Yes:
+				return No
+			case No:
+				return Yes
+			}
+			return Undecided
+		},
+	}
 }

@@ -110,7 +110,8 @@ func (m *Mux) warnOf(routes []*route, inTLS bool) {
 
 func (m *Mux) warnUnreachable(name string, unreachable bool) {
 	if unreachable {
-		m.log(slog.LevelWarn, "oneport: no connection can reach a route, because the routes before it take everything that it could: "+
+		m.log(slog.LevelWarn, "oneport: no connection can reach a route, "+
+			"because the routes before it take everything that it could: "+
 			"add specific routes, such as GRPC() or Path(...), before general ones, such as HTTP2() or Any()",
 			slog.String("route", name), slog.Any("local", m.Addr()))
 	}
@@ -135,7 +136,8 @@ func (m *Mux) warnOfUpgrade(rt *route, p *Preview) {
 		return
 	}
 	m.upgrades.Do(func() {
-		m.log(slog.LevelWarn, "oneport: a HEAD or OPTIONS request upgraded a connection to h2c, and gRPC calls on it will go to the same server: "+
+		m.log(slog.LevelWarn, "oneport: a HEAD or OPTIONS request upgraded a connection to h2c, "+
+			"and gRPC calls on it will go to the same server: "+
 			"dispatch its requests with Mux.RequestsRoute, or use a Server",
 			slog.String("route", rt.name), slog.Any("local", m.Addr()))
 	})
@@ -231,7 +233,8 @@ func (m *Mux) warnOfUnreached(accepted uint64) {
 			r.routes[name] = &unreached{since: now, accepted: accepted}
 		case !u.reported && now.Sub(u.since) >= reachTime:
 			u.reported = true
-			m.log(slog.LevelInfo, "oneport: no connection has reached a route: check its matchers, and whether an earlier route takes its connections",
+			m.log(slog.LevelInfo, "oneport: no connection has reached a route: "+
+				"check its matchers, and whether an earlier route takes its connections",
 				slog.String("route", name), slog.Any("local", m.Addr()), slog.Time("since", u.since),
 				slog.Uint64("connections", accepted-u.accepted), help(sectionReach))
 		}

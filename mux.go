@@ -314,8 +314,8 @@ func (m *Mux) settle(ctx context.Context) error {
 	for rt := range m.allRoutes {
 		rt.Close() // which refuses what is queued
 	}
-	return fmt.Errorf("oneport: connections were refused because their servers did not accept them within %v (Limits.DecideTimeout)",
-		m.limits.DecideTimeout)
+	return fmt.Errorf("oneport: connections were refused because their servers did not accept them "+
+		"within %v (Limits.DecideTimeout)", m.limits.DecideTimeout)
 }
 
 // finish closes the routes when all has settled, and waits until the connections whose requests are dispatched have
@@ -463,8 +463,9 @@ func (m *Mux) deliverNow(c *pending) bool {
 // quickToDecide reports whether asking routes takes no time that other connections would notice.
 func quickToDecide(routes []*route) bool {
 	const few = 32
+	foreign := func(rt *requestRoute) bool { return rt.foreign }
 	return effort(routes) <= few && !slices.ContainsFunc(routes, func(rt *route) bool {
-		return rt.foreign || rt.requests != nil && slices.ContainsFunc(*rt.requests.routes.Load(), func(rt *requestRoute) bool { return rt.foreign })
+		return rt.foreign || rt.requests != nil && slices.ContainsFunc(*rt.requests.routes.Load(), foreign)
 	})
 }
 

@@ -145,7 +145,8 @@ func (c *pending) contradicted() *refusal {
 		r := c.refusal(ReasonProtocolError, errors.New("ALPN negotiated h2, but the client speaks HTTP/1"))
 		r.status, r.text = http.StatusBadRequest, "This connection negotiated HTTP/2, but the request is HTTP/1."
 		return r
-	case alpn == alpnHTTP2 && p.showHTTP2(min(len(p.data), len(h2.Preface))) == h2.NotHTTP2 && p.parseHTTP1() == http1.Invalid:
+	case alpn == alpnHTTP2 && p.showHTTP2(min(len(p.data), len(h2.Preface))) == h2.NotHTTP2 &&
+		p.parseHTTP1() == http1.Invalid:
 		return goAway(http2.ErrCodeProtocol, "The HTTP/2 connection preface is missing.", // RFC 9113, Section 3.4
 			fmt.Errorf("ALPN negotiated h2, but the client's first bytes are not the connection preface: %.32q", p.data))
 	case alpn == alpnHTTP1 && p.startsHTTP2() == Yes:
@@ -160,7 +161,8 @@ func (c *pending) contradicted() *refusal {
 
 // plainHTTP refuses a client that speaks HTTP without TLS, where all that could take it is inside TLS.
 func (c *pending) plainHTTP() *refusal {
-	r := c.refusal(ReasonNoRoute, fmt.Errorf("the client speaks %v without TLS, but all routes for it are inside TLS", c.language))
+	r := c.refusal(ReasonNoRoute,
+		fmt.Errorf("the client speaks %v without TLS, but all routes for it are inside TLS", c.language))
 	r.mute = false
 	r.status, r.text = http.StatusBadRequest, "This port takes TLS only. Use https."
 	r.goAway, r.code = true, http2.ErrCodeInadequateSecurity

@@ -669,7 +669,8 @@ func (p *Preview) language() Protocol {
 
 // malformedTLS reports whether the bytes are a record of TLS, and no ClientHello.
 func (p *Preview) malformedTLS() bool {
-	return len(p.data) >= 2 && p.data[0] == tlsHandshakeRecord && p.data[1] == tlsMajorVersion && p.parseTLS() == clienthello.NotTLS
+	return len(p.data) >= 2 && p.data[0] == tlsHandshakeRecord && p.data[1] == tlsMajorVersion &&
+		p.parseTLS() == clienthello.NotTLS
 }
 
 // incomplete reports whether the bytes are the beginning of something that can be recognised, and no more.

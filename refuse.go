@@ -132,15 +132,21 @@ func (c *pending) refusal(reason RefuseReason, err error) *refusal {
 }
 
 func (c *pending) timeout() *refusal {
+	limits := &c.mux.limits
 	switch {
 	case c.phase == lobby.Handshaking:
-		return c.refusal(ReasonTimeout, fmt.Errorf("the TLS handshake did not complete within %v (Limits.HandshakeTimeout)", c.mux.limits.HandshakeTimeout))
+		return c.refusal(ReasonTimeout,
+			fmt.Errorf("the TLS handshake did not complete within %v (Limits.HandshakeTimeout)", limits.HandshakeTimeout))
 	case c.opening.Idle():
-		return c.refusal(ReasonIdle, fmt.Errorf("the client made no request within %v (Limits.IdleTimeout)", c.mux.limits.IdleTimeout))
+		return c.refusal(ReasonIdle,
+			fmt.Errorf("the client made no request within %v (Limits.IdleTimeout)", limits.IdleTimeout))
 	case c.seen == 0:
-		return c.refusal(ReasonTimeout, fmt.Errorf("the client sent nothing within %v (Limits.DecideTimeout)", c.mux.limits.DecideTimeout))
+		return c.refusal(ReasonTimeout,
+			fmt.Errorf("the client sent nothing within %v (Limits.DecideTimeout)", limits.DecideTimeout))
 	}
-	return c.refusal(ReasonTimeout, fmt.Errorf("no route could decide on the %d bytes that the client sent within %v (Limits.DecideTimeout)", c.seen, c.mux.limits.DecideTimeout))
+	return c.refusal(ReasonTimeout,
+		fmt.Errorf("no route could decide on the %d bytes that the client sent within %v (Limits.DecideTimeout)",
+			c.seen, limits.DecideTimeout))
 }
 
 // answerable returns what it takes to answer the HTTP/2 request whose field section has begun, if there is one and the
@@ -174,7 +180,8 @@ func kindOf(fields []hpack.HeaderField) (grpc, head bool) {
 
 func (c *pending) tooLong() *refusal {
 	c.language = c.preview.language()
-	return c.refusal(ReasonTooLong, fmt.Errorf("no route could decide on the first %d bytes (Limits.MaxPreviewBytes)", len(c.preview.data)))
+	return c.refusal(ReasonTooLong,
+		fmt.Errorf("no route could decide on the first %d bytes (Limits.MaxPreviewBytes)", len(c.preview.data)))
 }
 
 func (c *pending) clientClosed(err error) *refusal {
@@ -217,9 +224,11 @@ func (c *pending) unmatched() *refusal {
 	}
 	c.language = p.language()
 	if p.end == eof && p.incomplete() {
-		return c.refusal(ReasonClientClosed, fmt.Errorf("the client stopped sending after %d bytes, before a route matched", len(p.data)))
+		return c.refusal(ReasonClientClosed,
+			fmt.Errorf("the client stopped sending after %d bytes, before a route matched", len(p.data)))
 	}
-	r := c.refusal(ReasonNoRoute, fmt.Errorf("no route matched; the first bytes are %s: %.32q", describe(c.language), p.data))
+	r := c.refusal(ReasonNoRoute,
+		fmt.Errorf("no route matched; the first bytes are %s: %.32q", describe(c.language), p.data))
 	switch c.language {
 	case ProtocolHTTP1:
 		if p.secured == nil && c.mux.tlsOnly(speaksHTTP1) {
@@ -269,7 +278,12 @@ func (r *refusal) answer(now time.Time) []byte {
 	case r.answered:
 		return nil
 	case r.language == ProtocolHTTP1:
-		return refusing.HTTP1{Status: r.statusHTTP(), Header: r.header, Sentence: r.sentence(), NoBody: r.noBody}.Append(nil, now)
+		return refusing.HTTP1{
+			Status:   r.statusHTTP(),
+			Header:   r.header,
+			Sentence: r.sentence(),
+			NoBody:   r.noBody,
+		}.Append(nil, now)
 	case r.language == ProtocolHTTP2:
 		return refusing.HTTP2{
 			Started:  r.early,

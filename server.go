@@ -168,8 +168,10 @@ func (s *Server) serve(l net.Listener, config *tls.Config, requireTLS bool) erro
 	var serving sync.WaitGroup
 	for _, serve := range p.behind {
 		serving.Go(func() {
+			err := serve()
 			// A server that was stopped by itself leaves the others alone.
-			if err := serve(); err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) && !s.isClosing() {
+			stopped := errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed)
+			if err != nil && !stopped && !s.isClosing() {
 				failed <- err
 				p.mux.Close()
 			}
@@ -272,7 +274,7 @@ func (s *Server) check(config *tls.Config, requireTLS bool) error {
 	case s.Upgrade && requireTLS:
 		return errors.New("oneport: the Server has Upgrade, but accepts only TLS, and h2c is HTTP/2 without TLS: unset Upgrade")
 	case s.GRPC != nil && hasTLSCredentials(s.GRPC):
-		return errors.New("oneport: Server.GRPC has TLS credentials and would expect TLS on connections that are cleartext or already decrypted: " +
+		return errors.New("oneport: Server.GRPC has TLS credentials, but its connections are cleartext or already decrypted: " +
 			"use TLSConfig, and grpc.Creds(grpccreds.Credentials{}) for AuthInfo")
 	}
 	return s.prepare()

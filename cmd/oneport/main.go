@@ -2,12 +2,12 @@
 //
 //	oneport probe 127.0.0.1:8080
 //
-// connects to a port in every way that HTTP and gRPC clients do. For each way that fails, it prints the cause, the errors
-// that clients report, and what to do. See README.md beside this file.
+// connects to a port in every way that HTTP and gRPC clients do. For each way that fails, it prints the cause, the
+// errors that clients report, and what to do. See README.md beside this file.
 //
 // The command is part of the root module, so that it runs from a checkout. To keep that module small, it imports only
-// golang.org/x/net for frames, golang.org/x/term for the terminal, github.com/pires/go-proxyproto for PROXY headers, and
-// the wire format of protocol buffers.
+// golang.org/x/net for frames, golang.org/x/term for the terminal, github.com/pires/go-proxyproto for PROXY headers,
+// and the wire format of protocol buffers.
 package main
 
 import (

@@ -185,12 +185,15 @@ func list(w io.Writer) {
 	io.WriteString(w, "\nclear, proxy and tls select a whole group.\n")
 }
 
+const nobodyListens = "Nobody listens there. " +
+	"Check that the server runs, on this address (127.0.0.1 is neither 0.0.0.0 nor ::1) and port."
+
 // unreachableHint says what errors of connecting mean.
 func unreachableHint(err error) string {
 	text := err.Error()
 	for _, h := range []struct{ part, hint string }{
-		{"connection refused", "Nobody listens there. Check that the server runs, on this address (127.0.0.1 is neither 0.0.0.0 nor ::1) and port."},
-		{"actively refused", "Nobody listens there. Check that the server runs, on this address (127.0.0.1 is neither 0.0.0.0 nor ::1) and port."},
+		{"connection refused", nobodyListens},
+		{"actively refused", nobodyListens}, // on Windows
 		{"no such host", "This machine's resolver does not know the name."},
 		{"i/o timeout", "Nothing answers: a firewall drops packets, or the address is not routed."},
 		{"deadline exceeded", "Nothing answers: a firewall drops packets, or the address is not routed."},

@@ -81,7 +81,11 @@ func (r HTTP2) Append(b []byte) []byte {
 func (r HTTP2) appendResponse(b []byte) []byte {
 	q := r.Request
 	content := r.Sentence + "\n"
-	fields := []string{":status", strconv.Itoa(r.Status), "content-type", "text/plain; charset=utf-8", "content-length", strconv.Itoa(len(content))}
+	fields := []string{
+		":status", strconv.Itoa(r.Status),
+		"content-type", "text/plain; charset=utf-8",
+		"content-length", strconv.Itoa(len(content)),
+	}
 	if q.GRPC {
 		// Trailers-Only: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#responses
 		content = ""

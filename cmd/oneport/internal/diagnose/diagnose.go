@@ -177,14 +177,16 @@ func (v *view) normal(r *probe.Result) bool {
 		return r.Outcome == probe.Alert && r.TLS.Alert == "no application protocol" ||
 			r.Language == wire.HTTP2 || works(v.Get("tls-grpc")) && r.Outcome != probe.Silent
 	case "tls-h2-no-alpn":
-		return works(v.Get("tls-h2")) || v.Get("tls-h2").Verdict == probe.NotOffered || works(v.Get("tls-http1")) && !v.certWanted(r)
+		return works(v.Get("tls-h2")) || v.Get("tls-h2").Verdict == probe.NotOffered ||
+			works(v.Get("tls-http1")) && !v.certWanted(r)
 	}
 	return false
 }
 
 // noGRPC reports whether a server of HTTP has answered a call as it would answer any other request.
 func (v *view) noGRPC(r *probe.Result, rest string) bool {
-	return r.Outcome == probe.Declined && r.GRPC == nil && works(v.Get(rest)) && v.Service == "" && r.HTTP != nil && r.HTTP.Status < 500
+	return r.Outcome == probe.Declined && r.GRPC == nil && works(v.Get(rest)) && v.Service == "" &&
+		r.HTTP != nil && r.HTTP.Status < 500
 }
 
 // certWanted reports whether the server has refused a client for its certificate.
@@ -193,7 +195,8 @@ func (v *view) certWanted(r *probe.Result) bool {
 		return false
 	}
 	switch r.TLS.Alert {
-	case "certificate required", "bad certificate", "unknown certificate authority", "unknown certificate", "certificate unknown", "unsupported certificate", "access denied":
+	case "certificate required", "bad certificate", "unknown certificate authority", "unknown certificate",
+		"certificate unknown", "unsupported certificate", "access denied":
 		return true
 	case "handshake failure":
 		return v.Get("handshake").TLS != nil && v.Get("handshake").TLS.AsksForCert

@@ -331,7 +331,8 @@ func (a *attempt) wentAway(s *wire.Session) {
 	a.log.Note("the server ends the connection")
 	a.say(v, WentAway, "GOAWAY %v%s", s.GoAway.Code, saying(s.GoAway.Debug))
 	if len(s.Settings) > 1 && s.GoAway.Code == http2.ErrCodeProtocol {
-		a.log.Note("two SETTINGS frames arrived, and each has to be acknowledged: a server that sent only one of them treats the other acknowledgement as an error")
+		a.log.Note("two SETTINGS frames arrived, and each has to be acknowledged: " +
+			"a server that sent only one of them treats the other acknowledgement as an error")
 		a.say(Fails, WentAway, "GOAWAY PROTOCOL_ERROR, after two SETTINGS frames")
 	}
 }
