@@ -673,7 +673,7 @@ func (p *Preview) malformedTLS() bool {
 		p.parseTLS() == clienthello.NotTLS
 }
 
-// incomplete reports whether the bytes are the beginning of something that can be recognised, and no more.
+// incomplete reports whether the bytes are the beginning of something that can be recognized, and no more.
 func (p *Preview) incomplete() bool {
 	return p.parseHTTP1() == http1.Incomplete || p.parseHTTP2() == h2.Incomplete || p.parseTLS() == clienthello.Incomplete
 }

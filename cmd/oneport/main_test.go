@@ -108,7 +108,7 @@ func TestInterrupt(t *testing.T) {
 	}
 }
 
-// TestColor checks when there are colours.
+// TestColor checks when there are colors.
 func TestColor(t *testing.T) {
 	t.Parallel()
 	addr := zoo.HTTP1(t)
@@ -116,7 +116,7 @@ func TestColor(t *testing.T) {
 		var stdout, stderr bytes.Buffer
 		run(t.Context(), []string{"probe", "-color", color, "-only", "http1", addr}, &stdout, &stderr)
 		if got := strings.Contains(stdout.String(), "\x1b["); got != want {
-			t.Errorf("-color %s: colours %t, want %t", color, got, want)
+			t.Errorf("-color %s: colors %t, want %t", color, got, want)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-// Package clienthello recognises the TLS ClientHello at the start of a
+// Package clienthello recognizes the TLS ClientHello at the start of a
 // connection and reads from it what a connection can be routed by: the server
 // name, the application protocols and the protocol versions the client offers.
 //

@@ -1,4 +1,4 @@
-// Package h2 has the rules of HTTP/2 frames, and recognises an HTTP/2 connection
+// Package h2 has the rules of HTTP/2 frames, and recognizes an HTTP/2 connection
 // by the first bytes that its client sends, up to the end of the first header
 // block.
 //

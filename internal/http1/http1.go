@@ -1,4 +1,4 @@
-// Package http1 recognises the head of an HTTP/1.x request in the first bytes
+// Package http1 recognizes the head of an HTTP/1.x request in the first bytes
 // of a connection.
 //
 // The parser consumes nothing. [Parser.Parse] is called with all bytes that have
@@ -111,7 +111,7 @@ const (
 	maxRetainedFields = 256
 )
 
-// Parser recognises an HTTP/1.x request head incrementally. The zero value is
+// Parser recognizes an HTTP/1.x request head incrementally. The zero value is
 // ready to use. A Parser must not be used concurrently.
 //
 // It has no limits of its own: whoever bounds the bytes bounds the work, which

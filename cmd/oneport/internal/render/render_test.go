@@ -179,7 +179,7 @@ func TestJSONIsDocumented(t *testing.T) {
 	check(reflect.TypeFor[jsonReport]())
 }
 
-// TestPlain checks that without colours there are no escape sequences.
+// TestPlain checks that without colors there are no escape sequences.
 func TestPlain(t *testing.T) {
 	t.Parallel()
 	var b bytes.Buffer

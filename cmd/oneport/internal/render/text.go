@@ -24,7 +24,7 @@ type Style struct {
 	Verbose bool // with the frames
 }
 
-// Escape sequences for colours that are read on light and on dark ground.
+// Escape sequences for colors that are read on light and on dark ground.
 const (
 	bold   = "\x1b[1m"
 	dim    = "\x1b[2m"

@@ -253,7 +253,7 @@ func (s *Session) until(done func() bool, by time.Time) error {
 func (s *Session) read(by time.Time) error {
 	s.c.SetReadDeadline(by)
 	if len(s.Settings) == 0 && s.frames == 0 {
-		if err := s.recognise(); err != nil {
+		if err := s.recognize(); err != nil {
 			return err
 		}
 	}
@@ -274,8 +274,8 @@ func (s *Session) read(by time.Time) error {
 	return s.handle(f)
 }
 
-// recognise checks that the first bytes are a frame. That other protocols would make strange frames is of no interest.
-func (s *Session) recognise() error {
+// recognize checks that the first bytes are a frame. That other protocols would make strange frames is of no interest.
+func (s *Session) recognize() error {
 	for n := 1; n <= 9; n++ {
 		b, err := s.br.Peek(n)
 		b = b[:min(len(b), 9)]
