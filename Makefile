@@ -25,7 +25,7 @@ lint: ## vet all modules, and run golangci-lint, which has to be installed
 fuzz: ## fuzz FUZZ in package PKG, such as make fuzz PKG=./internal/h2 FUZZ=FuzzParse
 	go test $(PKG) -run '^$$' -fuzz '^$(FUZZ)$$'
 
-rehearsal: ## play a whole release on a module proxy in a folder
+rehearsal: ## rehearse a whole release with a module proxy in a folder
 	cd internal/release && go test -v .
 
 vulnerabilities: ## look for known vulnerabilities in the modules that are released

@@ -46,7 +46,7 @@ func sockets() ([]net.Listener, error) {
 	}
 	for i, l := range listeners {
 		if l == nil {
-			return nil, fmt.Errorf("socket %d of systemd is none for streams: use ListenStream", i)
+			return nil, fmt.Errorf("socket %d of systemd is not a stream socket: use ListenStream", i)
 		}
 		// The options that oneport.Listen sets, which connections inherit.
 		if err := new(oneport.ListenConfig).ApplyTo(l); err != nil {

@@ -5,7 +5,7 @@
 //	prometheus.MustRegister(oneportprom.NewCollector(server))
 //
 // The collector reads [oneport.Stats] when it is scraped, and costs nothing otherwise. A [DecideTimer] adds a
-// histogram of the time that connections wait for their route, which has a price. docs/metrics.md of oneport explains
+// histogram of the time that connections wait for their route, at some cost. docs/metrics.md of oneport explains
 // each metric and suggests alerts. dashboard.json is a dashboard for Grafana, alerts.yml has rules for Prometheus.
 //
 // # Several muxes
@@ -18,8 +18,8 @@
 //	}
 //
 // A collector stays registered when its mux has ended, and keeps the mux in memory. Its counters keep their last
-// values, which is right for a program that ends with its mux. If muxes come and go, unregister the collector of each,
-// by the same registerer, when Serve and Shutdown have returned.
+// values, which is right for a program that ends with its mux. If muxes come and go, unregister the collector of each
+// with the same registerer, when Serve and Shutdown have returned.
 //
 // # Cardinality
 //
@@ -76,10 +76,10 @@ var (
 	routeQueued = newDesc("route_connections_queued",
 		"Current connections in the queue of the route.", "route")
 	routeRequests = newDesc("route_requests_total",
-		"Requests sent to the server of the route, where requests are dispatched. Those of the route none went nowhere.",
+		"Requests sent to the server of the route, where requests are dispatched. The route none counts those that no route took.",
 		"route")
 	routeRequestsRefused = newDesc("route_requests_refused_total",
-		"Requests reset because their server could not take them, counted for the route none.", "route")
+		"Requests reset because their server could not take them, counted under the route none.", "route")
 )
 
 // descs are all that a collector describes.

@@ -127,11 +127,11 @@ oneport_route_connections_queued{route="\"\\xff\""} 0
 # HELP oneport_route_connections_refused_total Connections that the route had taken and that were closed before its server had them, by reason.
 # TYPE oneport_route_connections_refused_total counter
 oneport_route_connections_refused_total{reason="queue full",route="http"} 4
-# HELP oneport_route_requests_refused_total Requests reset because their server could not take them, counted for the route none.
+# HELP oneport_route_requests_refused_total Requests reset because their server could not take them, counted under the route none.
 # TYPE oneport_route_requests_refused_total counter
 oneport_route_requests_refused_total{route="http"} 21
 oneport_route_requests_refused_total{route="\"\\xff\""} 0
-# HELP oneport_route_requests_total Requests sent to the server of the route, where requests are dispatched. Those of the route none went nowhere.
+# HELP oneport_route_requests_total Requests sent to the server of the route, where requests are dispatched. The route none counts those that no route took.
 # TYPE oneport_route_requests_total counter
 oneport_route_requests_total{route="http"} 20
 oneport_route_requests_total{route="\"\\xff\""} 0

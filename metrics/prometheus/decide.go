@@ -16,17 +16,17 @@ import (
 //	server.Hooks = timer.Hooks(server.Hooks)
 //	prometheus.MustRegister(oneportprom.NewCollector(server), timer)
 //
-// A mux with the hook OnMatch no longer decides on its accept loop about connections whose first bytes have already
-// arrived, which costs each of them two goroutine switches: see docs/performance.md. Leave the timer out where many
-// short connections matter more than the histogram.
+// A mux with the hook OnMatch decides about every connection on a separate goroutine, and no longer on its accept loop,
+// which costs two goroutine switches for each connection: see docs/performance.md. Leave the timer out if short
+// connections matter more than the histogram.
 //
-// Where requests are dispatched, the time is that until the first request, and the route is that of the RequestMux. A
-// connection that had its route and was refused after that, for instance because the queue stayed full, is in both
-// outcomes. The route is empty for connections that no route had taken. The histogram has classic buckets and, for a
-// Prometheus that asks for them, native ones.
+// Where requests are dispatched, the timer measures the time until the first request has arrived, and the route is that
+// of the RequestMux. A connection that had its route and was then refused, for instance because the queue stayed full,
+// counts in both outcomes. The route is empty for connections that no route had taken. The histogram has classic
+// buckets, and native ones for a Prometheus that asks for them.
 type DecideTimer struct{ durations *prometheus.HistogramVec }
 
-// NewDecideTimer returns a DecideTimer that has measured nothing.
+// NewDecideTimer returns a new DecideTimer.
 func NewDecideTimer() *DecideTimer {
 	return &DecideTimer{prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Namespace: namespace,
@@ -41,8 +41,8 @@ func NewDecideTimer() *DecideTimer {
 	}, []string{"outcome", "route"})}
 }
 
-// Hooks returns hooks that measure and call those of next. Fields of next may be nil, and next itself is not changed.
-// One timer may serve several muxes, whose connections it then measures together.
+// Hooks returns hooks that measure and call those of next. Fields of next may be nil, and next itself is not
+// changed. One timer may serve several muxes, whose connections it then measures together.
 func (t *DecideTimer) Hooks(next oneport.Hooks) oneport.Hooks {
 	hooks := next
 	hooks.OnMatch = func(m oneport.Matched) {
