@@ -1,7 +1,7 @@
 // Package cmux is a drop-in replacement for github.com/soheilhy/cmux v0.1.5, built on [github.com/oneport-go/oneport].
 // It has the same exported names with the same types. A program that imports cmux, directly or through a dependency,
-// switches with two replace lines in its go.mod and no change of code. docs/migrating-from-cmux.md of oneport shows
-// them, and lists every difference in behavior.
+// switches with two replace lines in its go.mod and no code changes. docs/migrating-from-cmux.md of oneport shows them,
+// and lists every difference in behavior.
 //
 //	m := cmux.New(l)
 //	grpcL := m.Match(cmux.HTTP2HeaderField("content-type", "application/grpc"))

@@ -1,5 +1,5 @@
-// Connect serves services of grpc-go and of connect-go on one port. Clients call both by the gRPC, gRPC-Web and Connect
-// protocols: connect-go speaks all three, and vanguard translates for grpc-go, which speaks the first.
+// Connect serves services of grpc-go and of connect-go on one port. Clients can call both with the gRPC, gRPC-Web and
+// Connect protocols: connect-go speaks all three, and vanguard translates for grpc-go, which speaks only gRPC.
 package main
 
 import (

@@ -1,4 +1,4 @@
-// Gateway serves a gRPC service, and its REST form by grpc-gateway, on one port.
+// Gateway serves a gRPC service, and its REST API with grpc-gateway, on one port.
 package main
 
 import (

@@ -1,2 +1,2 @@
-// Package kubernetes has what runs the example production in a cluster and behind proxies. The package has only tests.
+// Package kubernetes tests the files that run the example production in a cluster and behind proxies.
 package kubernetes

@@ -1,5 +1,5 @@
-// Load-balancer serves gRPC and REST, with and without TLS, on one port behind a TCP load balancer that announces its
-// clients by the PROXY protocol.
+// Load-balancer serves gRPC and REST, with and without TLS, on one port behind a TCP load balancer that announces
+// client addresses with the PROXY protocol.
 package main
 
 import (

@@ -1,4 +1,4 @@
-// Production serves gRPC and HTTP on one port as a service that people depend on: with an end that loses no request,
+// Production serves gRPC and HTTP on one port as a service in production does: with a shutdown that loses no request,
 // certificates that are replaced without a restart, timeouts, and logs in JSON.
 package main
 

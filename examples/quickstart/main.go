@@ -1,7 +1,7 @@
 // Quickstart is a tour of what one port can serve: gRPC, REST over HTTP/1.1 and HTTP/2, and a web page, with and
 // without TLS. The example hello is shorter, and a better start for a program.
 //
-// With -demo it also calls itself as clients of many kinds, and prints the outcomes.
+// With -demo it also connects to itself as many kinds of clients, and prints what happens to each.
 package main
 
 import (

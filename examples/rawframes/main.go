@@ -1,7 +1,7 @@
 // Rawframes serves HTTP/2 frame by frame, on a port that it shares with an HTTP/1 server of net/http.
 //
 // It shows what an HTTP/2 server has to do that reads and writes frames itself with http2.Framer, in as little code as
-// possible. README.md lists the usual mistakes, and where the code avoids them.
+// possible. README.md lists what such a server has to get right, and where the code does.
 package main
 
 import (

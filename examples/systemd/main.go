@@ -1,7 +1,7 @@
 //go:build unix
 
 // Systemd serves gRPC and HTTP on a socket that systemd has opened. The port is open before the program runs and while
-// it restarts, and the program needs no right to open it.
+// it restarts, and the program needs no privilege to open it.
 package main
 
 import (

@@ -1,5 +1,5 @@
-// TLS-passthrough sends TLS connections by server name to two servers that do their own TLS: one of net/http, one of
-// grpc-go. The mux has no certificate and decrypts nothing.
+// TLS-passthrough routes TLS connections by server name to two servers that do their own TLS, net/http and grpc-go. The
+// mux has no certificate and decrypts nothing.
 package main
 
 import (

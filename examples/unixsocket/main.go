@@ -1,6 +1,6 @@
 //go:build unix
 
-// Unixsocket serves gRPC and HTTP on one Unix domain socket, as programs do for clients on the same machine.
+// Unixsocket serves gRPC and HTTP on one Unix domain socket, for clients on the same machine.
 package main
 
 import (

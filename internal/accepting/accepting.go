@@ -1,4 +1,4 @@
-// Package accepting accepts connections from a listener, and judges the errors of Accept.
+// Package accepting accepts connections from a listener, and retries temporary errors of Accept.
 package accepting
 
 import (

@@ -1,4 +1,4 @@
-// Package exampletest has what the tests of the examples share.
+// Package exampletest has helpers for the tests of the examples.
 package exampletest
 
 import (

@@ -7,8 +7,8 @@
 //	go run ./internal/flood -n 1000 -serve server
 //	go run ./internal/flood -n 400 -hold
 //
-// In the second, the oldest connections make room for new ones: at that rate a client has a second for its request. The
-// fewer connections are undecided, the more the memory of everything else counts.
+// In the second command, the oldest connections are evicted to make room for new ones: at that rate, a client has one
+// second for its request. The fewer connections are undecided, the more the memory of everything else counts.
 //
 // The clients run in a process of their own, since each connection needs a file at both ends. All connections are on
 // loopback.

@@ -1,4 +1,4 @@
-// Package h2spec holds a test: what h2spec, the conformance suite for HTTP/2 servers, says of net/http behind a mux is
-// what it says of net/http alone, in cleartext and over TLS. It is a module of its own so that the suite is no
-// dependency of oneport.
+// Package h2spec tests that h2spec, the conformance suite for HTTP/2 servers, reports the same for net/http behind a
+// mux as for net/http alone, in cleartext and over TLS. It is a module of its own so that oneport does not depend on
+// the suite.
 package h2spec

@@ -1,4 +1,5 @@
-// Release makes a release of the modules of this repository, which all have the same version. RELEASING.md tells how.
+// Release makes a release of the modules of this repository, which all have the same version. RELEASING.md explains the
+// steps.
 //
 //	go run -C internal/release . api              compare the exported API with that of the last release
 //	go run -C internal/release . prepare VERSION  require VERSION in all modules, and give it a section in CHANGELOG.md

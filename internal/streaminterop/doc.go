@@ -1,3 +1,3 @@
-// Package streaminterop holds a test: gRPC's interoperability cases pass through routing by request while REST requests
-// go over the same connection. It is a module of its own because of what the cases depend on.
+// Package streaminterop tests that gRPC's interoperability cases pass where requests are dispatched, while REST
+// requests use the same connection. It is a module of its own because of the dependencies of the cases.
 package streaminterop

@@ -17,8 +17,8 @@ import (
 //	prometheus.MustRegister(oneportprom.NewCollector(server), timer)
 //
 // A mux with the hook OnMatch decides about every connection on a separate goroutine, and no longer on its accept loop,
-// which costs two goroutine switches for each connection: see docs/performance.md. Leave the timer out if short
-// connections matter more than the histogram.
+// which costs two goroutine switches for each connection whose first bytes had already arrived: see
+// docs/performance.md. Leave the timer out if short connections matter more than the histogram.
 //
 // Where requests are dispatched, the timer measures the time until the first request has arrived, and the route is that
 // of the RequestMux. A connection that had its route and was then refused, for instance because the queue stayed full,

@@ -1,5 +1,5 @@
-// Package capacity has what a load on a listener has found, and how it is shown: absolute numbers, compared with
-// nothing.
+// Package capacity stores and prints the results of a load test of one listener: absolute numbers, without a
+// comparison.
 package capacity
 
 import (

@@ -1,5 +1,5 @@
-// Package contender has the servers that are compared, each run in a process of its own, and what it takes to start
-// one, to ask it what it has used, and to stop it.
+// Package contender defines the servers that are compared. It starts each in a process of its own, asks it which
+// resources it has used, and stops it.
 package contender
 
 import (

@@ -1,7 +1,7 @@
-// Package load has the clients that put a server under load, and the scenarios that they play.
+// Package load has the clients that put a server under load, and the scenarios that they run.
 //
-// The clients are written by hand and cheap, so that they take little of the machine from the server beside them, and
-// strict: an answer that is not exactly what was asked for is an error.
+// The clients are written for this purpose: they are cheap, so that they take little processor time from the server,
+// and strict, so that any answer but the expected one is an error.
 package load
 
 import (

@@ -1,4 +1,4 @@
-// Package machine tells how busy the machine is with what is not being measured.
+// Package machine reports how busy other processes keep the machine.
 package machine
 
 import (

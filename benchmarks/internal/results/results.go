@@ -1,4 +1,4 @@
-// Package results has what a run of the benchmarks has found, the statistics of it, and how it is shown.
+// Package results stores the results of a benchmark run, computes their statistics, and prints them.
 package results
 
 import (

@@ -1,5 +1,5 @@
-// Package diagnose says what the results of a probe mean: what is a fault and what is normal, why it is so, what the
-// clients that run into it say, and what helps. It does no I/O and knows no time.
+// Package diagnose says what the results of a probe mean: what is a fault and what is normal, the cause, the errors
+// that clients report, and what to do. It does no I/O and does not depend on time.
 package diagnose
 
 import (

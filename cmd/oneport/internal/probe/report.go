@@ -1,8 +1,8 @@
-// Package probe tries every way into a port that HTTP and gRPC clients have, each on a connection of its own, and says
-// for each what came of it. What that means is for package diagnose.
+// Package probe connects to a port in every way that HTTP and gRPC clients do, each on a connection of its own, and
+// records what came. Package diagnose says what that means.
 //
-// It does no harm: it opens at most MaxConns connections at a time and some thirty in all, sends ordinary requests, and
-// bounds in time and bytes what it waits for and reads, whatever the server sends.
+// It is harmless: it opens at most MaxConns connections at a time and about thirty in all, sends ordinary requests, and
+// bounds how long it waits and how much it reads, whatever the server sends.
 package probe
 
 import (

@@ -1,4 +1,4 @@
-// Package render writes what a probe has found out, for people and for programs.
+// Package render prints the results of a probe, for people and for programs.
 package render
 
 import (

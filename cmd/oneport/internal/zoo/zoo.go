@@ -1,5 +1,5 @@
-// Package zoo keeps servers of many kinds, well and ill, for tests of the probe. Each is a function that starts one for
-// the time of a test and returns its address.
+// Package zoo has servers of many kinds, correct and faulty, for tests of the probe. Each function starts one for the
+// duration of a test and returns its address.
 package zoo
 
 import (

@@ -1,5 +1,4 @@
-// Cmux is a program for cmux that serves gRPC in a way with which a current client of gRPC waits without end, if the
-// cmux is the original.
+// Cmux serves gRPC through cmux in a way that makes current gRPC clients hang if cmux is the original.
 package main
 
 import (
