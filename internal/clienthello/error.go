@@ -9,8 +9,7 @@ const (
 	alertInternalError     = 80
 )
 
-// An Error says what is wrong with a ClientHello. Connections share it, so it is
-// not to be modified.
+// An Error says what is wrong with a ClientHello. Connections share it, so it is not to be modified.
 type Error struct {
 	Alert  uint8  // the fatal alert that tells the client so (RFC 8446, Section 6.2)
 	Reason string // the same for people
@@ -25,13 +24,12 @@ var (
 	errEmptyRecord   = &Error{alertUnexpectedMessage, "empty handshake record"}
 	errRecordTooLong = &Error{alertRecordOverflow, "record is too long"}
 
-	// This is no mistake of the client's but a limit of ours, for which crypto/tls
-	// sends the same alert.
+	// This is no mistake of the client's but a limit of ours, for which crypto/tls sends the same alert.
 	errMessageTooLong = &Error{alertInternalError, "ClientHello is too long"}
 )
 
-// Of the ClientHello. The decode_error alert is for what does not parse, the
-// illegal_parameter alert for what parses but contradicts itself or its RFC.
+// Of the ClientHello. The decode_error alert is for what does not parse, the illegal_parameter alert for what parses
+// but contradicts itself or its RFC.
 var (
 	errMalformed          = &Error{alertDecodeError, "fields do not parse"}
 	errExtensions         = &Error{alertDecodeError, "extensions do not parse"}

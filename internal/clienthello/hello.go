@@ -17,26 +17,22 @@ const (
 	nameTypeHostName = 0 // RFC 6066, Section 3
 )
 
-// A Hello is what a ClientHello says that matters for routing. Values that
-// clients send only to keep servers tolerant (GREASE, RFC 8701) are left out.
+// A Hello is what a ClientHello says that matters for routing. Values that clients send only to keep servers tolerant
+// (GREASE, RFC 8701) are left out.
 type Hello struct {
-	// ServerName is the name of the server the client wants, as it was sent, or
-	// "". With ECH it is the public name of the client-facing server.
+	// ServerName is the name of the server the client wants, as it was sent, or "". With ECH it is the public name of
+	// the client-facing server.
 	ServerName string
-	// ALPN holds the application protocols the client speaks, in its order of
-	// preference.
+	// ALPN holds the application protocols the client speaks, in its order of preference.
 	ALPN []string
-	// Versions holds the protocol versions the client speaks: the ones it lists,
-	// in its order, or, if it predates that list, every version from TLS 1.0 up
-	// to the one it names, the highest first.
+	// Versions holds the protocol versions the client speaks: the ones it lists, in its order, or, if it predates that
+	// list, every version from TLS 1.0 up to the one it names, the highest first.
 	Versions []uint16
-	// ECH reports whether the ClientHello has an encrypted_client_hello
-	// extension (RFC 9849), real or GREASE.
+	// ECH reports whether the ClientHello has an encrypted_client_hello extension (RFC 9849), real or GREASE.
 	ECH bool
 }
 
-// parseHello parses the body of a ClientHello (RFC 8446, Section 4.1.2). It never
-// refers to body afterwards.
+// parseHello parses the body of a ClientHello (RFC 8446, Section 4.1.2). It never refers to body afterwards.
 func parseHello(body cryptobyte.String) (*Hello, *Error) {
 	var (
 		legacyVersion                 uint16
@@ -82,8 +78,8 @@ func parseHello(body cryptobyte.String) (*Hello, *Error) {
 		}
 	}
 
-	// No extension may occur twice (RFC 8446, Section 4.2), whichever it is: two
-	// servers could each believe a different one.
+	// No extension may occur twice (RFC 8446, Section 4.2), whichever it is: two servers could each believe a different
+	// one.
 	slices.Sort(types)
 	if n := len(types); len(slices.Compact(types)) < n {
 		return nil, errDuplicateExtension
@@ -119,8 +115,7 @@ func (h *Hello) parseServerName(data cryptobyte.String) *Error {
 		}
 		h.ServerName = string(name)
 		if strings.HasSuffix(h.ServerName, ".") {
-			// "... represented as a byte string using ASCII encoding without a
-			// trailing dot."
+			// "... represented as a byte string using ASCII encoding without a trailing dot."
 			return errTrailingDot
 		}
 	}
@@ -146,8 +141,7 @@ func (h *Hello) parseALPN(data cryptobyte.String) *Error {
 	return nil
 }
 
-// parseSupportedVersions parses the client's SupportedVersions (RFC 8446,
-// Section 4.2.1).
+// parseSupportedVersions parses the client's SupportedVersions (RFC 8446, Section 4.2.1).
 func (h *Hello) parseSupportedVersions(data cryptobyte.String) *Error {
 	var versions cryptobyte.String
 	if !data.ReadUint8LengthPrefixed(&versions) || !data.Empty() || versions.Empty() {
@@ -165,15 +159,13 @@ func (h *Hello) parseSupportedVersions(data cryptobyte.String) *Error {
 	return nil
 }
 
-// versionsUpTo returns the versions of a client that sends no supported_versions.
-// It can be offered TLS 1.2 at most, even if it names a higher version (RFC 8446,
-// Section 4.2.1).
+// versionsUpTo returns the versions of a client that sends no supported_versions. It can be offered TLS 1.2 at most,
+// even if it names a higher version (RFC 8446, Section 4.2.1).
 func versionsUpTo(legacyVersion uint16) []uint16 {
 	versions := []uint16{tls.VersionTLS12, tls.VersionTLS11, tls.VersionTLS10}
 	return slices.DeleteFunc(versions, func(v uint16) bool { return v > legacyVersion })
 }
 
-// isGREASE reports whether v is one of the values 0x0a0a, 0x1a1a, ... 0xfafa that
-// RFC 8701, Section 2, reserves among versions, extensions and, as two bytes,
-// application protocols.
+// isGREASE reports whether v is one of the values 0x0a0a, 0x1a1a, ... 0xfafa that RFC 8701, Section 2, reserves among
+// versions, extensions and, as two bytes, application protocols.
 func isGREASE(v uint16) bool { return v&0x0f0f == 0x0a0a && v>>8 == v&0xff }

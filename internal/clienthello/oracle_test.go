@@ -19,8 +19,7 @@ import (
 
 var equateEmpty = cmpopts.EquateEmpty()
 
-// wire is a connection whose peer sent certain bytes, closed its side and discards
-// what it is sent.
+// wire is a connection whose peer sent certain bytes, closed its side and discards what it is sent.
 type wire struct {
 	net.Conn // for the methods crypto/tls does not call
 	received *bytes.Reader
@@ -29,8 +28,7 @@ type wire struct {
 func (w wire) Read(b []byte) (int, error)  { return w.received.Read(b) }
 func (w wire) Write(b []byte) (int, error) { return len(b), nil }
 
-// serverSees returns what a crypto/tls server makes of data, or nil if it does not
-// accept the ClientHello.
+// serverSees returns what a crypto/tls server makes of data, or nil if it does not accept the ClientHello.
 func serverSees(data []byte) *tls.ClientHelloInfo {
 	var info *tls.ClientHelloInfo
 	server := tls.Server(wire{received: bytes.NewReader(data)}, &tls.Config{
@@ -49,8 +47,8 @@ const (
 	disguisedECH = 0x3fff // unassigned
 )
 
-// helloFromInfo returns the Hello that should come of a ClientHello that a
-// crypto/tls server accepted, with ECH in an extension of type ech.
+// helloFromInfo returns the Hello that should come of a ClientHello that a crypto/tls server accepted, with ECH in an
+// extension of type ech.
 func helloFromInfo(info *tls.ClientHelloInfo, ech uint16) *clienthello.Hello {
 	h := &clienthello.Hello{
 		ServerName: info.ServerName,
@@ -63,8 +61,8 @@ func helloFromInfo(info *tls.ClientHelloInfo, ech uint16) *clienthello.Hello {
 	}
 	listed := slices.Contains(info.Extensions, 43)
 	for _, version := range info.SupportedVersions {
-		// ClientHelloInfo has TLS 1.3 if legacy_version does, but without
-		// supported_versions not even crypto/tls negotiates it.
+		// ClientHelloInfo has TLS 1.3 if legacy_version does, but without supported_versions not even crypto/tls
+		// negotiates it.
 		if !greaseVersions[version] && (listed || version != tls.VersionTLS13) {
 			h.Versions = append(h.Versions, version)
 		}
@@ -111,9 +109,8 @@ func checkAgainstServer(t *testing.T, data []byte) {
 	}
 }
 
-// undemanding rewrites data, which starts with a Complete ClientHello, to leave
-// out the three things that crypto/tls looks at before GetConfigForClient and the
-// parser does not:
+// undemanding rewrites data, which starts with a Complete ClientHello, to leave out the three things that crypto/tls
+// looks at before GetConfigForClient and the parser does not:
 //
 //   - the contents of extensions that do not matter for routing, among them ECH,
 //     and that pre_shared_key is the last: their types become unassigned ones;
@@ -169,8 +166,7 @@ func undemanding(t *testing.T, data []byte) []byte {
 	return records(msg, maxPlaintext)
 }
 
-// knownStricter reports whether data is among what crypto/tls accepts and the
-// parser does not:
+// knownStricter reports whether data is among what crypto/tls accepts and the parser does not:
 //
 //   - a record_version with a major version below 3, or from 4 to 15;
 //   - warning alerts before the ClientHello or between its records. RFC 8446,
@@ -268,8 +264,7 @@ func FuzzExtensions(f *testing.F) {
 	for name := range tlsCaptures {
 		data := readCapture(f, name)
 		for at := range data {
-			// The extensions are the last vector, so their length is the first
-			// uint16 to give exactly what follows it.
+			// The extensions are the last vector, so their length is the first uint16 to give exactly what follows it.
 			if at+2 < len(data) && int(data[at])<<8|int(data[at+1]) == len(data)-at-2 && at > 5 {
 				f.Add(uint16(0x0303), data[at+2:], uint16(300))
 				break

@@ -40,9 +40,8 @@ func parse(data []byte) outcome {
 	return outcomeOf(&p, p.Parse(data))
 }
 
-// parseInSteps parses ever longer prefixes of data, each in a place of its own,
-// and checks that each outcome is that of parsing the prefix at once and that a
-// decision stands. It returns the last outcome and the length of the prefix that
+// parseInSteps parses ever longer prefixes of data, each in a place of its own, and checks that each outcome is that of
+// parsing the prefix at once and that a decision stands. It returns the last outcome and the length of the prefix that
 // decided, or -1.
 func parseInSteps(t *testing.T, data []byte, step int) (last outcome, decided int) {
 	t.Helper()
@@ -129,8 +128,7 @@ func TestCaptures(t *testing.T) {
 	}
 }
 
-// TestFragmented has every capture in records of every size (RFC 8446, Section
-// 5.1).
+// TestFragmented has every capture in records of every size (RFC 8446, Section 5.1).
 func TestFragmented(t *testing.T) {
 	t.Parallel()
 	for name, hello := range tlsCaptures {
@@ -246,8 +244,7 @@ func TestHello(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			data := records(message(tt.body), maxPlaintext)
-			// What follows the ClientHello makes no difference, not even in its
-			// record.
+			// What follows the ClientHello makes no difference, not even in its record.
 			if len(tt.body) < 1000 {
 				data = records(append(message(tt.body), "more"...), maxPlaintext)
 			}
@@ -355,8 +352,8 @@ func TestMalformed(t *testing.T) {
 	}
 }
 
-// TestVersionIgnored has the records after the first give versions that TLS never
-// had, which RFC 8446, Section 5.1, wants ignored.
+// TestVersionIgnored has the records after the first give versions that TLS never had, which RFC 8446, Section 5.1,
+// wants ignored.
 func TestVersionIgnored(t *testing.T) {
 	t.Parallel()
 	const size = 100

@@ -2,11 +2,9 @@ package clienthello
 
 import "strings"
 
-// MatchServerName reports whether name, a server name from a ClientHello, is one
-// that pattern stands for. A pattern is a host name, or "*." and a host name for
-// all names with exactly one more label (RFC 6125, Section 6.4.3; RFC 9525,
-// Section 6.3). A "*" anywhere else has no meaning of its own. A trailing dot of
-// name is ignored.
+// MatchServerName reports whether name, a server name from a ClientHello, is one that pattern stands for. A pattern is
+// a host name, or "*." and a host name for all names with exactly one more label (RFC 6125, Section 6.4.3; RFC 9525,
+// Section 6.3). A "*" anywhere else has no meaning of its own. A trailing dot of name is ignored.
 func MatchServerName(pattern, name string) bool {
 	name = strings.TrimSuffix(name, ".")
 	if parent, ok := strings.CutPrefix(pattern, "*."); ok {
@@ -16,9 +14,8 @@ func MatchServerName(pattern, name string) bool {
 	return name != "" && equalFold(pattern, name)
 }
 
-// equalFold is strings.EqualFold for ASCII letters only: host names are compared
-// like that (RFC 4343, Section 3), and Unicode folding would have "K", the Kelvin
-// sign, pass for "k".
+// equalFold is strings.EqualFold for ASCII letters only: host names are compared like that (RFC 4343, Section 3), and
+// Unicode folding would have "K", the Kelvin sign, pass for "k".
 func equalFold(a, b string) bool {
 	if len(a) != len(b) {
 		return false

@@ -66,8 +66,7 @@ func FuzzMatchServerName(f *testing.F) {
 	f.Add("k", "\u212a")
 	hostname := regexp.MustCompile(`^[0-9A-Za-z_][-0-9A-Za-z_]*(\.[0-9A-Za-z_][-0-9A-Za-z_]*)*$`)
 	f.Fuzz(func(t *testing.T, pattern, name string) {
-		// Of anything but host names, x509 only wants the very same bytes, and
-		// addresses are no names to it.
+		// Of anything but host names, x509 only wants the very same bytes, and addresses are no names to it.
 		if !hostname.MatchString(strings.TrimPrefix(pattern, "*.")) ||
 			!hostname.MatchString(strings.TrimSuffix(name, ".")) || net.ParseIP(name) != nil {
 			return

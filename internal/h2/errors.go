@@ -32,14 +32,13 @@ func FlowControlError(reason string) *ConnError {
 	return &ConnError{http2.ErrCodeFlowControl, reason}
 }
 
-// CompressionError returns the connection error for a field block that cannot
-// be decoded (RFC 9113, Section 4.3).
+// CompressionError returns the connection error for a field block that cannot be decoded (RFC 9113, Section 4.3).
 func CompressionError(err error) *ConnError {
 	return &ConnError{http2.ErrCodeCompression, err.Error()}
 }
 
-// EnhanceYourCalm returns a connection error of type ENHANCE_YOUR_CALM, for a
-// peer that exceeds a limit of ours (RFC 9113, Section 10.5).
+// EnhanceYourCalm returns a connection error of type ENHANCE_YOUR_CALM, for a peer that exceeds a limit of ours (RFC
+// 9113, Section 10.5).
 func EnhanceYourCalm(reason string) *ConnError {
 	return &ConnError{http2.ErrCodeEnhanceYourCalm, reason}
 }

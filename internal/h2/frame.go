@@ -18,34 +18,29 @@ const (
 )
 
 const (
-	// MaxStreamID is the largest stream identifier. As a mask it removes the
-	// reserved bit in front of a stream identifier or a window increment, which
-	// the receiver ignores (RFC 9113, Sections 4.1 and 6.9).
+	// MaxStreamID is the largest stream identifier. As a mask it removes the reserved bit in front of a stream
+	// identifier or a window increment, which the receiver ignores (RFC 9113, Sections 4.1 and 6.9).
 	MaxStreamID = 1<<31 - 1
 
-	// DefaultMaxFrameSize is the initial value of SETTINGS_MAX_FRAME_SIZE, and
-	// its minimum. Every peer accepts frames of this size (RFC 9113, Sections
-	// 4.2 and 6.5.2).
+	// DefaultMaxFrameSize is the initial value of SETTINGS_MAX_FRAME_SIZE, and its minimum. Every peer accepts frames
+	// of this size (RFC 9113, Sections 4.2 and 6.5.2).
 	DefaultMaxFrameSize = 1 << 14
 
-	// LargestFrameSize is the maximum of SETTINGS_MAX_FRAME_SIZE (RFC 9113,
-	// Section 6.5.2).
+	// LargestFrameSize is the maximum of SETTINGS_MAX_FRAME_SIZE (RFC 9113, Section 6.5.2).
 	LargestFrameSize = 1<<24 - 1
 
-	// DefaultTableSize is the initial value of SETTINGS_HEADER_TABLE_SIZE
-	// (RFC 9113, Section 6.5.2).
+	// DefaultTableSize is the initial value of SETTINGS_HEADER_TABLE_SIZE (RFC 9113, Section 6.5.2).
 	DefaultTableSize = 4096
 
-	// DefaultWindow is the initial flow-control window of a connection, which
-	// SETTINGS cannot change, and of a stream (RFC 9113, Section 6.9.2).
+	// DefaultWindow is the initial flow-control window of a connection, which SETTINGS cannot change, and of a stream
+	// (RFC 9113, Section 6.9.2).
 	DefaultWindow = 1<<16 - 1
 
 	// MaxWindow is the largest flow-control window (RFC 9113, Section 6.9.1).
 	MaxWindow = 1<<31 - 1
 )
 
-// ParseFrameHeader decodes the frame header that b begins with. b must hold at
-// least FrameHeaderLen bytes.
+// ParseFrameHeader decodes the frame header that b begins with. b must hold at least FrameHeaderLen bytes.
 func ParseFrameHeader(b []byte) http2.FrameHeader {
 	return http2.FrameHeader{
 		Length:   uint32(b[0])<<16 | uint32(b[1])<<8 | uint32(b[2]),
@@ -55,19 +50,16 @@ func ParseFrameHeader(b []byte) http2.FrameHeader {
 	}
 }
 
-// FrameLen returns the length of the frame with the header h, including the
-// header.
+// FrameLen returns the length of the frame with the header h, including the header.
 func FrameLen(h http2.FrameHeader) int { return FrameHeaderLen + int(h.Length) }
 
-// IsACK reports whether h is the header of an acknowledgment, of SETTINGS or of
-// PING (RFC 9113, Sections 6.5 and 6.7).
+// IsACK reports whether h is the header of an acknowledgment, of SETTINGS or of PING (RFC 9113, Sections 6.5 and 6.7).
 func IsACK(h http2.FrameHeader) bool {
 	// The flag is the same bit in both types.
 	return (h.Type == http2.FrameSettings || h.Type == http2.FramePing) && h.Flags.Has(http2.FlagSettingsAck)
 }
 
-// AppendFrameHeader appends the header of a frame to dst (RFC 9113,
-// Section 4.1).
+// AppendFrameHeader appends the header of a frame to dst (RFC 9113, Section 4.1).
 func AppendFrameHeader(dst []byte, length int, typ http2.FrameType, flags http2.Flags, streamID uint32) []byte {
 	dst = append(dst, byte(length>>16), byte(length>>8), byte(length), byte(typ), byte(flags))
 	return binary.BigEndian.AppendUint32(dst, streamID)
@@ -78,10 +70,8 @@ func AppendFrame(dst []byte, typ http2.FrameType, flags http2.Flags, streamID ui
 	return append(AppendFrameHeader(dst, len(payload), typ, flags, streamID), payload...)
 }
 
-// AppendHeaders appends a field block to dst, in a HEADERS frame and as many
-// CONTINUATION frames as it needs (RFC 9113, Sections 6.2 and 6.10). If priority
-// is not empty it is the PriorityLen bytes of the HEADERS frame's priority
-// fields.
+// AppendHeaders appends a field block to dst, in a HEADERS frame and as many CONTINUATION frames as it needs (RFC 9113,
+// Sections 6.2 and 6.10). If priority is not empty it is the PriorityLen bytes of the HEADERS frame's priority fields.
 func AppendHeaders(dst []byte, streamID uint32, endStream bool, priority, block []byte, maxFrameSize int) []byte {
 	var flags http2.Flags
 	if endStream {
@@ -112,8 +102,8 @@ func AppendRSTStream(dst []byte, streamID uint32, code http2.ErrCode) []byte {
 	return binary.BigEndian.AppendUint32(dst, uint32(code))
 }
 
-// AppendSettings appends a SETTINGS frame to dst (RFC 9113, Section 6.5). The
-// settings must fit a frame that any peer accepts: at most 2730 of them do.
+// AppendSettings appends a SETTINGS frame to dst (RFC 9113, Section 6.5). The settings must fit a frame that any peer
+// accepts: at most 2730 of them do.
 func AppendSettings(dst []byte, settings ...http2.Setting) []byte {
 	dst = AppendFrameHeader(dst, len(settings)*SettingLen, http2.FrameSettings, 0, 0)
 	for _, s := range settings {
@@ -123,8 +113,7 @@ func AppendSettings(dst []byte, settings ...http2.Setting) []byte {
 	return dst
 }
 
-// AppendSettingsACK appends the acknowledgment of a SETTINGS frame to dst
-// (RFC 9113, Section 6.5.3).
+// AppendSettingsACK appends the acknowledgment of a SETTINGS frame to dst (RFC 9113, Section 6.5.3).
 func AppendSettingsACK(dst []byte) []byte {
 	return AppendFrameHeader(dst, 0, http2.FrameSettings, http2.FlagSettingsAck, 0)
 }
@@ -134,14 +123,13 @@ func AppendPing(dst []byte, payload [PingLen]byte) []byte {
 	return append(AppendFrameHeader(dst, PingLen, http2.FramePing, 0, 0), payload[:]...)
 }
 
-// AppendPingACK appends the response to a PING frame with the payload to dst
-// (RFC 9113, Section 6.7).
+// AppendPingACK appends the response to a PING frame with the payload to dst (RFC 9113, Section 6.7).
 func AppendPingACK(dst []byte, payload [PingLen]byte) []byte {
 	return append(AppendFrameHeader(dst, PingLen, http2.FramePing, http2.FlagPingAck, 0), payload[:]...)
 }
 
-// AppendGoAway appends a GOAWAY frame to dst (RFC 9113, Section 6.8). Debug data
-// longer than fits a frame that any peer accepts is cut short.
+// AppendGoAway appends a GOAWAY frame to dst (RFC 9113, Section 6.8). Debug data longer than fits a frame that any peer
+// accepts is cut short.
 func AppendGoAway(dst []byte, lastStreamID uint32, code http2.ErrCode, debug string) []byte {
 	debug = debug[:min(len(debug), DefaultMaxFrameSize-GoAwayLen)]
 	dst = AppendFrameHeader(dst, GoAwayLen+len(debug), http2.FrameGoAway, 0, 0)
@@ -150,8 +138,7 @@ func AppendGoAway(dst []byte, lastStreamID uint32, code http2.ErrCode, debug str
 	return append(dst, debug...)
 }
 
-// AppendWindowUpdate appends a WINDOW_UPDATE frame to dst (RFC 9113,
-// Section 6.9).
+// AppendWindowUpdate appends a WINDOW_UPDATE frame to dst (RFC 9113, Section 6.9).
 func AppendWindowUpdate(dst []byte, streamID, increment uint32) []byte {
 	dst = AppendFrameHeader(dst, WindowUpdateLen, http2.FrameWindowUpdate, 0, streamID)
 	return binary.BigEndian.AppendUint32(dst, increment)

@@ -25,8 +25,7 @@ type header struct {
 
 func (h header) end() int { return h.offset + FrameHeaderLen + int(h.Length) }
 
-// headersOf returns the frame headers in data, the last of which may belong to
-// a frame that is not complete.
+// headersOf returns the frame headers in data, the last of which may belong to a frame that is not complete.
 func headersOf(data []byte) []header {
 	var hs []header
 	for at := len(Preface); len(data)-at >= FrameHeaderLen; {
@@ -43,24 +42,21 @@ func headersOf(data []byte) []header {
 
 // framerResult is what http2.Framer makes of a connection.
 type framerResult struct {
-	// frame is the index of the frame that settles it, which is the last of
-	// the first header block or the first that is refused. It is -1 if the
-	// Framer wants more.
+	// frame is the index of the frame that settles it, which is the last of the first header block or the first that is
+	// refused. It is -1 if the Framer wants more.
 	frame   int
 	headers *http2.MetaHeadersFrame
 	code    http2.ErrCode // of the connection error
 	stream  bool          // it is a stream error in the header block
 }
 
-// readFramer reads data with http2.Framer up to the end of the first header
-// block.
+// readFramer reads data with http2.Framer up to the end of the first header block.
 func readFramer(t *testing.T, data []byte, hs []header) framerResult {
 	r := bytes.NewReader(data[len(Preface):])
 	framer := http2.NewFramer(io.Discard, r)
 	framer.SetMaxReadFrameSize(DefaultMaxFrameSize)
 	framer.ReadMetaHeaders = hpack.NewDecoder(DefaultTableSize, nil)
-	// Larger than the limit of any Parser here, so that what remains of the
-	// Framer's errors are those of the protocol.
+	// Larger than the limit of any Parser here, so that what remains of the Framer's errors are those of the protocol.
 	framer.MaxHeaderListSize = 1 << 20
 	for {
 		frame, err := framer.ReadFrame()
@@ -103,14 +99,12 @@ func isHeaderBlock(typ http2.FrameType) bool {
 	return typ == http2.FrameHeaders || typ == http2.FrameContinuation
 }
 
-// inBlock reports whether the frame with the index i comes where only a
-// CONTINUATION can.
+// inBlock reports whether the frame with the index i comes where only a CONTINUATION can.
 func inBlock(hs []header, i int) bool {
 	return i > 0 && isHeaderBlock(hs[i-1].Type) && !hs[i-1].Flags.Has(endHeaders)
 }
 
-// ignoredByUs reports whether the Framer makes a connection error of what is
-// the server's to judge.
+// ignoredByUs reports whether the Framer makes a connection error of what is the server's to judge.
 func ignoredByUs(h header, code http2.ErrCode) bool {
 	switch h.Type {
 	case http2.FramePriority:
@@ -147,8 +141,8 @@ func blockOf(t testing.TB, data []byte, hs []header, last int) block {
 	return b
 }
 
-// decodeBlock decodes a header block at once. It returns the fields up to an
-// error, and no more of them than are needed to be over the limit.
+// decodeBlock decodes a header block at once. It returns the fields up to an error, and no more of them than are needed
+// to be over the limit.
 func decodeBlock(block []byte, limit int) (fields []hpack.HeaderField, code http2.ErrCode) {
 	size := 0
 	dec := hpack.NewDecoder(DefaultTableSize, func(f hpack.HeaderField) {
@@ -171,8 +165,7 @@ func decodeBlock(block []byte, limit int) (fields []hpack.HeaderField, code http
 	return fields, http2.ErrCodeNo
 }
 
-// malformed reports whether the Framer makes a stream error of these fields
-// (RFC 9113, Section 8.1.1).
+// malformed reports whether the Framer makes a stream error of these fields (RFC 9113, Section 8.1.1).
 func malformed(fields []hpack.HeaderField) bool {
 	seen := map[string]bool{}
 	var regular bool
@@ -200,8 +193,7 @@ func malformed(fields []hpack.HeaderField) bool {
 	return seen[":status"] && len(seen) > 1
 }
 
-// exception explains why a Parser refuses a frame that the Framer accepts, or
-// refuses it with another code.
+// exception explains why a Parser refuses a frame that the Framer accepts, or refuses it with another code.
 type exception struct {
 	name  string
 	holds func(data []byte, hs []header, i int, code http2.ErrCode, framer framerResult) bool
@@ -269,8 +261,8 @@ var exceptions = []exception{
 	}},
 }
 
-// refusesRest reports whether the Framer refused a header block of which there
-// is more to come for us: it does so when a block goes on after a malformed field.
+// refusesRest reports whether the Framer refused a header block of which there is more to come for us: it does so when
+// a block goes on after a malformed field.
 func refusesRest(t *testing.T, data []byte, hs []header, framer framerResult) bool {
 	if framer.frame < 0 || framer.stream || framer.headers != nil ||
 		framer.code != http2.ErrCodeProtocol || !inBlock(hs, framer.frame) {
@@ -284,8 +276,8 @@ func refusesRest(t *testing.T, data []byte, hs []header, framer framerResult) bo
 	return malformed(fields)
 }
 
-// silenced reports whether the Framer may miss an error in a header block: after
-// a malformed field it decodes no more strings.
+// silenced reports whether the Framer may miss an error in a header block: after a malformed field it decodes no more
+// strings.
 func silenced(b block) bool {
 	var fields []hpack.HeaderField
 	dec := hpack.NewDecoder(DefaultTableSize, func(f hpack.HeaderField) { fields = append(fields, f) })
@@ -298,8 +290,7 @@ func compareWithFramer(t *testing.T, p *Parser, data []byte) {
 	hs := headersOf(data)
 	last := p.frames - 1
 	if p.state == Error && hs[last].end() > len(data) {
-		// A fault is reported without the rest of the frame, which the Framer
-		// waits for.
+		// A fault is reported without the rest of the frame, which the Framer waits for.
 		data = append(slices.Clone(data), make([]byte, hs[last].end()-len(data))...)
 	}
 	framer := readFramer(t, data, hs)
@@ -381,8 +372,7 @@ func compareWithFramer(t *testing.T, p *Parser, data []byte) {
 	t.Fatalf("%v with frame %d %v, but Framer: %+v", p.Err(), last, hs[last], framer)
 }
 
-// Sequences of frames that are right but for a few random changes reach deeper
-// than a fuzzer does in the same time.
+// Sequences of frames that are right but for a few random changes reach deeper than a fuzzer does in the same time.
 func TestParserAgainstFramer(t *testing.T) {
 	t.Parallel()
 	rnd := rand.New(rand.NewPCG(1, 2))
@@ -523,8 +513,7 @@ func FuzzParse(f *testing.F) {
 		p.Parse(data)
 		want := resultOf(&p)
 
-		// The same in chunks, each time in another buffer, of which nothing is
-		// left after the call.
+		// The same in chunks, each time in another buffer, of which nothing is left after the call.
 		chunked := Parser{MaxFrames: p.MaxFrames, MaxHeaderListSize: p.MaxHeaderListSize}
 		for n, i := 0, 0; n < len(data); i++ {
 			step := 1 + len(data)/64
@@ -579,8 +568,7 @@ func FuzzHeaderBlock(f *testing.F) {
 
 	f.Fuzz(func(t *testing.T, block, cuts []byte, flags uint8, priorityFields []byte, padLen uint8, streamID uint32, limit uint16) {
 		streamID = streamID&(1<<31-1) | 1
-		// Room for the padding, and for the block with as many frames as there
-		// are.
+		// Room for the padding, and for the block with as many frames as there are.
 		block = block[:min(len(block), 8*8192)]
 		cuts = cuts[:min(len(cuts), DefaultMaxFrames-12)]
 

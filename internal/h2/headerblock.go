@@ -8,9 +8,8 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// fieldBlock is how far the header block has been decoded. Each field representation
-// is given to the decoder when it is whole, so that fields are known as soon as
-// they can be, and the work is linear in the bytes however they are cut up.
+// fieldBlock is how far the header block has been decoded. Each field representation is given to the decoder when it is
+// whole, so that fields are known as soon as they can be, and the work is linear in the bytes however they are cut up.
 type fieldBlock struct {
 	begun   bool // the decoder is in the middle of the block
 	over    bool // the decoder has had all of it
@@ -20,13 +19,12 @@ type fieldBlock struct {
 	tail    []byte // a representation that began in an earlier frame
 }
 
-// maxRetainedTail is the largest capacity that is kept between representations
-// that are split over frames.
+// maxRetainedTail is the largest capacity that is kept between representations that are split over frames.
 const maxRetainedTail = 1 << 10
 
 var (
-	// tableSizeUpdate is a header block with nothing but a dynamic table size
-	// update to DefaultTableSize (RFC 7541, Section 6.3).
+	// tableSizeUpdate is a header block with nothing but a dynamic table size update to DefaultTableSize (RFC 7541,
+	// Section 6.3).
 	tableSizeUpdate = []byte{0x3f, 0xe1, 0x1f}
 
 	// staticField is a representation that changes nothing but what is emitted.
@@ -36,9 +34,8 @@ var (
 	errListSize = EnhanceYourCalm("header list too large")
 )
 
-// readFragment decodes as much of the field block fragment in the HEADERS or
-// CONTINUATION frame p.frame, whose payload is at s, as is there and was not
-// decoded before.
+// readFragment decodes as much of the field block fragment in the HEADERS or CONTINUATION frame p.frame, whose payload
+// is at s, as is there and was not decoded before.
 func (p *Parser) readFragment(data []byte, s span) *ConnError {
 	if p.frame.Type == http2.FrameHeaders {
 		fixed := headersFixedLen(p.frame)
@@ -87,8 +84,8 @@ func (p *Parser) readFragment(data []byte, s span) *ConnError {
 
 func (p *Parser) beginBlock() {
 	if p.decoder == nil {
-		// The first header block comes before the client can have acknowledged
-		// another table size (RFC 9113, Section 4.3.1).
+		// The first header block comes before the client can have acknowledged another table size (RFC 9113, Section
+		// 4.3.1).
 		p.decoder = hpack.NewDecoder(DefaultTableSize, p.emit)
 	}
 	p.decoder.SetMaxStringLength(p.maxHeaderListSize())
@@ -118,8 +115,8 @@ func (p *Parser) letGo() {
 	p.decoder.SetEmitEnabled(true)
 }
 
-// renewDecoder makes the decoder ready for the first block of another
-// connection, which must find the table of a new one.
+// renewDecoder makes the decoder ready for the first block of another connection, which must find the table of a new
+// one.
 func (p *Parser) renewDecoder() {
 	switch {
 	case p.block.begun:
@@ -161,8 +158,8 @@ func (p *Parser) write(data []byte, end int) *ConnError {
 func (p *Parser) emit(f hpack.HeaderField) {
 	p.listSize += int(f.Size())
 	if p.listSize > p.maxHeaderListSize() {
-		// Nothing can stop the decoder before the end of what it was given, but
-		// once silenced it expands nothing more of it.
+		// Nothing can stop the decoder before the end of what it was given, but once silenced it expands nothing more
+		// of it.
 		p.decoder.SetEmitEnabled(false)
 		return
 	}
@@ -173,9 +170,8 @@ func (p *Parser) maxHeaderListSize() int {
 	return cmp.Or(p.MaxHeaderListSize, DefaultMaxHeaderListSize)
 }
 
-// A scanner finds the ends of field representations (RFC 7541, Section 6)
-// without decoding them. A representation that the decoder cannot take, since an
-// integer or a string in it is too long, ends where that shows.
+// A scanner finds the ends of field representations (RFC 7541, Section 6) without decoding them. A representation that
+// the decoder cannot take, since an integer or a string in it is too long, ends where that shows.
 type scanner struct {
 	maxString int
 
@@ -200,8 +196,7 @@ const (
 	scanValue                       // the value
 )
 
-// scan goes on with b, and returns the end of the last representation that ends
-// in it, or 0.
+// scan goes on with b, and returns the end of the last representation that ends in it, or 0.
 func (s *scanner) scan(b []byte) (whole int) {
 	for i := 0; i < len(b); {
 		c := b[i]

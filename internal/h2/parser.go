@@ -1,14 +1,11 @@
-// Package h2 has the rules of HTTP/2 frames, and recognizes an HTTP/2 connection
-// by the first bytes that its client sends, up to the end of the first header
-// block.
+// Package h2 has the rules of HTTP/2 frames, and recognizes an HTTP/2 connection by the first bytes that its client
+// sends, up to the end of the first header block.
 //
-// The rules are those that a single frame can break ([CheckFrameHeader],
-// [CheckContinuation]), from client or server. Rules that depend on the state of
-// a connection belong to the packages that keep that state.
+// The rules are those that a single frame can break ([CheckFrameHeader], [CheckContinuation]), from client or server.
+// Rules that depend on the state of a connection belong to the packages that keep that state.
 //
-// A [Parser] is for a connection multiplexer, which chooses a server by the first
-// bytes and hands the connection over with all of them. So the parser consumes
-// nothing, and rejects only connection errors (RFC 9113, Section 5.4.1). The
+// A [Parser] is for a connection multiplexer, which chooses a server by the first bytes and hands the connection over
+// with all of them. So the parser consumes nothing, and rejects only connection errors (RFC 9113, Section 5.4.1). The
 // server answers malformed requests and other stream errors.
 package h2
 
@@ -35,8 +32,8 @@ type State uint8
 
 // Every state but Incomplete is final.
 const (
-	// Incomplete: the bytes are the start of an HTTP/2 connection, or may yet
-	// become that, and the first header block has not ended.
+	// Incomplete: the bytes are the start of an HTTP/2 connection, or may yet become that, and the first header block
+	// has not ended.
 	Incomplete State = iota
 	// Complete: the first header block has ended.
 	Complete
@@ -61,17 +58,15 @@ func (s State) String() string {
 	return fmt.Sprintf("State(%d)", uint8(s))
 }
 
-// A Parser reads the first flight of one client. The zero Parser is ready for
-// use, and must not be copied after that.
+// A Parser reads the first flight of one client. The zero Parser is ready for use, and must not be copied after that.
 type Parser struct {
-	// MaxFrames is how many frames there can be up to and including the one
-	// that ends the first header block. Zero means DefaultMaxFrames.
+	// MaxFrames is how many frames there can be up to and including the one that ends the first header block. Zero
+	// means DefaultMaxFrames.
 	MaxFrames int
 
-	// MaxHeaderListSize is the largest header list accepted, by the
-	// accounting of RFC 9113, Section 6.5.2: name, value and 32 bytes for each field.
-	// A string whose encoding alone is longer is over the limit too. Zero
-	// means DefaultMaxHeaderListSize.
+	// MaxHeaderListSize is the largest header list accepted, by the accounting of RFC 9113, Section 6.5.2: name, value
+	// and 32 bytes for each field. A string whose encoding alone is longer is over the limit too. Zero means
+	// DefaultMaxHeaderListSize.
 	MaxHeaderListSize int
 
 	// SettingsOptional accepts a client whose first frame is not SETTINGS.
@@ -80,8 +75,7 @@ type Parser struct {
 	state State
 	err   *ConnError
 
-	// offset is where the part not yet understood starts: within the preface,
-	// or at a frame header.
+	// offset is where the part not yet understood starts: within the preface, or at a frame header.
 	offset int
 	// frame is the header of the frame at offset, once inFrame.
 	frame   http2.FrameHeader
@@ -108,8 +102,8 @@ type Parser struct {
 // span is a range of the connection's bytes.
 type span struct{ start, end int }
 
-// Reset makes p ready for another connection. It keeps the limits, and memory
-// for reuse: the slice that Fields returned is no longer valid.
+// Reset makes p ready for another connection. It keeps the limits, and memory for reuse: the slice that Fields returned
+// is no longer valid.
 func (p *Parser) Reset() {
 	// One client with many fields is no reason to hold their memory forever.
 	const maxRetained = 128
@@ -131,13 +125,11 @@ func (p *Parser) Reset() {
 	}
 }
 
-// Parse reports what data is. data starts at the first byte of the connection,
-// and between calls it only grows, though it need not be in the same memory.
-// Nothing behind the end of the first header block is looked at.
+// Parse reports what data is. data starts at the first byte of the connection, and between calls it only grows, though
+// it need not be in the same memory. Nothing behind the end of the first header block is looked at.
 //
-// The answer comes with the first byte that settles it. Where a frame is at
-// fault this is the last byte of the frame header if the fault is visible
-// there, and the last byte of the frame if it is not.
+// The answer comes with the first byte that settles it. Where a frame is at fault this is the last byte of the frame
+// header if the fault is visible there, and the last byte of the frame if it is not.
 func (p *Parser) Parse(data []byte) State {
 	if p.state == Incomplete {
 		p.state, p.err = p.parse(data)
@@ -151,9 +143,8 @@ func (p *Parser) State() State { return p.state }
 // PrefaceSeen reports whether the whole client connection preface is there.
 func (p *Parser) PrefaceSeen() bool { return p.offset >= len(Preface) }
 
-// Fields returns the header list of the first header block in its order, as
-// far as it has come: while the state is Incomplete, others may follow. It is
-// valid until Reset, and nil if the state is Error, but for a list that is
+// Fields returns the header list of the first header block in its order, as far as it has come: while the state is
+// Incomplete, others may follow. It is valid until Reset, and nil if the state is Error, but for a list that is
 // TooLarge.
 func (p *Parser) Fields() []hpack.HeaderField {
 	if p.state == Error && !p.TooLarge() {
@@ -162,49 +153,43 @@ func (p *Parser) Fields() []hpack.HeaderField {
 	return p.fields
 }
 
-// Held returns how many bytes of memory the fields and what belongs to them
-// take, by the accounting of RFC 9113, Section 6.5.2.
+// Held returns how many bytes of memory the fields and what belongs to them take, by the accounting of RFC 9113,
+// Section 6.5.2.
 func (p *Parser) Held() int { return p.listSize + cap(p.block.tail) }
 
-// TakeDecoder returns the decoder that has decoded the first header block, for
-// the blocks that follow. The state must be Complete. It can be called once.
+// TakeDecoder returns the decoder that has decoded the first header block, for the blocks that follow. The state must
+// be Complete. It can be called once.
 func (p *Parser) TakeDecoder() *hpack.Decoder {
 	d := p.decoder
 	p.decoder = nil
 	return d
 }
 
-// StreamID returns the stream of the first header block, or 0 before that has
-// begun.
+// StreamID returns the stream of the first header block, or 0 before that has begun.
 func (p *Parser) StreamID() uint32 { return p.streamID }
 
-// EndStream reports whether the request has nothing after its first header
-// block, once that has begun.
+// EndStream reports whether the request has nothing after its first header block, once that has begun.
 func (p *Parser) EndStream() bool { return p.endStream }
 
-// TooLarge reports whether the state is Error because the header list is over
-// MaxHeaderListSize, and for no other reason.
+// TooLarge reports whether the state is Error because the header list is over MaxHeaderListSize, and for no other
+// reason.
 func (p *Parser) TooLarge() bool { return p.err == errListSize }
 
-// Acknowledged reports whether the client has acknowledged a SETTINGS frame
-// (RFC 9113, Section 6.5.3).
+// Acknowledged reports whether the client has acknowledged a SETTINGS frame (RFC 9113, Section 6.5.3).
 func (p *Parser) Acknowledged() bool { return p.acknowledged }
 
-// SettingsFrames returns how many SETTINGS frames want an acknowledgement,
-// those included that the caller has acknowledged meanwhile.
+// SettingsFrames returns how many SETTINGS frames want an acknowledgement, those included that the caller has
+// acknowledged meanwhile.
 func (p *Parser) SettingsFrames() int { return p.settingsFrames }
 
-// SettingsEnd returns the offset behind the first SETTINGS frame that wants an
-// acknowledgement, or 0 if there is none.
+// SettingsEnd returns the offset behind the first SETTINGS frame that wants an acknowledgement, or 0 if there is none.
 func (p *Parser) SettingsEnd() int { return p.settingsEnd }
 
-// Settings returns what the SETTINGS frames have set, each parameter once. It
-// is valid until Reset.
+// Settings returns what the SETTINGS frames have set, each parameter once. It is valid until Reset.
 func (p *Parser) Settings() []http2.Setting { return p.settings }
 
-// Pings returns the payloads of the PING frames that want an answer, in
-// order, those included that the caller has answered meanwhile. It is valid
-// until Reset.
+// Pings returns the payloads of the PING frames that want an answer, in order, those included that the caller has
+// answered meanwhile. It is valid until Reset.
 func (p *Parser) Pings() [][8]byte { return p.pings }
 
 // Requesting reports whether a HEADERS frame has begun.
@@ -258,14 +243,13 @@ func (p *Parser) parse(data []byte) (State, *ConnError) {
 	}
 }
 
-// checkFrameHeader checks what the header of a frame alone can break. The sequence
-// of frames comes before the rules that hold for each frame.
+// checkFrameHeader checks what the header of a frame alone can break. The sequence of frames comes before the rules
+// that hold for each frame.
 func (p *Parser) checkFrameHeader() *ConnError {
 	h := p.frame
 	switch {
 	case p.frames > cmp.Or(p.MaxFrames, DefaultMaxFrames):
-		// RFC 9113, Section 10.5: all these frames have their use, and in number
-		// they are an attack.
+		// RFC 9113, Section 10.5: all these frames have their use, and in number they are an attack.
 		return EnhanceYourCalm("too many frames before the end of the first header block")
 	case p.frames == 1 && !p.SettingsOptional && (h.Type != http2.FrameSettings || IsACK(h)):
 		// RFC 9113, Section 3.4.
@@ -289,8 +273,7 @@ func (p *Parser) checkFrameHeader() *ConnError {
 	return CheckFrameHeader(h, FromClient, DefaultMaxFrameSize)
 }
 
-// readPayload reads the complete frame p.frame, whose payload is at s, and
-// reports whether it ends the header block.
+// readPayload reads the complete frame p.frame, whose payload is at s, and reports whether it ends the header block.
 func (p *Parser) readPayload(data []byte, s span) (ended bool, err *ConnError) {
 	payload := data[s.start:s.end]
 	switch p.frame.Type {

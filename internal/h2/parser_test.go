@@ -17,8 +17,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// frame returns the bytes of a frame. streamID is written with its reserved
-// bit.
+// frame returns the bytes of a frame. streamID is written with its reserved bit.
 func frame(typ http2.FrameType, flags http2.Flags, streamID uint32, payload ...byte) []byte {
 	n := len(payload)
 	b := []byte{byte(n >> 16), byte(n >> 8), byte(n), byte(typ), byte(flags)}
@@ -80,9 +79,8 @@ func resultOf(p *Parser) result {
 	return r
 }
 
-// settle gives data to p byte by byte, and returns the length at which the
-// state became final, or -1. It fails the test if the state is not final for
-// good, or if a Parser that gets data at once disagrees.
+// settle gives data to p byte by byte, and returns the length at which the state became final, or -1. It fails the test
+// if the state is not final for good, or if a Parser that gets data at once disagrees.
 func settle(t *testing.T, p *Parser, data []byte) int {
 	t.Helper()
 	at := -1
@@ -242,8 +240,7 @@ func TestParserError(t *testing.T) {
 	}
 }
 
-// TestParserCountsQuestions checks what the parser tells of frames that want an
-// answer.
+// TestParserCountsQuestions checks what the parser tells of frames that want an answer.
 func TestParserCountsQuestions(t *testing.T) {
 	t.Parallel()
 	one, two := [8]byte{1}, [8]byte{2}
@@ -576,8 +573,7 @@ func TestParserMaxHeaderListSize(t *testing.T) {
 	}
 }
 
-// A string over the limit is reported as that, and not as what is wrong with
-// it or with the block behind it.
+// A string over the limit is reported as that, and not as what is wrong with it or with the block behind it.
 func TestParserMaxHeaderListSizeFirst(t *testing.T) {
 	t.Parallel()
 	for name, block := range map[string][]byte{
@@ -594,8 +590,7 @@ func TestParserMaxHeaderListSizeFirst(t *testing.T) {
 	}
 }
 
-// A block can index an entry of the dynamic table, which is as large as the
-// table, with each of its bytes.
+// A block can index an entry of the dynamic table, which is as large as the table, with each of its bytes.
 func TestParserExpansion(t *testing.T) {
 	t.Parallel()
 	big := encode(hpack.HeaderField{Name: "a", Value: strings.Repeat("\x00", DefaultTableSize-33)})
@@ -695,8 +690,8 @@ func TestParserReset(t *testing.T) {
 	})
 }
 
-// TestParserFieldsEarly checks that each field is known with its last byte, and
-// that those before it are not forgotten, wherever frames and reads are cut.
+// TestParserFieldsEarly checks that each field is known with its last byte, and that those before it are not forgotten,
+// wherever frames and reads are cut.
 func TestParserFieldsEarly(t *testing.T) {
 	t.Parallel()
 	want := []hpack.HeaderField{
@@ -757,8 +752,8 @@ func TestParserFieldsEarly(t *testing.T) {
 	}
 }
 
-// The caller may reuse the buffer between calls, and a Parser that waits for
-// its next connection must not keep the buffer of the last one alive.
+// The caller may reuse the buffer between calls, and a Parser that waits for its next connection must not keep the
+// buffer of the last one alive.
 func TestParserReleasesData(t *testing.T) {
 	t.Parallel()
 	tests := map[string][]byte{

@@ -15,17 +15,14 @@ const (
 	FromServer
 )
 
-// CheckFrameHeader checks what the header of a frame alone can break, outside a
-// field block ([CheckContinuation] is for the frames inside). maxFrameSize is the
-// SETTINGS_MAX_FRAME_SIZE that the sender goes by.
+// CheckFrameHeader checks what the header of a frame alone can break, outside a field block ([CheckContinuation] is for
+// the frames inside). maxFrameSize is the SETTINGS_MAX_FRAME_SIZE that the sender goes by.
 //
-// It reports connection errors only. A PRIORITY frame whose length is wrong is
-// none: that is a stream error (RFC 9113, Section 6.3), though net/http and
-// grpc-go end the connection, and so it is up to whoever has the stream.
+// It reports connection errors only. A PRIORITY frame whose length is wrong is none: that is a stream error (RFC 9113,
+// Section 6.3), though net/http and grpc-go end the connection, and so it is up to whoever has the stream.
 //
-// Where a frame breaks several rules RFC 9113 does not say which of them to
-// report. It is the size that any frame may have first, then the stream, then the
-// size of the type.
+// Where a frame breaks several rules RFC 9113 does not say which of them to report. It is the size that any frame may
+// have first, then the stream, then the size of the type.
 func CheckFrameHeader(h http2.FrameHeader, from Direction, maxFrameSize int) *ConnError {
 	if err := checkLength(h, maxFrameSize); err != nil {
 		return err
@@ -89,15 +86,13 @@ func CheckFrameHeader(h http2.FrameHeader, from Direction, maxFrameSize int) *Co
 	case http2.FrameContinuation: // RFC 9113, Section 6.10.
 		return ProtocolError("CONTINUATION frame without HEADERS")
 	}
-	// The receiver discards frames of a type it does not know, whatever they
-	// hold (RFC 9113, Section 5.5). PRIORITY_UPDATE (RFC 9218, Section 7.1) is
-	// such an extension, and only the server knows whether it supports it.
+	// The receiver discards frames of a type it does not know, whatever they hold (RFC 9113, Section 5.5).
+	// PRIORITY_UPDATE (RFC 9218, Section 7.1) is such an extension, and only the server knows whether it supports it.
 	return nil
 }
 
-// CheckContinuation checks the header of a frame that comes where only a
-// CONTINUATION frame can: after HEADERS or CONTINUATION on the stream without the
-// flag END_HEADERS (RFC 9113, Section 6.10, and for unknown types Section 5.5).
+// CheckContinuation checks the header of a frame that comes where only a CONTINUATION frame can: after HEADERS or
+// CONTINUATION on the stream without the flag END_HEADERS (RFC 9113, Section 6.10, and for unknown types Section 5.5).
 func CheckContinuation(h http2.FrameHeader, streamID uint32, maxFrameSize int) *ConnError {
 	if h.Type != http2.FrameContinuation || h.StreamID != streamID {
 		return ProtocolError(h.Type.String() + " frame in a header block")
@@ -120,8 +115,8 @@ func checkFixedLength(h http2.FrameHeader, want uint32) *ConnError {
 	return nil
 }
 
-// headersFixedLen returns the length of what comes before the field block
-// fragment in the HEADERS frame h (RFC 9113, Section 6.2).
+// headersFixedLen returns the length of what comes before the field block fragment in the HEADERS frame h (RFC 9113,
+// Section 6.2).
 func headersFixedLen(h http2.FrameHeader) int {
 	n := 0
 	if h.Flags.Has(http2.FlagHeadersPadded) {
@@ -133,9 +128,8 @@ func headersFixedLen(h http2.FrameHeader) int {
 	return n
 }
 
-// Fragment returns where the field block fragment is in the payload of a HEADERS
-// frame whose header was checked (RFC 9113, Section 6.2). If the frame has the
-// PRIORITY flag, the PriorityLen bytes before start are the priority fields.
+// Fragment returns where the field block fragment is in the payload of a HEADERS frame whose header was checked (RFC
+// 9113, Section 6.2). If the frame has the PRIORITY flag, the PriorityLen bytes before start are the priority fields.
 func Fragment(h http2.FrameHeader, payload []byte) (start, end int, err *ConnError) {
 	start, end = headersFixedLen(h), len(payload)
 	if h.Flags.Has(http2.FlagHeadersPadded) {
@@ -148,10 +142,9 @@ func Fragment(h http2.FrameHeader, payload []byte) (start, end int, err *ConnErr
 	return start, end, nil
 }
 
-// CheckIdlePriority checks a PRIORITY frame on a stream that does not exist yet:
-// a stream cannot depend on itself (RFC 7540, Section 5.3.1). That is an error of
-// the stream, which cannot be reset, so it is made one of the connection. A frame
-// of a wrong length is not judged; see [CheckFrameHeader].
+// CheckIdlePriority checks a PRIORITY frame on a stream that does not exist yet: a stream cannot depend on itself (RFC
+// 7540, Section 5.3.1). That is an error of the stream, which cannot be reset, so it is made one of the connection. A
+// frame of a wrong length is not judged; see [CheckFrameHeader].
 func CheckIdlePriority(h http2.FrameHeader, payload []byte) *ConnError {
 	if len(payload) == PriorityLen && binary.BigEndian.Uint32(payload)&MaxStreamID == h.StreamID {
 		return ProtocolError("PRIORITY frame that makes a stream depend on itself")
@@ -159,8 +152,7 @@ func CheckIdlePriority(h http2.FrameHeader, payload []byte) *ConnError {
 	return nil
 }
 
-// GrowWindow returns the flow-control window of a connection after a
-// WINDOW_UPDATE frame.
+// GrowWindow returns the flow-control window of a connection after a WINDOW_UPDATE frame.
 func GrowWindow(window, increment int64) (int64, *ConnError) {
 	if increment == 0 {
 		// RFC 9113, Section 6.9.

@@ -10,8 +10,8 @@ import (
 // MaxUnknownSettings is how many unknown parameters [MergeSettings] keeps.
 const MaxUnknownSettings = 32
 
-// Settings returns the settings in the payload of a SETTINGS frame, in order. It
-// ignores a partial setting at the end, which [CheckFrameHeader] refuses.
+// Settings returns the settings in the payload of a SETTINGS frame, in order. It ignores a partial setting at the end,
+// which [CheckFrameHeader] refuses.
 func Settings(payload []byte) iter.Seq[http2.Setting] {
 	return func(yield func(http2.Setting) bool) {
 		for ; len(payload) >= SettingLen; payload = payload[SettingLen:] {
@@ -23,9 +23,8 @@ func Settings(payload []byte) iter.Seq[http2.Setting] {
 	}
 }
 
-// CheckSettings checks the payload of a SETTINGS frame: its length, and the
-// values of the parameters that have a range. If several are wrong, it reports
-// the first, as servers do.
+// CheckSettings checks the payload of a SETTINGS frame: its length, and the values of the parameters that have a range.
+// If several are wrong, it reports the first, as servers do.
 func CheckSettings(payload []byte) *ConnError {
 	if len(payload)%SettingLen != 0 {
 		return errPartialSetting()
@@ -54,14 +53,12 @@ func CheckSettings(payload []byte) *ConnError {
 // errPartialSetting is RFC 9113, Section 6.5.
 func errPartialSetting() *ConnError { return FrameSizeError("SETTINGS frame with a partial setting") }
 
-// MergeSettings returns list, which has each parameter once, with what the
-// payload of a further SETTINGS frame sets: a later value replaces an earlier one
-// (RFC 9113, Section 6.5), and a new parameter comes last.
+// MergeSettings returns list, which has each parameter once, with what the payload of a further SETTINGS frame sets: a
+// later value replaces an earlier one (RFC 9113, Section 6.5), and a new parameter comes last.
 //
-// Parameters that are known are never lost. Of the unknown ones only the first
-// MaxUnknownSettings are kept, so that a peer cannot make the list long: a
-// receiver ignores the ones that it does not know (RFC 9113, Section 6.5.2), and
-// few peers send more than one.
+// Parameters that are known are never lost. Of the unknown ones only the first MaxUnknownSettings are kept, so that a
+// peer cannot make the list long: a receiver ignores the ones that it does not know (RFC 9113, Section 6.5.2), and few
+// peers send more than one.
 func MergeSettings(list []http2.Setting, payload []byte) []http2.Setting {
 	for s := range Settings(payload) {
 		list = mergeSetting(list, s)
@@ -86,8 +83,7 @@ func mergeSetting(list []http2.Setting, s http2.Setting) []http2.Setting {
 	return list
 }
 
-// isKnown reports whether a parameter is one of RFC 9113, Section 6.5.2,
-// RFC 8441, Section 3 or RFC 9218, Section 2.1.
+// isKnown reports whether a parameter is one of RFC 9113, Section 6.5.2, RFC 8441, Section 3 or RFC 9218, Section 2.1.
 func isKnown(id http2.SettingID) bool {
 	switch id {
 	case http2.SettingHeaderTableSize,

@@ -6,15 +6,14 @@ import "golang.org/x/net/http2"
 type FrameJudge interface {
 	// Needs returns how many bytes of the payload Takes has to see, 4 at most.
 	Needs(h http2.FrameHeader) int
-	// Takes reports whether to take the frame out. It may change the bytes of
-	// the payload that it is shown.
+	// Takes reports whether to take the frame out. It may change the bytes of the payload that it is shown.
 	Takes(h http2.FrameHeader, payload []byte) bool
 	// Done reports whether the rest of the stream passes as it is.
 	Done() bool
 }
 
-// A FrameWalker goes over a stream of frames that comes in pieces of any size.
-// The zero value is at the first byte of the stream.
+// A FrameWalker goes over a stream of frames that comes in pieces of any size. The zero value is at the first byte of
+// the stream.
 type FrameWalker struct {
 	pass, drop int // bytes to deliver and then to drop before the next frame
 	part       [FrameHeaderLen + 4]byte
@@ -30,13 +29,12 @@ func (w *FrameWalker) Drop(n int) { w.drop = n }
 // Dropping reports whether bytes are still to be dropped.
 func (w *FrameWalker) Dropping() bool { return w.drop > 0 }
 
-// Held returns the beginning of a frame that Walk has kept back, to be put in
-// front of the bytes that follow. Nobody can act on it, so that this delays
-// nothing.
+// Held returns the beginning of a frame that Walk has kept back, to be put in front of the bytes that follow. Nobody
+// can act on it, so that this delays nothing.
 func (w *FrameWalker) Held() []byte { return w.part[:w.n] }
 
-// Walk goes over b, what is held and the next bytes of the stream behind it,
-// and takes frames out in place. It returns how many bytes of b to deliver.
+// Walk goes over b, what is held and the next bytes of the stream behind it, and takes frames out in place. It returns
+// how many bytes of b to deliver.
 func (w *FrameWalker) Walk(b []byte, judge FrameJudge) (n int) {
 	w.n = 0
 	for i := 0; i < len(b); {

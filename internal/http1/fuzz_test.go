@@ -18,8 +18,7 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// readRequest reads a request as the server of net/http does, except that it
-// does not mind a missing or malformed Host.
+// readRequest reads a request as the server of net/http does, except that it does not mind a missing or malformed Host.
 func readRequest(data []byte) (*http.Request, error) {
 	req, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(data)))
 	if err != nil {
@@ -41,9 +40,8 @@ func readRequest(data []byte) (*http.Request, error) {
 	return req, nil
 }
 
-// readHeader reads the field lines with the package that net/http has them
-// from, since net/http itself adds some to the header and removes others. It
-// also returns the length of the head.
+// readHeader reads the field lines with the package that net/http has them from, since net/http itself adds some to the
+// header and removes others. It also returns the length of the head.
 func readHeader(data []byte) (textproto.MIMEHeader, int, error) {
 	src := bytes.NewReader(data)
 	buf := bufio.NewReader(src)
@@ -55,23 +53,21 @@ func readHeader(data []byte) (textproto.MIMEHeader, int, error) {
 	return header, len(data) - src.Len() - buf.Buffered(), err
 }
 
-// isPRI reports whether the request has the one method that net/http knows
-// nothing about and that RFC 9113, Section 3.4, keeps from HTTP/1.
+// isPRI reports whether the request has the one method that net/http knows nothing about and that RFC 9113, Section
+// 3.4, keeps from HTTP/1.
 func isPRI(req *http.Request) bool { return req.Method == "PRI" }
 
-// hasNoTarget reports whether there is nothing between the spaces of the
-// request line, which net/http takes for CONNECT. RFC 9112, Section 3.2, has no
-// empty request-target.
+// hasNoTarget reports whether there is nothing between the spaces of the request line, which net/http takes for
+// CONNECT. RFC 9112, Section 3.2, has no empty request-target.
 func hasNoTarget(req *http.Request) bool {
 	return req.Method == http.MethodConnect && req.RequestURI == ""
 }
 
-// The following are the reasons for which net/http rejects a complete head.
-// They are about what the parts of the head mean, which is for the server to
-// judge, and not about how a head is told from other bytes.
+// The following are the reasons for which net/http rejects a complete head. They are about what the parts of the head
+// mean, which is for the server to judge, and not about how a head is told from other bytes.
 
-// isBadURL reports whether net/url does not parse the request-target, which
-// it does for percent-encoding, host and port.
+// isBadURL reports whether net/url does not parse the request-target, which it does for percent-encoding, host and
+// port.
 func isBadURL(r result) bool {
 	target := r.Target
 	if r.Method == http.MethodConnect && !strings.HasPrefix(target, "/") {
@@ -95,15 +91,13 @@ func hasBadContentLength(header textproto.MIMEHeader) bool {
 	return false
 }
 
-// hasBadTransferEncoding: net/http knows no coding but chunked, and ignores
-// the field in HTTP/1.0.
+// hasBadTransferEncoding: net/http knows no coding but chunked, and ignores the field in HTTP/1.0.
 func hasBadTransferEncoding(r result, header textproto.MIMEHeader) bool {
 	te := header["Transfer-Encoding"]
 	return r.Minor > 0 && (len(te) > 1 || len(te) == 1 && !http1.EqualName([]byte(te[0]), "chunked"))
 }
 
-// hasBadTrailer: RFC 9110, Section 6.5.1, keeps fields that frame the message
-// out of the trailer section.
+// hasBadTrailer: RFC 9110, Section 6.5.1, keeps fields that frame the message out of the trailer section.
 func hasBadTrailer(r result, header textproto.MIMEHeader) bool {
 	if r.Minor == 0 || len(header["Transfer-Encoding"]) == 0 {
 		return false
@@ -119,8 +113,7 @@ func hasBadTrailer(r result, header textproto.MIMEHeader) bool {
 	return false
 }
 
-// checkOracle compares what the parser says about data with what net/http
-// does.
+// checkOracle compares what the parser says about data with what net/http does.
 func checkOracle(t *testing.T, data []byte) {
 	t.Helper()
 	got := parse(data)
@@ -178,8 +171,8 @@ func checkOracle(t *testing.T, data []byte) {
 	}
 }
 
-// FuzzParse checks that it does not matter how the data is cut up, and
-// compares the parser with net/http. Each byte of cuts is the length of a cut.
+// FuzzParse checks that it does not matter how the data is cut up, and compares the parser with net/http. Each byte of
+// cuts is the length of a cut.
 func FuzzParse(f *testing.F) {
 	for _, c := range captures(f) {
 		f.Add(c.data, []byte{0})

@@ -1,14 +1,11 @@
-// Package http1 recognizes the head of an HTTP/1.x request in the first bytes
-// of a connection.
+// Package http1 recognizes the head of an HTTP/1.x request in the first bytes of a connection.
 //
-// The parser consumes nothing. [Parser.Parse] is called with all bytes that have
-// arrived so far, any number of times, and reports at the earliest byte possible
-// whether they are a request head, complete or not. The parsed part of the head
-// is available before the rest arrives.
+// The parser consumes nothing. [Parser.Parse] is called with all bytes that have arrived so far, any number of times,
+// and reports at the earliest byte possible whether they are a request head, complete or not. The parsed part of the
+// head is available before the rest arrives.
 //
-// The grammar is that of RFC 9112, as lenient and as strict as net/http, which
-// usually gets the connection next: a head that net/http accepts is never
-// [Invalid], except for the method PRI.
+// The grammar is that of RFC 9112, as lenient and as strict as net/http, which usually gets the connection next: a head
+// that net/http accepts is never [Invalid], except for the method PRI.
 package http1
 
 import "golang.org/x/net/http/httpguts"
@@ -18,18 +15,16 @@ type State uint8
 
 // The states of a [Parser]. [Complete] and [Invalid] are final.
 const (
-	// Incomplete means that the bytes may yet become a request head, or go
-	// on as one.
+	// Incomplete means that the bytes may yet become a request head, or go on as one.
 	Incomplete State = iota
 	// Complete means that the empty line that ends the head was seen.
 	Complete
-	// Invalid means that no HTTP/1.x request starts like this.
-	// [Parser.Err] says why.
+	// Invalid means that no HTTP/1.x request starts like this. [Parser.Err] says why.
 	Invalid
 )
 
-// Span is a part of the data given to [Parser.Parse]: a pair of offsets, so
-// that it holds for every buffer that starts with the same bytes.
+// Span is a part of the data given to [Parser.Parse]: a pair of offsets, so that it holds for every buffer that starts
+// with the same bytes.
 type Span struct{ Start, End int }
 
 // Of returns the bytes of data that s covers.
@@ -39,18 +34,16 @@ func (s Span) Of(data []byte) []byte { return data[s.Start:s.End] }
 type Field struct {
 	// Name is the field name as it was sent. Compare it with [EqualName].
 	Name Span
-	// Value is the field value without the whitespace around it. Where the
-	// line is continued by obs-fold, RFC 9112, Section 5.2, it has line
-	// terminators in it, which [Unfold] replaces. Empty lines that continue a
-	// value that has begun are a part of it, as in net/http.
+	// Value is the field value without the whitespace around it. Where the line is continued by obs-fold, RFC 9112,
+	// Section 5.2, it has line terminators in it, which [Unfold] replaces. Empty lines that continue a value that has
+	// begun are a part of it, as in net/http.
 	Value Span
 }
 
 // Error says why the bytes are not the head of an HTTP/1.x request.
 type Error struct {
-	// Status is what a server should answer: 400 or 505, or 0 when the
-	// bytes are not HTTP/1 at all, so that an HTTP response would not be
-	// understood.
+	// Status is what a server should answer: 400 or 505, or 0 when the bytes are not HTTP/1 at all, so that an HTTP
+	// response would not be understood.
 	Status int
 	// Reason is a short text for logs.
 	Reason string
@@ -80,8 +73,7 @@ var (
 	errValue        = &Error{statusBadRequest, "control character in a field value"}
 )
 
-// step names the part of the head that the next byte belongs to.
-// The steps are in the order of the head.
+// step names the part of the head that the next byte belongs to. The steps are in the order of the head.
 type step uint8
 
 const (
@@ -106,19 +98,18 @@ const (
 const (
 	// typicalFields saves most connections the growing of the fields slice.
 	typicalFields = 16
-	// maxRetainedFields is the largest capacity that Reset keeps, lest one
-	// extravagant head pin its memory for the life of a pooled Parser.
+	// maxRetainedFields is the largest capacity that Reset keeps, lest one extravagant head pin its memory for the life
+	// of a pooled Parser.
 	maxRetainedFields = 256
 )
 
-// Parser recognizes an HTTP/1.x request head incrementally. The zero value is
-// ready to use. A Parser must not be used concurrently.
+// Parser recognizes an HTTP/1.x request head incrementally. The zero value is ready to use. A Parser must not be used
+// concurrently.
 //
-// It has no limits of its own: whoever bounds the bytes bounds the work, which
-// is linear in them however they are cut up, and the memory.
+// It has no limits of its own: whoever bounds the bytes bounds the work, which is linear in them however they are cut
+// up, and the memory.
 //
-// After Invalid the accessors still return what was understood before the
-// offending byte.
+// After Invalid the accessors still return what was understood before the offending byte.
 type Parser struct {
 	state  State
 	step   step
@@ -133,8 +124,8 @@ type Parser struct {
 	err    *Error
 }
 
-// Reset makes p ready for another connection. It keeps the memory of the
-// fields, so the result of an earlier [Parser.Fields] is void.
+// Reset makes p ready for another connection. It keeps the memory of the fields, so the result of an earlier
+// [Parser.Fields] is void.
 func (p *Parser) Reset() {
 	fields := p.fields[:0]
 	if cap(fields) > maxRetainedFields {
@@ -143,14 +134,11 @@ func (p *Parser) Reset() {
 	*p = Parser{fields: fields}
 }
 
-// Parse goes on with the head. The data must start at the first byte of the
-// connection and be at least as long as in the call before, with the same
-// bytes, although not necessarily in the same memory: p holds on to no part
-// of data.
+// Parse goes on with the head. The data must start at the first byte of the connection and be at least as long as in
+// the call before, with the same bytes, although not necessarily in the same memory: p holds on to no part of data.
 //
-// The state is Invalid at the first byte that no HTTP/1.x request could have
-// there, and Complete at the LF of the empty line that ends the head,
-// whatever follows.
+// The state is Invalid at the first byte that no HTTP/1.x request could have there, and Complete at the LF of the empty
+// line that ends the head, whatever follows.
 func (p *Parser) Parse(data []byte) State {
 	for p.state == Incomplete && p.pos < len(data) {
 		c := data[p.pos]
@@ -195,24 +183,20 @@ func (p *Parser) Parse(data []byte) State {
 // Method returns the method. It is known once the space after it was seen.
 func (p *Parser) Method() (method Span, ok bool) { return p.method, p.method.End > 0 }
 
-// Target returns the request-target, for [SplitTarget] to take apart. It is
-// known once the space after it was seen.
+// Target returns the request-target, for [SplitTarget] to take apart. It is known once the space after it was seen.
 func (p *Parser) Target() (target Span, ok bool) { return p.target, p.target.End > 0 }
 
-// Version returns the minor version of HTTP/1. It is known once the line
-// terminator after it was seen.
+// Version returns the minor version of HTTP/1. It is known once the line terminator after it was seen.
 func (p *Parser) Version() (minor int, ok bool) { return p.minor, p.step > stepRequestLF }
 
-// Fields returns the field lines complete so far, in the order in which they
-// were sent. A field line is complete only when the first byte of the next
-// line shows that it is not continued there, RFC 9112, Section 5.2.
+// Fields returns the field lines complete so far, in the order in which they were sent. A field line is complete only
+// when the first byte of the next line shows that it is not continued there, RFC 9112, Section 5.2.
 //
-// The slice is good until [Parser.Reset] and must not be modified. Later calls
-// of [Parser.Parse] only ever add to the fields that it has.
+// The slice is good until [Parser.Reset] and must not be modified. Later calls of [Parser.Parse] only ever add to the
+// fields that it has.
 func (p *Parser) Fields() []Field { return p.fields }
 
-// HeadLen returns the length of the head, with the empty line that ends it.
-// It is 0 unless the head is Complete.
+// HeadLen returns the length of the head, with the empty line that ends it. It is 0 unless the head is Complete.
 func (p *Parser) HeadLen() int {
 	if p.state != Complete {
 		return 0
@@ -220,8 +204,7 @@ func (p *Parser) HeadLen() int {
 	return p.pos
 }
 
-// Err says why the head is Invalid. It is nil in the other states, and must not
-// be modified.
+// Err says why the head is Invalid. It is nil in the other states, and must not be modified.
 func (p *Parser) Err() *Error { return p.err }
 
 // next steps over the byte at p.pos.
@@ -240,9 +223,8 @@ func (p *Parser) fail(err *Error) {
 	p.err = err
 }
 
-// readStart ignores an empty line before the request line, RFC 9112, Section
-// 2.2. Some clients end the content of a request with one, and may do so on a
-// connection that was handed on to others.
+// readStart ignores an empty line before the request line, RFC 9112, Section 2.2. Some clients end the content of a
+// request with one, and may do so on a connection that was handed on to others.
 func (p *Parser) readStart(c byte) {
 	switch c {
 	case '\r':
@@ -275,8 +257,8 @@ func (p *Parser) readMethod(data []byte) {
 		return
 	}
 	p.method = Span{p.start, p.pos}
-	// RFC 9113, Section 3.4: the preface was chosen so that HTTP/1 servers
-	// do not attempt to process it, and PRI was registered for nothing else.
+	// RFC 9113, Section 3.4: the preface was chosen so that HTTP/1 servers do not attempt to process it, and PRI was
+	// registered for nothing else.
 	if string(p.method.Of(data)) == "PRI" {
 		p.fail(errPreface)
 		return
@@ -284,8 +266,7 @@ func (p *Parser) readMethod(data []byte) {
 	p.next(stepTargetStart)
 }
 
-// readTargetStart tells the forms of request-target apart, RFC 9112,
-// Section 3.2.
+// readTargetStart tells the forms of request-target apart, RFC 9112, Section 3.2.
 func (p *Parser) readTargetStart(data []byte) {
 	c := data[p.pos]
 	switch {
@@ -314,9 +295,8 @@ func (p *Parser) readScheme(c byte) {
 	}
 }
 
-// readTarget reads to the end of the request-target. It admits more than
-// RFC 3986 does, as do net/url and other servers: browsers leave many a byte
-// unencoded.
+// readTarget reads to the end of the request-target. It admits more than RFC 3986 does, as do net/url and other
+// servers: browsers leave many a byte unencoded.
 func (p *Parser) readTarget(data []byte) {
 	p.pos += visibleLen(data[p.pos:])
 	if p.pos < len(data) {
@@ -341,9 +321,8 @@ func (p *Parser) failTarget(c byte) {
 	p.fail(errTarget)
 }
 
-// readVersion reads HTTP-version, which is case-sensitive, RFC 9112,
-// Section 2.3. Any minor version will do: RFC 9110, Section 2.5, makes them
-// compatible with each other.
+// readVersion reads HTTP-version, which is case-sensitive, RFC 9112, Section 2.3. Any minor version will do: RFC 9110,
+// Section 2.5, makes them compatible with each other.
 func (p *Parser) readVersion(c byte) {
 	const prefix = "HTTP/1."
 	i := p.pos - (p.target.End + len(" "))
@@ -354,16 +333,16 @@ func (p *Parser) readVersion(c byte) {
 	case i < len(prefix) && c == prefix[i]:
 		p.pos++
 	case i == len("HTTP/") && isDigit(c):
-		// RFC 9110, Section 15.6.6: it is the major version that 505 is
-		// about, and it will not change with what follows.
+		// RFC 9110, Section 15.6.6: it is the major version that 505 is about, and it will not change with what
+		// follows.
 		p.fail(errMajor)
 	default:
 		p.fail(errVersion)
 	}
 }
 
-// endVersion reads the line terminator of the request line. RFC 9112,
-// Section 2.2, lets a recipient take a lone LF for one, here and below.
+// endVersion reads the line terminator of the request line. RFC 9112, Section 2.2, lets a recipient take a lone LF for
+// one, here and below.
 func (p *Parser) endVersion(c byte) {
 	switch c {
 	case '\r':
@@ -375,8 +354,7 @@ func (p *Parser) endVersion(c byte) {
 	}
 }
 
-// readLF reads the LF that has to follow a CR: a bare CR makes the head
-// invalid, RFC 9112, Section 2.2.
+// readLF reads the LF that has to follow a CR: a bare CR makes the head invalid, RFC 9112, Section 2.2.
 func (p *Parser) readLF(c byte, s step) {
 	if c != '\n' {
 		p.fail(errBareCR)
@@ -393,9 +371,8 @@ func (p *Parser) endHead(c byte) {
 	p.complete()
 }
 
-// readFirstLine reads the start of the line after the request line. There is
-// nothing for it to continue, and RFC 9112, Section 2.2, has the message
-// rejected, or the line ignored, which hides it from others.
+// readFirstLine reads the start of the line after the request line. There is nothing for it to continue, and RFC 9112,
+// Section 2.2, has the message rejected, or the line ignored, which hides it from others.
 func (p *Parser) readFirstLine(c byte) {
 	if isOWS(c) {
 		p.fail(errSpaceFirst)
@@ -404,8 +381,8 @@ func (p *Parser) readFirstLine(c byte) {
 	p.readLineStart(c)
 }
 
-// readNextLine reads the start of the line after a field line. With
-// whitespace in front it is an obs-fold, RFC 9112, Section 5.2.
+// readNextLine reads the start of the line after a field line. With whitespace in front it is an obs-fold, RFC 9112,
+// Section 5.2.
 func (p *Parser) readNextLine(c byte) {
 	if isOWS(c) {
 		p.folded = true
@@ -432,8 +409,8 @@ func (p *Parser) readLineStart(c byte) {
 	}
 }
 
-// readName reads field-name ":", RFC 9112, Section 5. Whitespace between the
-// two is not ignored: Section 5.1 has the request rejected with 400.
+// readName reads field-name ":", RFC 9112, Section 5. Whitespace between the two is not ignored: Section 5.1 has the
+// request rejected with 400.
 func (p *Parser) readName(data []byte) {
 	p.pos += tokenLen(data[p.pos:])
 	if p.pos == len(data) {
@@ -452,11 +429,11 @@ func (p *Parser) readName(data []byte) {
 	}
 }
 
-// readValue reads to the end of the line. The whitespace around a value, and
-// in front of an obs-fold, is no part of it, RFC 9112, Sections 5.1 and 5.2.
+// readValue reads to the end of the line. The whitespace around a value, and in front of an obs-fold, is no part of it,
+// RFC 9112, Sections 5.1 and 5.2.
 //
-// RFC 9110, Section 5.5, has CR, LF and NUL rejected and leaves the other
-// control characters to the recipient; net/http rejects them all.
+// RFC 9110, Section 5.5, has CR, LF and NUL rejected and leaves the other control characters to the recipient; net/http
+// rejects them all.
 func (p *Parser) readValue(data []byte) {
 	value := &p.field.Value
 	for p.pos < len(data) {
@@ -489,8 +466,7 @@ func (p *Parser) readValue(data []byte) {
 	}
 }
 
-// tokenLen returns the number of tchar at the start of b, RFC 9110,
-// Section 5.6.2.
+// tokenLen returns the number of tchar at the start of b, RFC 9110, Section 5.6.2.
 func tokenLen(b []byte) int {
 	for i, c := range b {
 		if !httpguts.IsTokenRune(rune(c)) {

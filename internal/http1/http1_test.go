@@ -47,8 +47,7 @@ func resultOf(p *http1.Parser, state http1.State, data []byte) result {
 	return r
 }
 
-// diff explains how got differs from want. It is empty if they are equal,
-// which it finds out sooner than go-cmp does.
+// diff explains how got differs from want. It is empty if they are equal, which it finds out sooner than go-cmp does.
 func diff(want, got result) string {
 	if reflect.DeepEqual(want, got) {
 		return ""
@@ -62,10 +61,9 @@ func parse(data []byte) result {
 	return resultOf(&p, p.Parse(data), data)
 }
 
-// checkIncremental gives data to a new parser in growing prefixes, of which
-// step says by how much, each in memory of its own that is overwritten before
-// the next one is given. At each prefix the parser must say what it says of
-// that prefix at once, and never take anything back.
+// checkIncremental gives data to a new parser in growing prefixes, of which step says by how much, each in memory of
+// its own that is overwritten before the next one is given. At each prefix the parser must say what it says of that
+// prefix at once, and never take anything back.
 func checkIncremental(t *testing.T, data []byte, step func() int) {
 	t.Helper()
 	var p http1.Parser
@@ -226,9 +224,8 @@ func TestEmptyLine(t *testing.T) {
 	}
 }
 
-// TestInvalid has the shortest bytes that no request starts with, by each of
-// the rules. That they are the shortest shows in the completion, which makes a
-// request of them when it takes the place of the last byte.
+// TestInvalid has the shortest bytes that no request starts with, by each of the rules. That they are the shortest
+// shows in the completion, which makes a request of them when it takes the place of the last byte.
 func TestInvalid(t *testing.T) {
 	t.Parallel()
 	const (
@@ -471,9 +468,8 @@ func TestParseCaptures(t *testing.T) {
 	}
 }
 
-// TestParseLooksOnce overwrites the bytes of each call before the next one, in
-// which they would be found if they were looked at again. Only the method is
-// left, of which two values have a meaning.
+// TestParseLooksOnce overwrites the bytes of each call before the next one, in which they would be found if they were
+// looked at again. Only the method is left, of which two values have a meaning.
 func TestParseLooksOnce(t *testing.T) {
 	t.Parallel()
 	const in = "CONNECT example.com:443 HTTP/1.1\r\nHost: example.com\r\nA: b \r\n \r\n \t c\r\n\r\n"

@@ -2,10 +2,8 @@ package http1
 
 import "bytes"
 
-// Methods holds the methods of the IANA HTTP Method Registry, RFC 9110,
-// Section 16.1, sorted. It has neither PRI, with which only the HTTP/2
-// connection preface starts, nor "*", which is reserved so that it is never a
-// method.
+// Methods holds the methods of the IANA HTTP Method Registry, RFC 9110, Section 16.1, sorted. It has neither PRI, with
+// which only the HTTP/2 connection preface starts, nor "*", which is reserved so that it is never a method.
 var Methods = []string{
 	"ACL",
 	"BASELINE-CONTROL",
@@ -48,10 +46,9 @@ var Methods = []string{
 	"VERSION-CONTROL",
 }
 
-// MethodPrefix reports whether data, the first bytes of a connection, start
-// with one of the methods and the space after it, or may yet do so. An empty
-// line in front is ignored, RFC 9112, Section 2.2. Methods are case-sensitive,
-// RFC 9110, Section 9.1.
+// MethodPrefix reports whether data, the first bytes of a connection, start with one of the methods and the space after
+// it, or may yet do so. An empty line in front is ignored, RFC 9112, Section 2.2. Methods are case-sensitive, RFC 9110,
+// Section 9.1.
 func MethodPrefix(data []byte, methods []string) bool {
 	switch {
 	case len(data) > 0 && data[0] == '\n':
@@ -73,8 +70,7 @@ func MethodPrefix(data []byte, methods []string) bool {
 	return false
 }
 
-// EqualName reports whether a field name is the one wanted. Field names are
-// case-insensitive, RFC 9110, Section 5.1.
+// EqualName reports whether a field name is the one wanted. Field names are case-insensitive, RFC 9110, Section 5.1.
 func EqualName[T string | []byte](name T, want string) bool {
 	if len(name) != len(want) {
 		return false
@@ -87,8 +83,8 @@ func EqualName[T string | []byte](name T, want string) bool {
 	return true
 }
 
-// Unfold appends a field value to dst, each obs-fold in it replaced by one
-// space, RFC 9112, Section 5.2, and returns the extended slice.
+// Unfold appends a field value to dst, each obs-fold in it replaced by one space, RFC 9112, Section 5.2, and returns
+// the extended slice.
 func Unfold(dst, value []byte) []byte {
 	for {
 		line, rest, folded := bytes.Cut(value, []byte{'\n'})
@@ -107,18 +103,16 @@ var (
 	asteriskPath = []byte("*")
 )
 
-// SplitTarget returns the authority and the path of the request-target of a
-// request, RFC 9112, Section 3.2. Which of the two there are depends on its
-// form:
+// SplitTarget returns the authority and the path of the request-target of a request, RFC 9112, Section 3.2. Which of
+// the two there are depends on its form:
 //
 //	origin-form     GET /where?q=now              path "/where"
 //	absolute-form   GET http://example.com/a?b    authority "example.com", path "/a"
 //	authority-form  CONNECT example.com:80        authority "example.com:80"
 //	asterisk-form   OPTIONS *                     path "*"
 //
-// The authority is without userinfo and the path without query; neither is
-// decoded. The path of an absolute-form that has an authority is never empty:
-// where it was left out it is "/" or, for OPTIONS without a query, "*".
+// The authority is without userinfo and the path without query; neither is decoded. The path of an absolute-form that
+// has an authority is never empty: where it was left out it is "/" or, for OPTIONS without a query, "*".
 //
 // The results must not be modified.
 func SplitTarget(method, target []byte) (authority, path []byte) {
@@ -156,8 +150,8 @@ func splitAuthority(b []byte) (authority, path []byte) {
 	if i := bytes.IndexAny(b, "/?"); i >= 0 {
 		authority, path = b[:i], cutQuery(b[i:])
 	}
-	// RFC 9110, Section 4.2.4, has userinfo distrusted. The last "@" ends
-	// it: the host has none, so nothing before it can pass for the host.
+	// RFC 9110, Section 4.2.4, has userinfo distrusted. The last "@" ends it: the host has none, so nothing before it
+	// can pass for the host.
 	if i := bytes.LastIndexByte(authority, '@'); i >= 0 {
 		authority = authority[i+1:]
 	}

@@ -191,8 +191,7 @@ func TestMatchAllocs(t *testing.T) {
 	}
 }
 
-// FuzzSplitTarget compares the parts of a request-target with those of net/url
-// wherever net/http accepts it.
+// FuzzSplitTarget compares the parts of a request-target with those of net/url wherever net/http accepts it.
 func FuzzSplitTarget(f *testing.F) {
 	for _, target := range []string{
 		"/", "/a%2fb?c", "//h/p", "*", "http://h", "http://u:p@h:1/p?q", "http://[fe80::1%25en0]:80/",
@@ -240,8 +239,8 @@ func checkSplitTarget(t *testing.T, method, target string) {
 	}
 }
 
-// isEmptyAbsolutePath reports whether the target is an absolute-form whose
-// path was left out, which net/url has as empty and not as what it means.
+// isEmptyAbsolutePath reports whether the target is an absolute-form whose path was left out, which net/url has as
+// empty and not as what it means.
 func isEmptyAbsolutePath(req *http.Request, path string) bool {
 	return req.URL.Scheme != "" && req.URL.Path == "" &&
 		(path == "/" || path == "*" && req.Method == http.MethodOptions)
