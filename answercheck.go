@@ -12,9 +12,9 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// An answerCheck looks at the first bytes that a server writes to a client of HTTP/2. A server that does not speak
-// HTTP/2 there, or begins TLS where TLS has ended, gives nobody a reason: net/http answers the preface like a request
-// in HTTP/1, grpc-go and crypto/tls close the connection. Nil checks nothing.
+// An answerCheck looks at the first bytes that a server writes to an HTTP/2 client. A server that does not speak HTTP/2
+// there, or begins TLS although the mux has terminated it, reports no reason: net/http answers the preface as if it
+// were an HTTP/1 request, grpc-go and crypto/tls close the connection. A nil answerCheck checks nothing.
 type answerCheck struct {
 	rt   *route
 	over atomic.Bool // the server has answered
@@ -49,7 +49,7 @@ func (rt *route) checkAnswer(c *pending, ch *changes) bool {
 	return check && rt.checked.Add(1) <= maxChecked
 }
 
-// noteRead takes note of what a Read of the server has returned.
+// noteRead records the result of a Read of the server.
 func (a *answerCheck) noteRead(n int, err error) {
 	if a == nil || a.over.Load() {
 		return
@@ -60,7 +60,7 @@ func (a *answerCheck) noteRead(n int, err error) {
 	a.ended = a.ended || err != nil
 }
 
-// noteWrite takes note of what the server writes.
+// noteWrite records what the server writes.
 func (a *answerCheck) noteWrite(b []byte) {
 	if a == nil || a.over.Load() {
 		return
@@ -86,8 +86,8 @@ func (a *answerCheck) noteWrite(b []byte) {
 	}
 }
 
-// noteClose takes note that the server closes the connection. If it has read what the client sent, and has nothing to
-// say to it, it is not for a reason of the client's or of a shutdown.
+// noteClose records that the server closes the connection. If the server has read what the client sent and answers
+// nothing, and neither the client nor a shutdown has ended the connection, the server does not speak HTTP/2 there.
 func (a *answerCheck) noteClose() {
 	if a == nil || a.over.Swap(true) {
 		return
@@ -103,7 +103,7 @@ const withoutTLS = "if the server does TLS itself (ServeTLS, TLS credentials), m
 	"since the connections of this route are cleartext or already decrypted (package grpccreds fills in AuthInfo), " +
 	"or give it a route with TLS() or ServerName(...)"
 
-// warnOfAnswer logs once that the server of the route has answered a client of HTTP/2 in another language.
+// warnOfAnswer logs once that the server of the route has answered an HTTP/2 client in another protocol.
 func (rt *route) warnOfAnswer(answer, cure string) {
 	if rt.answered.Swap(true) {
 		return

@@ -2,7 +2,7 @@ package oneport
 
 import "slices"
 
-// A hostRun is an index of neighboring routes that go by host alone, so that on a port for a thousand hosts a
+// A hostRun is an index of consecutive routes that match by host alone, so that on a port for a thousand hosts a
 // connection is not compared with each. All of its routes are undecided about a connection, or none is.
 type hostRun struct {
 	start, end int            // where it is in the list of routes, end excluded

@@ -14,7 +14,7 @@ import (
 	"github.com/oneport-go/oneport/internal/lobby"
 )
 
-// An outcome is what a look at a connection comes to. The zero outcome is to wait for more.
+// An outcome is the result of judging a connection. The zero outcome means to wait for more bytes.
 type outcome struct {
 	route    *route
 	upgraded bool // the route takes it as one of HTTP/2, once it is upgraded
@@ -71,11 +71,11 @@ func (c *pending) judgeRequest() outcome {
 	return outcome{declined: c.requests.isClosed() && c.awaitsRequest()}
 }
 
-// awaitsRequest reports whether a client that no route takes speaks HTTP/2 and has yet to say what it asks for. Most
-// clients do so in the same moment, and are told then why they are refused. A strict client waits for the server's
-// SETTINGS; it is never sent them, and the connection is closed. (RFC 9113, Section 3.4 lets GOAWAY be left out towards
-// a peer that does not speak HTTP/2, and the mux does not where no route takes it.) With SETTINGS in front of GOAWAY, a
-// gRPC client would take the connection for a good one, and connect again at once.
+// awaitsRequest reports whether a client that no route takes speaks HTTP/2 and has not sent a request yet. Most clients
+// send one at once, and then get an answer that says why they are refused. A strict client waits for the server's
+// SETTINGS; it never gets them, and the connection is closed. (RFC 9113, Section 3.4 allows an endpoint to omit GOAWAY
+// towards a peer that does not speak HTTP/2, and without a route the mux does not speak it.) If it got SETTINGS before
+// GOAWAY, a gRPC client would consider the connection ready, and reconnect at once.
 func (c *pending) awaitsRequest() bool {
 	p := &c.preview
 	return !c.opening.Early() && !p.full && p.end != eof && p.parseHTTP2() == h2.Incomplete && p.language() == ProtocolHTTP2
@@ -95,8 +95,8 @@ func (c *pending) deadEnd() bool {
 	return true
 }
 
-// failed judges an error of the connection. If it is one of a deadline, and more time is left than that, the waiting
-// goes on.
+// failed judges an error of the connection. If a deadline has passed, but the connection has more time, it keeps
+// waiting.
 func (c *pending) failed(err error) outcome {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return c.timedOut()
@@ -128,8 +128,8 @@ func isEnd(err error) bool {
 	}, func(end error) bool { return errors.Is(err, end) })
 }
 
-// timedOut judges a connection whose deadline has passed: its silence is long enough for a route, or it has no more
-// time, or the waiting goes on.
+// timedOut judges a connection whose deadline has passed: it has been silent for long enough for a route, or it has
+// timed out, or it keeps waiting.
 func (c *pending) timedOut() outcome {
 	if c.interrupted() != lobby.None {
 		return outcome{refused: c.interruption()}
@@ -157,7 +157,7 @@ func (c *pending) timedOut() outcome {
 	return outcome{refused: c.timeout()}
 }
 
-// rematch asks the routes for the last time, of a connection that has no more time.
+// rematch asks the routes for the last time about a connection that has timed out.
 func (c *pending) rematch() outcome {
 	c.mu.Lock()
 	if c.cause != lobby.None {

@@ -8,8 +8,8 @@ import (
 	"github.com/oneport-go/oneport/internal/http1"
 )
 
-// languages is a set of what a client may speak first. By what the matchers of a route can take, ALPN is offered, and a
-// client that does without TLS where all takes TLS is told so.
+// languages is a set of protocols that a client may speak first. The sets of the routes determine what ALPN offers, and
+// whether a cleartext client is told that the port takes TLS only.
 type languages uint8
 
 const (
@@ -115,7 +115,7 @@ func (m *Mux) tlsOnly(l languages) bool {
 	return all&speaksTLS != 0 && all&l == 0
 }
 
-// redirects reports whether a client of HTTP/1 without TLS is to be sent to https.
+// redirects reports whether to redirect an HTTP/1 client without TLS to https.
 func (m *Mux) redirects() bool {
 	return slices.ContainsFunc(*m.routes.Load(), func(rt *route) bool {
 		return rt.tls != nil && rt.tls.RedirectHTTP

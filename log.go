@@ -104,7 +104,7 @@ func (m *Mux) reportRefused(raw net.Conn, state *tls.ConnectionState, accepted t
 	}
 }
 
-// help says where the cure is: in a section of docs/troubleshooting.md.
+// help links to the section of docs/troubleshooting.md that says what to do.
 func help(section string) slog.Attr {
 	return slog.String("help", "https://github.com/oneport-go/oneport/blob/main/docs/troubleshooting.md#"+section)
 }
@@ -116,7 +116,7 @@ const (
 	sectionReach  = "no-connection-has-reached-a-route"
 )
 
-// callHook calls a hook, which may panic without harm.
+// callHook calls a hook, and logs its panic.
 func (m *Mux) callHook(name string, c net.Conn, call func()) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -129,8 +129,9 @@ func (m *Mux) callHook(name string, c net.Conn, call func()) {
 // logInterval is the time in which at most one record is logged for each reason and level.
 const logInterval = time.Second
 
-// A logLimiter lets one record pass for each reason and level in logInterval, so that a flood of bad connections is no
-// flood of records. Of those that it holds back it logs the last when the time is over, with the number of the others.
+// A logLimiter lets one record pass for each reason and level in logInterval, so that a flood of bad connections does
+// not become a flood of records. Of the others it logs the last one at the end of the interval, with the number of
+// those that it left out.
 type logLimiter struct {
 	mu   sync.Mutex
 	open map[logKey]*logWindow

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// check reports what cannot work.
+// check returns an error for a configuration that cannot work.
 func (m *Mux) check() error {
 	if m.root == (noListener{}) {
 		return errors.New("oneport: New was called without a listener: create one with net.Listen or oneport.Listen")
@@ -42,7 +42,7 @@ func (m *Mux) check() error {
 	return nil
 }
 
-// checkMatchers reports what is wrong with the matchers of a route.
+// checkMatchers returns an error for matchers of a route that cannot work.
 func checkMatchers(name string, matchers []Matcher) error {
 	switch {
 	case len(matchers) == 0:
@@ -53,7 +53,7 @@ func checkMatchers(name string, matchers []Matcher) error {
 	return nil
 }
 
-// isBroken reports whether to ask m would panic.
+// isBroken reports whether calling m would panic.
 func isBroken(m Matcher) bool {
 	switch m := m.(type) {
 	case nil:
@@ -68,7 +68,7 @@ func isBroken(m Matcher) bool {
 	return false
 }
 
-// covered returns the languages of which one of the matchers takes all.
+// covered returns the protocols for which one of the matchers takes every client.
 func covered(matchers []Matcher) (l languages) {
 	for _, m := range matchers {
 		if b, ok := m.(*builtin); ok && b != nil {
@@ -78,7 +78,7 @@ func covered(matchers []Matcher) (l languages) {
 	return l
 }
 
-// warnOfRoutes logs which routes cannot be reached, since those above them take all that they could.
+// warnOfRoutes logs which routes cannot be reached, because the routes before them take everything.
 func (m *Mux) warnOfRoutes() {
 	m.warnOf(*m.routes.Load(), false)
 	for rt := range m.allRoutes {
@@ -117,8 +117,8 @@ func (m *Mux) warnUnreachable(name string, unreachable bool) {
 	}
 }
 
-// warnOfUpgrade logs once that a connection has gone by Upgrade to a route for whole connections, by a request which
-// says nothing about those that follow, where gRPC calls have a route of their own.
+// warnOfUpgrade logs once that a HEAD or OPTIONS request has upgraded a connection on a route for whole connections,
+// although gRPC calls, which may follow on the connection, have a route of their own.
 func (m *Mux) warnOfUpgrade(rt *route, p *Preview) {
 	if rt.requests != nil {
 		return // each call goes where it belongs
@@ -146,7 +146,7 @@ func (m *Mux) warnOfUpgrade(rt *route, p *Preview) {
 // acceptPatience is how long the first connection for a route waits until it is logged that nobody accepts.
 const acceptPatience = 3 * time.Second
 
-// awaitServer looks later whether a server has begun to accept from the route.
+// awaitServer checks later whether a server has begun to accept from the route.
 func (rt *route) awaitServer() {
 	rt.mux.awaitServer(rt.name, func() int {
 		if rt.accepting.Load() || rt.isClosed() {
@@ -177,7 +177,7 @@ func (m *Mux) awaitServer(route string, waiting func() int) {
 	})
 }
 
-// A route is reported that no connection has reached in so many that were accepted, and in this time.
+// A route is reported if none of so many accepted connections has reached it in this time.
 const (
 	reachConns = 10_000
 	reachTime  = 10 * time.Minute
@@ -187,7 +187,7 @@ const (
 type reach struct {
 	mu     sync.Mutex
 	routes map[string]*unreached // by name
-	exempt map[string]bool       // names of routes of which it is no wonder
+	exempt map[string]bool       // names of routes that may well get no connections
 }
 
 type unreached struct {
@@ -241,7 +241,7 @@ func (m *Mux) warnOfUnreached(accepted uint64) {
 	})
 }
 
-// exemptNew exempts the routes that add adds: those of a Server are there for what clients may do.
+// exemptNew exempts the routes that add adds: a Server has routes for everything that clients may do.
 func (m *Mux) exemptNew(add func()) {
 	names := make(map[string]bool)
 	m.servers(func(name string, _, _ bool) { names[name] = true })

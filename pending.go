@@ -46,7 +46,7 @@ type pending struct {
 	mu     sync.Mutex // guards what follows
 	cause  lobby.Cause
 	armed  bool          // deadlines are set, and Interrupt may set others
-	silent bool          // nothing has come, and nothing can be waiting in a socket
+	silent bool          // nothing has arrived, and nothing can be waiting in a socket
 	timer  *time.Timer   // stands in for deadlines that the connection does not have
 	signal chan struct{} // if not nil, closed by Interrupt
 }
@@ -63,8 +63,8 @@ type handoff struct {
 	request  refusing.Request        // to be answered if the server does not take the connection
 }
 
-// A decision is what it takes to find the route of a connection. It keeps the memory of its parsers from one connection
-// to the next.
+// A decision has what is needed to find the route of a connection. It keeps the memory of its parsers from one
+// connection to the next.
 type decision struct {
 	preview Preview
 	source  peek.Source
@@ -123,7 +123,7 @@ func (d *decision) recycle() {
 	decisions.Put(d)
 }
 
-// decide finds the route of the connection, on which it is ready to be delivered then. Meanwhile it can be interrupted.
+// decide finds the route of the connection, which is then ready to be delivered. Meanwhile it can be interrupted.
 func (c *pending) decide() (rt *route, refused *refusal) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -136,8 +136,8 @@ func (c *pending) decide() (rt *route, refused *refusal) {
 		}
 	}()
 	if !c.source.Peeking() {
-		// To ask a connection of another package for its address can mean to read from it, as behind a load balancer that
-		// announces its clients by the PROXY protocol. So that this ends, whoever asks, the deadlines are set before.
+		// Asking a connection of another package for its address can read from it, as behind a load balancer that
+		// announces its clients by the PROXY protocol. The deadlines are set before, so that this ends, whoever asks.
 		if refused = c.arm(time.Now()); refused != nil {
 			return nil, refused
 		}
@@ -176,8 +176,8 @@ func (c *pending) decide() (rt *route, refused *refusal) {
 	}
 }
 
-// decideNow finds the route of a connection whose bytes at hand suffice for that, if nothing else is to be done than to
-// deliver it. It waits for nothing. If it finds none, decide goes on from there, or starts anew.
+// decideNow finds the route of a connection if the bytes that have arrived are sufficient, and the connection only has
+// to be delivered. It does not wait. If it finds no route, decide continues from there, or starts anew.
 func (c *pending) decideNow() *route {
 	defer c.source.Release()
 	data, ended, err := c.source.Look(false, c.mux.limits.MaxPreviewBytes)
@@ -199,8 +199,8 @@ func (c *pending) decideNow() *route {
 	return out.route
 }
 
-// find looks, asks and waits until a route takes the connection or it is to be refused. What has come was shown to the
-// preview.
+// find peeks, asks the routes and waits until a route takes the connection or it has to be refused. The preview has
+// seen what has arrived.
 func (c *pending) find() outcome {
 	for {
 		if !c.waiting {
@@ -216,8 +216,8 @@ func (c *pending) find() outcome {
 		}
 		c.waiting = true
 		if c.requests != nil && c.source.Peeking() {
-			// Its requests are taken out of the connection anyway. Bytes that are left in the socket would wake up the wait for
-			// more whenever the client's system acknowledges what was written.
+			// Its requests will be read from the connection anyway. Bytes that are left in the socket would wake up the
+			// wait for more whenever the client's system acknowledges what was written.
 			c.source.Take()
 		}
 		if out := c.await(); out.final() {
@@ -229,8 +229,8 @@ func (c *pending) find() outcome {
 	}
 }
 
-// look shows the preview what the client has sent. With wait, it waits for more. If there is none when it is time to do
-// something else, the connection goes on waiting.
+// look shows the preview what the client has sent. With wait, it waits for more. If nothing has arrived when it is time
+// to do something else, the connection keeps waiting.
 func (c *pending) look(wait bool) outcome {
 	data, ended, err := c.source.Look(wait, c.mux.limits.MaxPreviewBytes)
 	if err != nil {
@@ -238,14 +238,14 @@ func (c *pending) look(wait bool) outcome {
 	}
 	c.waiting = false
 	if wait {
-		// A client that pings while it has nothing to ask for is no flood.
+		// A client that pings while it has no request to make is not flooding.
 		c.preview.h2.MaxFrames = c.mux.limits.MaxFramesBeforeHeaders + int(time.Since(c.accepted)/time.Second)
 	}
 	c.preview.show(data, ended, c.mux.limits.MaxPreviewBytes)
 	return outcome{}
 }
 
-// note keeps what a refusal would have to say, since the buffer of the bytes is not kept while the connection waits.
+// note records what a refusal would report, since the bytes are not kept while the connection waits.
 func (c *pending) note(out outcome) {
 	p := &c.preview
 	c.protocol, c.language, c.seen = p.Protocol(), p.language(), len(p.data)
@@ -306,8 +306,7 @@ func (c *pending) hold() *refusal {
 	return nil
 }
 
-// settle takes the connection, for which a route was found, out of the reach of interruptions, and gathers what the
-// server has to know.
+// settle ends interruptions of a connection for which a route was found, and collects what the server has to know.
 func (c *pending) settle() *refusal {
 	c.finishWrite() // if that failed, the server will see it
 	if c.mux.lobby.Move(&c.Entry, lobby.Queued) != lobby.None {
@@ -353,7 +352,7 @@ func (c *pending) endReaders() {
 	}
 }
 
-// panicked is the end of a connection on which a user's code panicked.
+// panicked ends a connection on which a user's code panicked.
 func (c *pending) panicked(v any) *refusal {
 	name := "a hook"
 	if c.search.asking < len(c.search.routes) {
@@ -366,5 +365,5 @@ func (c *pending) panicked(v any) *refusal {
 	return c.refusal(ReasonPanic, fmt.Errorf("%s panicked: %v", name, v))
 }
 
-// speechless reports whether the connection can be delivered as it is, without a word to the client.
+// speechless reports whether the connection can be delivered as it is, with nothing to write to the client.
 func (c *pending) speechless() bool { return c.preview.h2.SettingsFrames() <= 1 }

@@ -54,7 +54,7 @@ func (c *pending) handshake(s *TLSMux) *refusal {
 	return c.enter(lobby.Opening)
 }
 
-// enterAbove goes on with a connection above the one so far, of which nothing has been seen.
+// enterAbove continues with a connection on top of the previous one. Nothing has been read from it.
 func (c *pending) enterAbove(conn net.Conn) {
 	c.conn = conn
 	c.source.Enter(conn)
@@ -63,19 +63,19 @@ func (c *pending) enterAbove(conn net.Conn) {
 	c.seen, c.waiting, c.requests = 0, false, nil
 }
 
-// recordTime is how long the rest of a TLS record, of which the beginning has come, is waited for before early SETTINGS
-// are sent: longer than the segments of one flight are apart.
+// recordTime is how long the mux waits for the rest of a TLS record before it sends early SETTINGS: longer than the
+// time between the segments of one flight.
 const recordTime = 5 * time.Millisecond
 
-// takeReceived takes out of TLS what the client has sent already, and reports whether there was any. One read takes one
-// record, and clients put the frames of their first flight into several: only when none is left is it known that the
-// request is not there, and early SETTINGS are due.
+// takeReceived reads from TLS what the client has already sent, and reports whether there was anything. One read
+// returns one record, and clients split the frames of their first flight over several: only when no record is left is
+// it known that the request has not arrived, and that early SETTINGS are due.
 func (c *pending) takeReceived() bool {
 	limit := c.mux.limits.MaxPreviewBytes
 	before := len(c.source.Taken())
 	taken := before
 	for more := true; more && taken < limit; {
-		// Without time to wait crypto/tls gives what it has read already and not looked at. An error comes up again.
+		// With a deadline in the past, crypto/tls returns what it has already read. An error is returned again later.
 		if c.raw.SetReadDeadline(aLongTimeAgo) != nil {
 			break
 		}
@@ -90,8 +90,8 @@ func (c *pending) takeReceived() bool {
 	return taken > before
 }
 
-// handshakeFailed refuses a connection on which the handshake has failed. If TLS had anything to say about it, that is
-// said.
+// handshakeFailed refuses a connection on which the handshake has failed. crypto/tls has then sent an alert, if it
+// could.
 func (c *pending) handshakeFailed(err error) *refusal {
 	if re, ok := errors.AsType[tls.RecordHeaderError](err); ok {
 		switch start := re.RecordHeader[:]; {
@@ -113,7 +113,7 @@ func (c *pending) handshakeFailed(err error) *refusal {
 	} else {
 		r = c.refusal(ReasonHandshake, fmt.Errorf("the TLS handshake failed: %w", err))
 	}
-	// What there was to say in an alert crypto/tls has said, and after an error of the connection it says nothing more.
+	// crypto/tls has sent its alert, and after an error of the connection nothing more can be sent.
 	r.answered = true
 	return r
 }
@@ -126,8 +126,9 @@ func transportFailed(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.ErrClosedPipe)
 }
 
-// contradicted refuses a client inside TLS that speaks another language than what ALPN has negotiated, in the language
-// it speaks if that is one of HTTP's, and HTTP/2 over a version of TLS that it must not use (RFC 9113, Section 9.2).
+// contradicted refuses a client inside TLS that speaks another protocol than ALPN has negotiated, and a client that
+// speaks HTTP/2 over a version of TLS that HTTP/2 must not use (RFC 9113, Section 9.2). The answer is in the protocol
+// that the client speaks, if that is HTTP.
 func (c *pending) contradicted() *refusal {
 	p := &c.preview
 	if p.secured == nil || len(p.data) == 0 {
@@ -159,7 +160,7 @@ func (c *pending) contradicted() *refusal {
 	return nil
 }
 
-// plainHTTP refuses a client that speaks HTTP without TLS, where all that could take it is inside TLS.
+// plainHTTP refuses a client that speaks HTTP without TLS, where all routes that could take it are inside TLS.
 func (c *pending) plainHTTP() *refusal {
 	r := c.refusal(ReasonNoRoute,
 		fmt.Errorf("the client speaks %v without TLS, but all routes for it are inside TLS", c.language))
@@ -176,7 +177,7 @@ func (c *pending) plainHTTP() *refusal {
 	return r
 }
 
-// httpsURL returns what the request is for, by https, or "" if the request does not say.
+// httpsURL returns the URL of the request with the scheme https, or "" if the request names no host.
 func httpsURL(p *Preview) string {
 	req, verdict := p.Request()
 	if verdict != Yes || req.Host == "" || strings.ContainsAny(req.Host, " \t\"<>\\^`{|}/?#@") {
@@ -189,7 +190,7 @@ func httpsURL(p *Preview) string {
 	return to + "/"
 }
 
-// awaitsRedirect reports whether a client that no route takes has yet to send the head by which it can be redirected.
+// awaitsRedirect reports whether a client that no route takes can be redirected once its header section is complete.
 func (c *pending) awaitsRedirect() bool {
 	p := &c.preview
 	return p.secured == nil && len(p.data) > 0 && !p.full && p.end != eof &&

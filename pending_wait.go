@@ -10,8 +10,8 @@ import (
 	"github.com/oneport-go/oneport/internal/netconn"
 )
 
-// due is when the connection has no more time. A client that was idle has as long for a request that it begins as it
-// had for the first bytes.
+// due returns when the connection times out. A client that was idle has as long for a request that it begins as it had
+// for the first bytes.
 func (c *pending) due() time.Time {
 	began := c.opening.RequestBegan()
 	switch {
@@ -75,9 +75,8 @@ func earlier(t, u time.Time) time.Time {
 	return t
 }
 
-// Interrupt ends the waiting. The registry calls it, which is locked. A silent connection gets no answer, and is closed
-// at once: whoever else reads from it, a test with both ends of a pipe for instance, must not see a deadline in place
-// of the end.
+// Interrupt ends the wait. The registry calls it with its lock held. A silent connection gets no answer and is closed
+// at once: another reader of it, such as a test with both ends of a pipe, must not see a deadline in place of the end.
 func (c *pending) Interrupt(cause lobby.Cause) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -116,10 +115,9 @@ func (c *pending) interruptible() <-chan struct{} {
 
 // write writes b to the client, behind what was written before.
 //
-// The few bytes that a mux has to say fit into the send buffer of a socket. Other connections may have no buffer at
-// all: what is written to a net.Pipe waits for the client to read, while the client may want to finish its own writing
-// first. There a goroutine writes, the mux goes on looking, and the error comes with the next call of write or
-// finishWrite.
+// The few bytes that a mux writes fit into the send buffer of a socket. Other connections may have no buffer at all: a
+// write to a net.Pipe waits for the client to read, while the client may want to finish its own write first. For these,
+// a goroutine writes while the mux keeps reading, and the next call of write or finishWrite returns the error.
 func (c *pending) write(b []byte) error {
 	switch c.raw.(type) {
 	case *net.TCPConn, *net.UnixConn:
@@ -138,8 +136,7 @@ func (c *pending) write(b []byte) error {
 	return nil
 }
 
-// finishWrite waits until what was said is written, so that nothing else gets in between. The deadlines that are set
-// for the waiting end this as well.
+// finishWrite waits until everything is written, so that nothing else gets in between. The deadlines of the wait apply.
 func (c *pending) finishWrite() error {
 	if c.written == nil {
 		return nil
@@ -149,7 +146,7 @@ func (c *pending) finishWrite() error {
 	return err
 }
 
-// abandonWrite is finishWrite for a connection that is to be refused.
+// abandonWrite is finishWrite for a connection that will be refused.
 func (c *pending) abandonWrite() {
 	if c.written == nil {
 		return

@@ -103,16 +103,16 @@ type refusal struct {
 	err      error    // what happened, for the operator
 	language Protocol // the one to answer in
 	mute     bool     // there is nobody to answer, or no language to do it in
-	answered bool     // the answer is given already: a TLS alert
+	answered bool     // nothing is left to write: TLS has sent an alert, or the client gets no answer
 	early    bool     // early SETTINGS were sent
 	seen     int      // bytes of the client
 
-	// What the answer says where it is not what the reason says in general.
+	// What the answer says in place of the defaults for the reason.
 	status  int           // of HTTP
-	header  string        // field lines that it has more, in HTTP/1
+	header  string        // additional field lines, in HTTP/1
 	code    http2.ErrCode // of GOAWAY, if goAway is set
 	goAway  bool
-	text    string           // what the client is told, if not what goes for the reason
+	text    string           // the sentence for the client, if not the default for the reason
 	request refusing.Request // of HTTP/2, to be answered
 	alert   uint8            // of TLS
 	noBody  bool             // the answer of HTTP/1 has no content, since the request was HEAD (RFC 9110, Section 9.3.2)
@@ -203,7 +203,7 @@ func interruptionOf(cause lobby.Cause) (RefuseReason, error) {
 	return ReasonShutdown, errors.New("the mux was stopped before the connection had a server")
 }
 
-// turnedAway refuses an HTTP/2 client that has asked for nothing without a word.
+// turnedAway refuses an HTTP/2 client that has made no request, without an answer.
 func (c *pending) turnedAway() *refusal {
 	r := c.refusal(ReasonNoRoute, errors.New("no route matched; the client speaks HTTP/2 and made no request"))
 	switch s := &c.search; {
@@ -216,7 +216,7 @@ func (c *pending) turnedAway() *refusal {
 	return r
 }
 
-// unmatched refuses a connection that no route can take any more.
+// unmatched refuses a connection that no route can take.
 func (c *pending) unmatched() *refusal {
 	p := &c.preview
 	if len(p.data) == 0 && p.end == eof {
@@ -299,7 +299,7 @@ func (r *refusal) answer(now time.Time) []byte {
 	return nil
 }
 
-// sentence is the reason as a client is told it.
+// sentence returns the reason in a sentence for the client.
 func (r *refusal) sentence() string {
 	if r.text != "" {
 		return r.text
@@ -379,7 +379,7 @@ func (r *refusal) codeHTTP2() http2.ErrCode {
 	return http2.ErrCodeInternal
 }
 
-// alertTLS is an alert to a client of which no complete ClientHello was taken.
+// alertTLS returns an alert for a client whose ClientHello no route has taken.
 func (r *refusal) alertTLS() []byte {
 	switch {
 	case r.alert != 0:

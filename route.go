@@ -43,8 +43,8 @@ type Route struct {
 	// together. Zero means no bound.
 	MaxConns int
 
-	// SettingsACK says what becomes of a client's acknowledgement of an early SETTINGS frame. The zero value finds out
-	// what the server needs.
+	// SettingsACK says whether the server sees a client's acknowledgement of an early SETTINGS frame. The zero value,
+	// ACKAuto, finds out what the server needs.
 	SettingsACK ACKPolicy
 }
 
@@ -64,7 +64,8 @@ const (
 	ACKKeep
 )
 
-// route leads to a server, of which it is the listener; or to what is inside TLS, or inside an HTTP/2 connection.
+// A route leads to a server, whose listener it is, or to the routes inside TLS or for the requests of an HTTP/2
+// connection.
 type route struct {
 	mux      *Mux
 	name     string
@@ -237,8 +238,8 @@ var (
 	errQueueFull   = errors.New("the server of the route does not accept fast enough: the queue is full (Limits.QueueLength)")
 )
 
-// deliver puts a connection that was decided for rt in its queue, with which it is the server's. If that is impossible,
-// it says why.
+// deliver puts a connection that was decided for rt in its queue. From then on it belongs to the server. If there is no
+// room, deliver returns the reason.
 func (rt *route) deliver(c *pending) *refusal {
 	max := rt.mux.limits.QueueLength
 	if rt.push(c, max) {
@@ -302,9 +303,8 @@ type search struct {
 	quiet  time.Duration // the longest silence about which they were asked
 }
 
-// ask asks the routes that have not said No yet, up to the first that has not decided. It reports whether there is one.
-// Where nothing can follow the bytes at hand, no route remains undecided; if that is only for now, the routes are asked
-// again later.
+// ask asks the routes that have not said No yet, up to the first that is undecided. It reports whether there is one. If
+// no more bytes can follow, no route remains undecided; if that is only so for now, the routes are asked again later.
 func (s *search) ask(p *Preview) (rt *route, upgraded, undecided bool) {
 	for i := s.next; i < len(s.routes); i++ {
 		s.asking = i
@@ -332,8 +332,8 @@ func (s *search) ask(p *Preview) (rt *route, upgraded, undecided bool) {
 	return nil, false, false
 }
 
-// nextSilence returns the shortest silence for which a route may want a client that has sent nothing, and about which
-// the routes were not asked, or 0. It may have passed already: a mux that is late asks at once.
+// nextSilence returns the shortest silence after which a route may take a client that has sent nothing, and about which
+// the routes were not asked yet, or 0. It may have passed already: then the mux asks at once.
 func (s *search) nextSilence() (next time.Duration) {
 	for _, rt := range s.routes[min(s.next, len(s.routes)):] {
 		for _, silence := range rt.silences {

@@ -46,10 +46,10 @@ type Server struct {
 	// Handler answers all other requests, if HTTP is nil or has no Handler.
 	Handler http.Handler
 
-	// HTTP, if not nil, is the HTTP server to use. The Server prepares it with [ConfigureHTTP], calls its Serve,
-	// Shutdown and Close, and ignores its Addr and TLSConfig. If HTTP is nil, Handler gets a server with a
-	// ReadHeaderTimeout of 10 seconds, and an IdleTimeout of 620 seconds, which is longer than load balancers keep idle
-	// connections (Google's keep them for 600 seconds).
+	// HTTP, if not nil, is the HTTP server to use. The Server prepares it with [ConfigureHTTP] and calls its Serve,
+	// Shutdown and Close. The Server's own Addr and TLSConfig apply, not those of HTTP; it is an error if only HTTP has
+	// them. If HTTP is nil, Handler gets a server with a ReadHeaderTimeout of 10 seconds, and an IdleTimeout of 620
+	// seconds, which is longer than load balancers keep idle connections (Google's keep them for 600 seconds).
 	HTTP *http.Server
 
 	// TLSConfig, if not nil, makes the port accept TLS as well. See [Mux.TLS].
@@ -222,8 +222,8 @@ func (p *port) route(s *Server, add func(Route) net.Listener, requests func(Rout
 	}
 }
 
-// prepare makes the HTTP server ready, once: what it is given is the user's only until then. It reports what cannot
-// work.
+// prepare prepares the HTTP server, once, since ConfigureHTTP changes the user's server. It returns an error for a
+// configuration that cannot work.
 func (s *Server) prepare() error {
 	s.once.Do(func() {
 		if s.httpErr = s.checkHTTP(); s.httpErr != nil {
@@ -244,7 +244,7 @@ func (s *Server) prepare() error {
 	return s.httpErr
 }
 
-// checkHTTP reports what of the HTTP server cannot work.
+// checkHTTP returns an error for an HTTP server that cannot work.
 func (s *Server) checkHTTP() error {
 	switch {
 	case s.HTTP == nil:
@@ -260,7 +260,7 @@ func (s *Server) checkHTTP() error {
 	return nil
 }
 
-// check reports what cannot work, and prepares what can.
+// check returns an error for a configuration that cannot work, and prepares the servers.
 func (s *Server) check(config *tls.Config, requireTLS bool) error {
 	switch {
 	case s.GRPC == nil && s.Handler == nil && s.HTTP == nil:
@@ -280,20 +280,20 @@ func (s *Server) check(config *tls.Config, requireTLS bool) error {
 	return s.prepare()
 }
 
-// speaksUnencryptedHTTP2 reports whether a server serves what ConfigureHTTP says of HTTP/2.
+// speaksUnencryptedHTTP2 reports whether a server serves HTTP/2 without TLS, as [ConfigureHTTP] requires.
 func speaksUnencryptedHTTP2(s *http.Server) bool {
 	if s.Protocols != nil {
 		return s.Protocols.UnencryptedHTTP2()
 	}
-	// Before there was Protocols, a TLSNextProto without it was the way to do without HTTP/2, which still counts.
+	// Before net/http had Protocols, a TLSNextProto without "h2" disabled HTTP/2. That still works.
 	_, h2 := s.TLSNextProto["h2"]
 	return s.TLSNextProto == nil || h2
 }
 
 // hasTLSCredentials reports whether a server is a *grpc.Server, or embeds one, that was made with TLS credentials of
-// package credentials. There is no other way to learn that before its first connection. The search goes by what grpc-go
-// exports, the interface credentials.TransportCredentials, and not by the names of fields. If it finds nothing, the
-// answer is no and the first connection tells.
+// package credentials. There is no other way to learn that before its first connection. The search uses what grpc-go
+// exports, the interface credentials.TransportCredentials, and not the names of fields. If it finds nothing, the answer
+// is no, and the first connection shows the mistake.
 func hasTLSCredentials(s GRPCServer) bool {
 	return holdsTLSCredentials(reflect.ValueOf(s), 3)
 }

@@ -18,7 +18,7 @@ type hold struct {
 	of   []slots
 }
 
-// full is a channel for acquire that has it not wait.
+// full is a channel that makes acquire return without waiting.
 var full = func() chan struct{} {
 	c := make(chan struct{})
 	close(c)
