@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Passes reports whether an error of Accept says nothing of the next Accept.
+// Passes reports whether an error of Accept is temporary.
 func Passes(err error) bool {
 	if ne, ok := errors.AsType[net.Error](err); ok && (ne.Timeout() || temporary(ne)) {
 		return true
@@ -31,8 +31,8 @@ func temporary(err error) bool {
 	return ok && t.Temporary()
 }
 
-// Backoff returns how long to wait before the next Accept after an error that passes, where the wait before was last,
-// or 0 if that one has accepted: as in net/http, 5 ms, twice as long each time, up to a second.
+// Backoff returns how long to wait before the next Accept after a temporary error: as in net/http, 5 ms, and twice as
+// long each time, up to a second. last is the previous wait, or 0 if the previous Accept succeeded.
 func Backoff(last time.Duration) time.Duration {
 	return min(max(2*last, 5*time.Millisecond), time.Second)
 }

@@ -19,16 +19,16 @@ type Loop struct {
 	// accepted while the loop was being stopped is handled, too.
 	Handle func(net.Conn)
 
-	// Retrying, if not nil, is called for an error that passes, before the loop waits and tries again.
+	// Retrying, if not nil, is called for a temporary error, before the loop waits and tries again.
 	Retrying func(err error, in time.Duration)
 
-	// OutOfFiles, if not nil, is called after Retrying if the error is that the process or the system has no file left, so
+	// OutOfFiles, if not nil, is called after Retrying if the process or the system has no file descriptors left, so
 	// that some can be freed. It is called once per failed Accept.
 	OutOfFiles func()
 }
 
-// Run accepts connections until Done or the listener is closed, when it returns [net.ErrClosed], or until an error that
-// does not pass, which it returns as it is.
+// Run accepts connections until Done or the listener is closed, and then returns [net.ErrClosed], or until an error
+// that is not temporary, which it returns unchanged.
 func (l *Loop) Run() error {
 	var backoff time.Duration
 	for {

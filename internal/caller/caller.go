@@ -10,7 +10,7 @@ const (
 	NetHTTP = "net/http.(*Server).Serve"
 )
 
-// Is reports whether the function of the name is among the callers, near enough to be the one who accepts.
+// Is reports whether the function with this name is among the callers, near enough to be the one that accepts.
 func Is(name string) bool {
 	var pcs [32]uintptr
 	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs[:])])

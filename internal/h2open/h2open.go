@@ -19,16 +19,16 @@ import (
 	"github.com/oneport-go/oneport/internal/h2"
 )
 
-// RestTime is how long a client that could make a request is given to make it before the server is stood in for, or, if
-// no route takes the client, before it is turned away.
+// RestTime is how long a client may take for its first request before the mux acknowledges and answers in the server's
+// place, or, if no route takes the client, before the mux closes the connection.
 const RestTime = 500 * time.Millisecond
 
 // An Opening is the state of one connection. The zero value, with Parser set, is at its first byte.
 type Opening struct {
 	Parser *h2.Parser // of what the client has sent; shared with those who ask what the connection is
 
-	// Declined says that no route takes the client, or that none can. Such a client is told nothing: SETTINGS would have
-	// a gRPC client take the connection for a good one, and connect again at once when it ends. Its request, if it comes,
+	// Declined says that no route takes the client, or that none can. Such a client is sent nothing: after SETTINGS, a
+	// gRPC client would consider the connection ready, and reconnect at once when it ends. Its request, if one arrives,
 	// can be answered.
 	Declined bool
 
@@ -50,14 +50,14 @@ func (o *Opening) Answered() int { return o.pings }
 
 // Due reports whether early SETTINGS are due: the client has sent the whole preface, so it speaks HTTP/2, and it has
 // not begun a request. RFC 9113, Section 3.4 lets a client send its request without waiting for the server's SETTINGS,
-// and most do; a strict client waits for them, for ever if need be. One whose request has begun waits for nothing,
+// and most do; a strict client waits for them, forever if necessary. A client whose request has begun is not waiting,
 // since flow control does not apply to header blocks.
 func (o *Opening) Due() bool {
 	p := o.Parser
 	return !o.early && !o.Declined && p.State() == h2.Incomplete && p.PrefaceSeen() && !p.Requesting()
 }
 
-// Ready reports whether the client has acknowledged the early SETTINGS: its connection stands, and it makes no request.
+// Ready reports whether the client has acknowledged the early SETTINGS: its connection is ready for a request.
 func (o *Opening) Ready() bool { return o.early && o.Parser.Acknowledged() }
 
 // Idle reports whether the client is Ready, and has not begun to send a request.
@@ -66,7 +66,7 @@ func (o *Opening) Idle() bool { return o.Ready() && !o.Parser.Requesting() }
 // RequestBegan returns when a request was first seen to have begun, or the zero time.
 func (o *Opening) RequestBegan() time.Time { return o.began }
 
-// Advance tells the time. It is to be called when the client has sent something, and when the time of Wake has come.
+// Advance sets the time. Call it when the client has sent something, and at the time that Wake returns.
 func (o *Opening) Advance(now time.Time) {
 	if o.resting.IsZero() && (o.Declined || o.Ready()) {
 		o.resting = now
@@ -92,8 +92,8 @@ func (o *Opening) Wake(now time.Time) time.Time {
 	return time.Time{}
 }
 
-// Append appends to dst what is to be written to the client before it is waited for. The early SETTINGS frame is given
-// as it is to be written.
+// Append appends to dst what has to be written to the client before waiting for it. The caller passes the early
+// SETTINGS frame as it has to be written.
 func (o *Opening) Append(dst, early []byte, now time.Time) []byte {
 	if o.Due() {
 		o.early = true
@@ -110,7 +110,7 @@ func (o *Opening) Append(dst, early []byte, now time.Time) []byte {
 	return dst
 }
 
-// StandIn appends the acknowledgements and the answers that the client has not had.
+// StandIn appends the acknowledgements and answers that are still due, in the server's place.
 func (o *Opening) StandIn(dst []byte) []byte {
 	for ; o.acks < o.Parser.SettingsFrames(); o.acks++ {
 		dst = h2.AppendSettingsACK(dst)

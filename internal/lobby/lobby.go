@@ -35,8 +35,8 @@ var names = [...]string{"accepted", "handshaking", "opening", "switching", "bloc
 // String returns the phase in a word.
 func (p Phase) String() string { return names[p] }
 
-// Undecided reports whether no server will have the connection unless something more happens. Such connections are
-// bounded in number, and the oldest of them makes room.
+// Undecided reports whether the connection does not have a server or a place in its queue yet. The number of such
+// connections is bounded, and the oldest of them is evicted.
 func (p Phase) Undecided() bool { return p <= Blocked }
 
 // Cause says why a connection is interrupted.
@@ -48,14 +48,14 @@ const (
 	Stopping       // the mux is being shut down
 )
 
-// String returns the cause as a client is told it.
+// String returns the cause in a few words.
 func (c Cause) String() string { return [...]string{"", "too many connections", "shutting down"}[c] }
 
 // A Conn is a connection in a [Lobby].
 type Conn interface {
-	// Interrupt ends what the connection is waiting for. The lobby, which is locked meanwhile, calls it at most once.
+	// Interrupt ends the connection's wait. The lobby calls it at most once, with its lock held.
 	Interrupt(Cause)
-	// Close closes the connection at once, without a word.
+	// Close closes the connection at once, without an answer.
 	Close() error
 }
 
@@ -74,9 +74,9 @@ type Entry struct {
 
 // Lobby is a registry. The zero value is ready to use, but for Max.
 type Lobby struct {
-	// Max is how many connections may be undecided at once, and how many may be in Refusing. One more, and the oldest is
-	// interrupted or closed. MaxHeld is how many bytes they may hold together. Both must be set before the first
-	// connection enters.
+	// Max is how many connections may be undecided at once, and how many may be in Refusing. If there is one more, the
+	// oldest is interrupted or closed. MaxHeld is how many bytes the undecided ones may hold together. Both must be set
+	// before the first connection enters.
 	Max, MaxHeld int
 
 	mu        sync.Mutex
@@ -112,7 +112,7 @@ func (l *Lobby) Open() {
 	l.sources++
 }
 
-// Done takes a call of Open back.
+// Done undoes a call of Open.
 func (l *Lobby) Done() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -149,7 +149,8 @@ func (l *Lobby) put(e *Entry, p Phase) {
 	}
 }
 
-// closeRefused closes the connection that has been in Refusing for longest: it has had its time to read the answer.
+// closeRefused closes the connection that has been in Refusing for longest, and has had the most time to read its
+// answer.
 func (l *Lobby) closeRefused() {
 	oldest := l.refusing.oldest.entry
 	oldest.conn.Close()
@@ -170,7 +171,7 @@ func (l *Lobby) release(e *Entry) {
 	e.holding.remove()
 }
 
-// interrupt interrupts a connection that is undecided, which has to be refused then.
+// interrupt interrupts an undecided connection, which must then be refused.
 func (l *Lobby) interrupt(e *Entry, cause Cause) {
 	l.take(e)
 	l.release(e)
@@ -179,8 +180,8 @@ func (l *Lobby) interrupt(e *Entry, cause Cause) {
 	e.conn.Interrupt(cause)
 }
 
-// Move brings a connection into another phase, and returns None. If the connection was interrupted, it stays in
-// Refusing, and Move returns the cause.
+// Move moves a connection to another phase, and returns None. If the connection was interrupted, it stays in Refusing,
+// and Move returns the cause.
 func (l *Lobby) Move(e *Entry, p Phase) Cause {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -204,8 +205,8 @@ func (l *Lobby) Move(e *Entry, p Phase) Cause {
 	return None
 }
 
-// Replace puts another entry in the place of one, which has left then. If the connection was interrupted, nothing is
-// done, and Replace returns the cause.
+// Replace replaces an entry with another one; the first has then left. If the connection was interrupted, Replace does
+// nothing and returns the cause.
 func (l *Lobby) Replace(old, e *Entry, c Conn) Cause {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -220,8 +221,8 @@ func (l *Lobby) Replace(old, e *Entry, c Conn) Cause {
 	return None
 }
 
-// Hold notes how many bytes an undecided connection holds. If all hold too many, those that hold some are interrupted,
-// the oldest first. Hold returns the cause for which e was interrupted, or None.
+// Hold records how many bytes an undecided connection holds. If all together hold too many, those that hold some are
+// interrupted, the oldest first. Hold returns the cause for which e was interrupted, or None.
 func (l *Lobby) Hold(e *Entry, bytes int) Cause {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -242,7 +243,7 @@ func (l *Lobby) Hold(e *Entry, bytes int) Cause {
 	return e.interrupted
 }
 
-// Refuse brings a connection into the phase Refusing, whether it was interrupted or not.
+// Refuse moves a connection to the phase Refusing, whether it was interrupted or not.
 func (l *Lobby) Refuse(e *Entry) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -254,7 +255,7 @@ func (l *Lobby) Refuse(e *Entry) {
 	l.put(e, Refusing)
 }
 
-// Leave takes a connection out. It may have left before.
+// Leave removes a connection. It may have left before.
 func (l *Lobby) Leave(e *Entry) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -285,15 +286,15 @@ func (l *Lobby) EvictOldest() {
 	}
 }
 
-// Drain interrupts the undecided connections that were accepted before the time, but for those that have a route. It
-// reports whether others are left, which may still enter as well.
+// Drain interrupts the undecided connections that were accepted before the given time, except those that have a route.
+// It reports whether others are left; more may still enter.
 func (l *Lobby) Drain(before time.Time) (left bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.drain(func(e *Entry) bool { return e.since.Before(before) })
 }
 
-// Stop interrupts all undecided connections, also those that enter from now on, but for those that have a route.
+// Stop interrupts all undecided connections, including those that enter from now on, except those that have a route.
 func (l *Lobby) Stop() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -338,8 +339,7 @@ func (l *Lobby) CloseRefusing() {
 	}
 }
 
-// Counts returns how many connections there are in each phase. Refusing connections that were pushed out are not among
-// them.
+// Counts returns the number of connections in each phase. It does not count connections that closeRefused has closed.
 func (l *Lobby) Counts() (n [phases]int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -380,7 +380,7 @@ func (l *Lobby) settled() bool {
 	return l.sources == 0 && l.undecided.n+l.queued.n+l.refusing.n == 0
 }
 
-// notify tells those who wait.
+// notify wakes those who wait.
 func (l *Lobby) notify() {
 	if !l.settled() {
 		return

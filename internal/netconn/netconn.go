@@ -31,7 +31,7 @@ func Chain(c net.Conn) iter.Seq[net.Conn] {
 	}
 }
 
-// CloseWrite shuts down the writing side of c, if c itself has a method for that. Otherwise the error is
+// CloseWrite shuts down the writing side of c, if c itself has a method for that. Otherwise the error wraps
 // [errors.ErrUnsupported]. Connections below c are left alone: only c knows what it still has to write.
 func CloseWrite(c net.Conn) error {
 	if cw, ok := c.(interface{ CloseWrite() error }); ok {
@@ -40,8 +40,8 @@ func CloseWrite(c net.Conn) error {
 	return fmt.Errorf("closing the writing side of a %T: %w", c, errors.ErrUnsupported)
 }
 
-// Secured is what servers take for a connection with TLS. It need not be one: a type may have the method for all of its
-// connections, and says so with HandshakeComplete unset.
+// Secured is the interface by which servers recognize a connection with TLS. A type may have the method for connections
+// without TLS, too; then HandshakeComplete is false.
 type Secured interface {
 	ConnectionState() tls.ConnectionState
 }
@@ -60,8 +60,8 @@ func ConnectionState(c net.Conn) (state tls.ConnectionState, ok bool) {
 	return tls.ConnectionState{}, false
 }
 
-// HiddenState is [ConnectionState] of what is below a connection that does not show its TLS, by not being [Secured].
-// For one that is, nothing is hidden.
+// HiddenState is [ConnectionState] for a connection that hides the TLS below it, since it is not [Secured]. If c is
+// Secured, HiddenState returns false.
 func HiddenState(c net.Conn) (state tls.ConnectionState, ok bool) {
 	if _, shown := c.(Secured); shown {
 		return tls.ConnectionState{}, false
@@ -85,7 +85,7 @@ func Socket(c net.Conn) syscall.Conn {
 	return nil
 }
 
-// SyscallConn gives access to the socket of c or below it. If there is none the error is [errors.ErrUnsupported].
+// SyscallConn gives access to the socket of c or below it. If there is none, the error wraps [errors.ErrUnsupported].
 func SyscallConn(c net.Conn) (syscall.RawConn, error) {
 	for c := range Chain(c) {
 		if raw, ok := rawConn(c); ok {

@@ -9,8 +9,8 @@ import (
 	"sync"
 )
 
-// A Source is the beginning of a connection's stream, as far as it has come. It may be used again for another
-// connection and keeps its memory then, but for what it has taken out.
+// A Source is the beginning of a connection's stream, as far as it has arrived. It can be reused for another
+// connection, and then keeps its memory, except for the bytes that it has read.
 type Source struct {
 	peeker Peeker
 	pool   *Pool
@@ -30,7 +30,7 @@ func (s *Source) Start(c net.Conn, pool *Pool) {
 	s.peeking = s.socket
 }
 
-// Enter goes on with a connection above the one so far, such as one of TLS, from its first byte.
+// Enter continues with a connection on top of the previous one, such as one inside TLS, from its first byte.
 func (s *Source) Enter(c net.Conn) {
 	s.Release()
 	s.conn, s.peeking, s.taken, s.seen, s.empty = c, false, nil, 0, false
@@ -48,14 +48,14 @@ func (s *Source) Peeking() bool { return s.peeking }
 // Seen returns how many bytes were shown last.
 func (s *Source) Seen() int { return s.seen }
 
-// Taken returns the bytes that were taken out of the connection.
+// Taken returns the bytes that were read from the connection.
 func (s *Source) Taken() []byte { return s.taken }
 
-// Drop forgets the first n of the bytes that were taken out.
+// Drop discards the first n of the bytes that were read.
 func (s *Source) Drop(n int) { s.taken = s.taken[n:] }
 
-// Look returns what has come so far, up to a limit, and whether nothing can follow. With wait, it waits until that is
-// more than was shown last. The result is valid until the next call of another method.
+// Look returns what has arrived so far, up to a limit, and whether nothing can follow. With wait, it waits until there
+// is more than the last call returned. The result is valid until the next call of another method.
 func (s *Source) Look(wait bool, limit int) (data []byte, ended bool, err error) {
 	if s.peeking && s.empty && !wait {
 		s.empty = false
@@ -79,12 +79,12 @@ func (s *Source) Look(wait bool, limit int) (data []byte, ended bool, err error)
 	return data, ended, err
 }
 
-// canAwaitMore reports whether more can come while what is there stays in the socket.
+// canAwaitMore reports whether more bytes can arrive while those that have arrived stay in the socket.
 func (s *Source) canAwaitMore() bool {
 	return CanAwaitMore && s.seen < s.pool.Size && !s.peeker.NearlyFull(s.seen)
 }
 
-// Again returns what was shown last and what has come since, for a caller that does not wait any more.
+// Again returns what the last call returned and what has arrived since, for a caller that no longer waits.
 func (s *Source) Again() (data []byte, ended bool, err error) {
 	if !s.peeking {
 		return s.taken, false, nil
@@ -92,13 +92,13 @@ func (s *Source) Again() (data []byte, ended bool, err error) {
 	return s.peeker.Peek(0, false)
 }
 
-// Take stops to peek: from the next Look on the bytes are taken out.
+// Take stops peeking: from the next Look on, the bytes are read.
 func (s *Source) Take() {
 	s.Release()
 	s.peeking = false
 }
 
-// Read takes bytes out of the connection until there are more than were shown last, up to the limit.
+// Read reads from the connection until there are more bytes than the last call returned, up to the limit.
 func (s *Source) Read(limit int) (data []byte, ended bool, err error) {
 	for len(s.taken) <= s.seen && !ended {
 		err := s.ReadOnce(limit)
@@ -112,13 +112,13 @@ func (s *Source) Read(limit int) (data []byte, ended bool, err error) {
 	return s.taken, ended, nil
 }
 
-// ReadMore takes more bytes out of the connection, up to the limit for all of them.
+// ReadMore reads more bytes from the connection, up to the limit for all of them.
 func (s *Source) ReadMore(limit int) (data []byte, ended bool, err error) {
 	s.seen = len(s.taken)
 	return s.Read(limit)
 }
 
-// ReadOnce takes more bytes out of the connection, up to the limit for all of them, of which there must be fewer.
+// ReadOnce reads more bytes from the connection, up to the limit for all of them, which must not be reached yet.
 func (s *Source) ReadOnce(limit int) error {
 	switch n := len(s.taken); {
 	case cap(s.taken) == 0 && limit >= firstTake:
@@ -133,7 +133,7 @@ func (s *Source) ReadOnce(limit int) error {
 	return err
 }
 
-// Reuse forgets what was taken, to which nobody refers any more, and lets another Source have the memory.
+// Reuse discards the bytes that were read, to which nobody may refer any more, and lets another Source have the memory.
 func (s *Source) Reuse() {
 	if cap(s.taken) == firstTake {
 		firstTakes.Put((*[firstTake]byte)(s.taken[:firstTake]))
@@ -141,13 +141,13 @@ func (s *Source) Reuse() {
 	s.taken = nil
 }
 
-// firstTakes has memory for what is taken first, which is enough for most requests.
+// firstTakes has memory for the first bytes, which is enough for most requests.
 var firstTakes = sync.Pool{New: func() any { return new([firstTake]byte) }}
 
 const firstTake = 512
 
-// Queued reports whether the socket, which may be below TLS, holds bytes that nobody has read.
+// Queued reports whether the socket, which may be below TLS, holds unread bytes.
 func (s *Source) Queued() bool { return s.socket && s.peeker.Queued() }
 
-// Release gives back the buffer that the last look has filled. A connection that waits holds none.
+// Release releases the buffer that the last Look has filled. A connection that waits holds none.
 func (s *Source) Release() { s.peeker.Release() }

@@ -6,8 +6,8 @@ import (
 	"sync"
 )
 
-// A Queue holds values until they are taken out. It takes memory only for those that are in it. The zero value is ready
-// to use; it must not be copied. Its methods may be called by several goroutines at once.
+// A Queue holds values until they are popped. It takes memory only for those that are in it. The zero value is ready to
+// use; it must not be copied. Its methods may be called by several goroutines at once.
 type Queue[T any] struct {
 	mu       sync.Mutex
 	arrived  sync.Cond
@@ -26,8 +26,8 @@ type Room struct {
 	reserved bool
 }
 
-// Push puts a value in, unless there are max values in the queue, or would be with those for which room is kept, or it
-// is closed. It reports whether it has.
+// Push adds a value, unless the queue is closed, or max values are in it or have room reserved. It reports whether it
+// has added the value.
 func (q *Queue[T]) Push(v T, max int) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -38,7 +38,7 @@ func (q *Queue[T]) Push(v T, max int) bool {
 	return true
 }
 
-// HasRoom reports whether Push would put a value in.
+// HasRoom reports whether Push would add a value.
 func (q *Queue[T]) HasRoom(max int) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -54,7 +54,8 @@ func (q *Queue[T]) put(v T) {
 	}
 }
 
-// Pop takes the oldest value out, and waits for one if there is none. It returns false once the queue is closed.
+// Pop removes and returns the oldest value, and waits for one if there is none. It returns false once the queue is
+// closed.
 func (q *Queue[T]) Pop() (v T, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -74,7 +75,7 @@ func (q *Queue[T]) Pop() (v T, ok bool) {
 	return v, true
 }
 
-// Remove takes out the values for which f is true, and returns them in order. The queue is locked meanwhile.
+// Remove removes the values for which f returns true, and returns them in order. The queue is locked meanwhile.
 func (q *Queue[T]) Remove(f func(T) bool) (removed []T) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -93,8 +94,8 @@ func (q *Queue[T]) Remove(f func(T) bool) (removed []T) {
 	return removed
 }
 
-// Wait joins the line of those who wait for room, with max as for Push. Room is given to them in order, and to nobody
-// else before. Each Room must be given back by PushInto or Leave.
+// Wait joins the line of those who wait for room, with max as for Push. They get room in order, before anybody else.
+// Each Room must be given back with PushInto or Leave.
 func (q *Queue[T]) Wait(max int) *Room {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -104,8 +105,8 @@ func (q *Queue[T]) Wait(max int) *Room {
 	return r
 }
 
-// Reserve keeps room for a value if Push would put one in. It reports whether it has; then the value is to be put in
-// with PushReserved, or the room given back with Unreserve.
+// Reserve reserves room for a value if Push would add one, and reports whether it has. The caller must then add the
+// value with PushReserved, or give the room back with Unreserve.
 func (q *Queue[T]) Reserve(max int) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -116,8 +117,8 @@ func (q *Queue[T]) Reserve(max int) bool {
 	return true
 }
 
-// PushReserved puts a value into room that Reserve has kept. It reports whether it has, which it always does unless the
-// queue is closed.
+// PushReserved adds a value for which Reserve has reserved room. It reports whether it has; it fails only if the queue
+// is closed.
 func (q *Queue[T]) PushReserved(v T) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -129,7 +130,7 @@ func (q *Queue[T]) PushReserved(v T) bool {
 	return true
 }
 
-// Unreserve gives room back that Reserve has kept.
+// Unreserve gives back room that Reserve has reserved.
 func (q *Queue[T]) Unreserve() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -153,8 +154,8 @@ func (q *Queue[T]) grant() {
 	}
 }
 
-// PushInto puts a value into a room that is Ready, and gives it back. It reports whether it has, which it always does
-// unless the queue is closed.
+// PushInto adds a value in a Room that is Ready, and gives the Room back. It reports whether it has; it fails only if
+// the queue is closed.
 func (q *Queue[T]) PushInto(r *Room, v T) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -166,7 +167,7 @@ func (q *Queue[T]) PushInto(r *Room, v T) bool {
 	return true
 }
 
-// Leave gives a room back that is not needed, whether it is Ready or not. The next in the line gets it.
+// Leave gives back a Room that is not needed, whether it is Ready or not. The next in the line gets it.
 func (q *Queue[T]) Leave(r *Room) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -184,7 +185,7 @@ func (q *Queue[T]) release(r *Room) {
 	}
 }
 
-// Close closes the queue for good, and returns the values that are in it.
+// Close closes the queue, and returns the values that are in it.
 func (q *Queue[T]) Close() []T {
 	q.mu.Lock()
 	defer q.mu.Unlock()

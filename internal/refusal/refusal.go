@@ -38,9 +38,9 @@ func (r HTTP1) Append(b []byte, now time.Time) []byte {
 	return append(append(b, r.Sentence...), '\n')
 }
 
-// HTTP2 is SETTINGS, which must be a server's first frame (RFC 9113, Section 3.4), if none was sent, the response to a
-// request if there is one, and GOAWAY (Section 6.8). A client may send requests on streams above that of the request
-// again, on another connection.
+// HTTP2 is an answer in HTTP/2: SETTINGS, if none were sent, since they must be a server's first frame (RFC 9113,
+// Section 3.4); the response to the request, if there is one; and GOAWAY (RFC 9113, Section 6.8). A client may retry
+// requests on higher streams on another connection.
 type HTTP2 struct {
 	Started  bool    // a SETTINGS frame was sent
 	Request  Request // to answer; none if its Stream is 0
@@ -50,7 +50,7 @@ type HTTP2 struct {
 	Sentence string
 }
 
-// Request is what it takes to answer a request of HTTP/2.
+// Request is what is needed to answer an HTTP/2 request.
 type Request struct {
 	Stream uint32
 	Ended  bool  // the client has sent all of it
@@ -103,7 +103,7 @@ func (r HTTP2) appendResponse(b []byte) []byte {
 	var block bytes.Buffer
 	enc := hpack.NewEncoder(&block)
 	for i := 0; i < len(fields); i += 2 {
-		// What is never indexed depends on no table, whatever size the client has set.
+		// Never-indexed fields do not depend on the dynamic table, whatever size the client has set.
 		enc.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1], Sensitive: true})
 	}
 	b = h2.AppendHeaders(b, q.Stream, content == "", nil, block.Bytes(), h2.DefaultMaxFrameSize)
@@ -142,7 +142,7 @@ func AppendAlert(b []byte, alert uint8) []byte { return append(b, 21, 3, 3, 0, 2
 // AppendCloseNotify appends the alert close_notify of TLS in a plaintext record (RFC 8446, Section 6.1).
 func AppendCloseNotify(b []byte) []byte { return append(b, 21, 3, 3, 0, 2, 1, 0) }
 
-// The bounds on what a client is granted to read its answer.
+// The time and the bytes that a client may use to read its answer.
 const (
 	LingerTime  = time.Second
 	LingerBytes = 256 << 10

@@ -10,7 +10,7 @@ import (
 	"sync/atomic"
 )
 
-// A Filter takes something out of a stream.
+// A Filter removes frames from a stream.
 type Filter interface {
 	// Filter goes over the next bytes of the stream behind those held, in place. It returns how many to deliver.
 	Filter(b []byte) int
@@ -33,7 +33,7 @@ type Reader struct {
 	filter Filter     // nil once it is done
 }
 
-// Init makes the stream: first, then replay and src, less what the filter takes out of these two. The filter may be
+// Init sets up the stream: first, then replay and src without what the filter removes from these two. The filter may be
 // nil. The Reader keeps the slices.
 func (r *Reader) Init(src io.Reader, first, replay []byte, filter Filter) {
 	r.src, r.filter, r.ready = src, filter, replay
@@ -46,7 +46,7 @@ func (r *Reader) Init(src io.Reader, first, replay []byte, filter Filter) {
 	r.settle()
 }
 
-// settle notes when src has become the stream.
+// settle records when the rest of the stream is that of src.
 func (r *Reader) settle() {
 	if r.filter != nil && r.filter.Done() {
 		r.filter = nil
@@ -81,7 +81,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 	return r.src.Read(p)
 }
 
-// readFiltered reads from src once. It may deliver nothing, where all that came is held back or was dropped.
+// readFiltered reads from src once. It may return no bytes, if the filter keeps or drops everything that arrived.
 func (r *Reader) readFiltered(p []byte) (int, error) {
 	buf := p
 	if len(buf) < 2*maxHeld {
@@ -91,7 +91,7 @@ func (r *Reader) readFiltered(p []byte) (int, error) {
 	n, err := r.src.Read(buf[held:])
 	out := buf[:r.filter.Filter(buf[:held+n])]
 	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-		// The rest of what is held back will not come: the reader sees the part that did.
+		// The rest of the frame that the filter keeps will not arrive, so the reader gets the part that did.
 		out = append(out, r.filter.Held()...)
 		r.filter = nil
 	}
@@ -133,7 +133,7 @@ type Writer struct {
 	filter Filter
 }
 
-// Init makes the stream: what is written goes to dst, less what the filter takes out. The filter may be nil.
+// Init sets up the stream: what is written goes to dst, without what the filter removes. The filter may be nil.
 func (w *Writer) Init(dst io.Writer, filter Filter) {
 	w.dst, w.filter = dst, filter
 	w.plain.Store(filter == nil)
@@ -142,7 +142,7 @@ func (w *Writer) Init(dst io.Writer, filter Filter) {
 // Plain reports whether the rest of the stream goes to dst as it is.
 func (w *Writer) Plain() bool { return w.plain.Load() }
 
-// Write writes to the stream. After an error part of what was written may be gone, and the stream cannot be used any
+// Write writes to the stream. After an error, part of what was written may be lost, and the stream cannot be used any
 // more.
 func (w *Writer) Write(p []byte) (int, error) {
 	if w.plain.Load() {
