@@ -69,7 +69,7 @@ func Failed(r *probe.Report, findings []Finding) bool {
 		slices.ContainsFunc(r.Results, func(x *probe.Result) bool { return troubled(x) })
 }
 
-// troubled reports whether a way in wants an explanation.
+// troubled reports whether a way in needs an explanation.
 func troubled(r *probe.Result) bool { return r.Verdict == probe.Fails || r.Verdict == probe.Hangs }
 
 func works(r *probe.Result) bool { return r.Verdict == probe.Works || r.Verdict == probe.WorksBut }
@@ -88,7 +88,7 @@ type view struct {
 // basic are the ways into a cleartext port that others depend on.
 var basic = []string{"http1", "h2", "h2-strict", "grpc"}
 
-// where returns the IDs of the ways in of which f is true.
+// where returns the IDs of the ways in for which f returns true.
 func (v *view) where(f func(*probe.Result) bool) []string {
 	var ids []string
 	for _, r := range v.Results {
@@ -99,7 +99,7 @@ func (v *view) where(f func(*probe.Result) bool) []string {
 	return ids
 }
 
-// open returns the troubled ways in of which f is true and that no rule has explained.
+// open returns the troubled ways in for which f returns true and that no rule has explained.
 func (v *view) open(f func(*probe.Result) bool) []string {
 	return v.where(func(r *probe.Result) bool {
 		return (troubled(r) || r.Verdict == probe.Refused) && !v.explained[r.ID] && f(r)
@@ -110,7 +110,7 @@ func (v *view) anyWorks(ids ...string) bool {
 	return slices.ContainsFunc(ids, func(id string) bool { return works(v.Get(id)) })
 }
 
-// judge turns what is no fault, as the other results show, to "not offered".
+// judge changes verdicts to "not offered" where the other results show that there is no fault.
 func (v *view) judge() {
 	hs := v.Get("handshake")
 	v.clearWorks = v.anyWorks(basic...)

@@ -66,7 +66,7 @@ func (v *view) everything(o ...probe.Outcome) []string {
 	return all
 }
 
-// mute reports whether no basic way in has come to an answer that a server behind a PROXY header could not have given.
+// mute reports whether no basic way in got an answer that rules out a server that expects a PROXY header.
 func (v *view) mute() bool {
 	return !slices.ContainsFunc(basic, func(id string) bool {
 		return !slices.Contains([]probe.Outcome{probe.Silent, probe.Stalled, probe.Closed, probe.Reset, probe.Declined, probe.Untried}, v.Get(id).Outcome)

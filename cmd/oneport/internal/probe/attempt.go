@@ -30,7 +30,7 @@ type attempt struct {
 	closers  []func()
 }
 
-// noHeader is the attempt's header where none is sent whatever Options.FromProxy says.
+// noHeader means that an attempt sends no PROXY header, whatever Options.FromProxy says.
 const noHeader = 0xff
 
 // say sets the result.
@@ -38,9 +38,9 @@ func (a *attempt) say(v Verdict, o Outcome, format string, args ...any) {
 	a.r.Verdict, a.r.Outcome, a.r.Came = v, o, fmt.Sprintf(format, args...)
 }
 
-// dial connects. If a PROXY header is to be sent, it goes out with what is written first: a server that does not want
-// it may answer and close at once, and a second write would make its system discard the answer. The connection is
-// closed with the attempt, and as soon as the context ends.
+// dial connects. A PROXY header is sent together with the first write: a server that does not expect it may answer and
+// close at once, and a second write would make its system discard the answer. The connection is closed when the attempt
+// or the context ends.
 func (a *attempt) dial() (*wire.Conn, error) {
 	began := time.Now()
 	nc, err := (&net.Dialer{Deadline: a.deadline}).DialContext(a.ctx, a.network, a.address)
@@ -75,8 +75,7 @@ func (a *attempt) step(name string, began time.Time) {
 	a.r.Steps = append(a.r.Steps, Step{name, time.Since(began)})
 }
 
-// proxyHeader returns the PROXY header, which says of the connection what is true of it, or nil if there is none to
-// send.
+// proxyHeader returns the PROXY header, with the actual addresses of the connection, or nil if none is to be sent.
 func (a *attempt) proxyHeader(c net.Conn) ([]byte, error) {
 	version := a.header
 	if version == noHeader {
@@ -94,7 +93,7 @@ func (a *attempt) proxyHeader(c net.Conn) ([]byte, error) {
 	}
 	from, to := c.LocalAddr(), c.RemoteAddr()
 	if _, ok := from.(*net.TCPAddr); !ok {
-		// Balancers that connect to a Unix socket tell of clients over TCP, and servers expect no others.
+		// Balancers that connect to a Unix socket announce TCP clients, and servers expect no others.
 		local := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}
 		from, to = local, local
 	}
@@ -102,11 +101,11 @@ func (a *attempt) proxyHeader(c net.Conn) ([]byte, error) {
 	return proxyproto.HeaderProxyFromAddrs(version, from, to).Format()
 }
 
-// anyVersion stands for all versions of TLS, with those that are not to be used any more.
+// anyVersion stands for all versions of TLS, including the deprecated ones.
 const anyVersion = 1
 
-// handshake connects and does a TLS handshake, in the version that is given, or in one of those that clients speak. The
-// facts are there if it fails, too.
+// handshake connects and does a TLS handshake, in the given version, or in one of those that clients speak. It returns
+// facts even if it fails.
 func (a *attempt) handshake(alpn []string, version uint16, withCert bool) (*wire.Conn, *TLSFacts, error) {
 	facts := &TLSFacts{Offered: alpn}
 	raw, err := a.dial()
@@ -205,7 +204,7 @@ func certificate(c *x509.Certificate) Certificate {
 	return out
 }
 
-// authorities names those whose certificates a server asks for.
+// authorities returns the names of the authorities whose certificates a server asks for.
 func authorities(raw [][]byte) []string {
 	var out []string
 	for _, b := range raw {
@@ -217,8 +216,7 @@ func authorities(raw [][]byte) []string {
 	return out
 }
 
-// problems says what is wrong with a certificate: each question is asked by itself, since clients tell of the first
-// only.
+// problems returns the problems of a certificate. It checks each separately, since clients report only the first.
 func problems(chain []*x509.Certificate, name string, roots *x509.CertPool) []Problem {
 	var out []Problem
 	leaf, now := chain[0], time.Now()
@@ -404,7 +402,7 @@ func statusText(res *wire.Response) string {
 	return strings.TrimSpace(res.Status)
 }
 
-// expectHTTP1 returns an error if what comes is not HTTP/1. It looks only.
+// expectHTTP1 returns an error if the answer is not HTTP/1. It only peeks.
 func expectHTTP1(c *wire.Conn, br *bufio.Reader) error {
 	const want = "HTTP/1."
 	for n := 1; n <= len(want); n++ {

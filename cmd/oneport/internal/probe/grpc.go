@@ -165,14 +165,14 @@ func grpcFacts(path string, st *wire.Stream) *GRPC {
 	return g
 }
 
-// grpc makes the calls that say the most, as a gRPC client does, which waits for the server's SETTINGS.
+// grpc makes the calls that reveal the most, as a gRPC client does: it waits for the server's SETTINGS.
 func (a *attempt) grpc(c *wire.Conn) {
 	s := a.session(c, bufio.NewReader(c))
 	defer a.keep(c, s)
 	if !a.await(c, s) {
 		return
 	}
-	// A proxy may route by path, so what the first method does not reach the next one may.
+	// A proxy may route by path, so the next method may reach a server that the first one does not.
 	calls := []struct {
 		path string
 		body []byte
@@ -215,7 +215,7 @@ func (a *attempt) grpc(c *wire.Conn) {
 	a.depart(c, s)
 }
 
-// services asks by reflection, which is also a second call on the connection, what services there are.
+// services asks for the names of the services by reflection, which is also a second call on the connection.
 func (a *attempt) services(c *wire.Conn, s *wire.Session) bool {
 	a.r.HTTP2.First = true
 	st, ok := a.ask(c, s, listServices, a.call(reflectionMethod))
@@ -231,7 +231,7 @@ func (a *attempt) services(c *wire.Conn, s *wire.Session) bool {
 	return true
 }
 
-// judgeGRPC sets the result by what came of the calls.
+// judgeGRPC sets the result from the answers to the calls.
 func (a *attempt) judgeGRPC() {
 	g := a.r.GRPC
 	if g == nil {

@@ -145,7 +145,7 @@ func (a *attempt) http2AtOnce(c *wire.Conn) { a.http2(c, atOnce) }
 func (a *attempt) http2Strict(c *wire.Conn) { a.http2(c, strict) }
 func (a *attempt) http2Idle(c *wire.Conn)   { a.http2(c, idle) }
 
-// http2 makes two requests over HTTP/2: what one party too many has said about SETTINGS shows in the second.
+// http2 makes two requests over HTTP/2. If a mux has sent SETTINGS in the server's place, the second one may fail.
 func (a *attempt) http2(c *wire.Conn, how opening) {
 	if how == idle {
 		a.deadline = a.deadline.Add(a.Idle) // the time that it rests is not the server's
@@ -203,7 +203,7 @@ func (a *attempt) session(c *wire.Conn, r *bufio.Reader) *wire.Session {
 	return s
 }
 
-// depart ends HTTP/2 as clients do that are content.
+// depart ends HTTP/2 as clients do that have had no error.
 func (a *attempt) depart(c *wire.Conn, s *wire.Session) {
 	a.settle(s)
 	s.Goodbye()
@@ -230,7 +230,7 @@ func (a *attempt) await(c *wire.Conn, s *wire.Session) bool {
 	return false
 }
 
-// rest does nothing for a while but to ask, in the middle of it, for a sign of life. It returns what has not come.
+// rest stays idle for a while, and sends a PING in the middle. It returns which acknowledgements did not arrive.
 func (a *attempt) rest(c *wire.Conn, s *wire.Session) (missing string, ok bool) {
 	began := time.Now()
 	over := func() bool { return s.GoAway != nil }
@@ -262,9 +262,9 @@ func (a *attempt) rest(c *wire.Conn, s *wire.Session) (missing string, ok bool) 
 	return "", true
 }
 
-// ask makes a request and waits for the answer. A request that the server has refused without looking at it is made
-// once more, as clients do (RFC 9113, Section 8.7): proxies refuse so when a connection to their backend has just
-// ended.
+// ask makes a request and waits for the answer. It retries a request that the server has refused without processing it,
+// as clients do (RFC 9113, Section 8.7): proxies refuse requests in this way when a connection to their backend has
+// just ended.
 func (a *attempt) ask(c *wire.Conn, s *wire.Session, body []byte, fields []hpack.HeaderField) (*wire.Stream, bool) {
 	st := s.Request(body, fields...)
 	ok := a.answer(c, s, st)
@@ -311,7 +311,7 @@ func (a *attempt) answer(c *wire.Conn, s *wire.Session, st *wire.Stream) bool {
 	return false
 }
 
-// mute reports whether the server has broken a rule after which no answer can be hoped for.
+// mute reports whether the server has violated HTTP/2 in a way after which no answer can be expected.
 func mute(s *wire.Session) bool {
 	for _, v := range s.Violations {
 		switch v.Fault {

@@ -59,7 +59,7 @@ const (
 	Untried     Outcome = "not-tried"
 )
 
-// A Result is what came of one way in.
+// A Result is the result of one way in.
 type Result struct {
 	ID        string
 	Group     Group
@@ -137,7 +137,7 @@ type TLSFacts struct {
 	AsksForCert bool
 	Authorities []string // whose client certificates the server asks for
 	Versions    map[string]string
-	ByOffer     map[string]string // what each offer of ALPN has come to
+	ByOffer     map[string]string // the outcome of each ALPN offer
 }
 
 // A Certificate is one of the server's.

@@ -44,7 +44,7 @@ type Options struct {
 // TotalTimeouts bounds the time of a whole probe, in units of Options.Timeout.
 const TotalTimeouts = 4
 
-// ErrUnreachable is the error of Run when there is no connection to be had.
+// ErrUnreachable is the error of Run when it cannot connect.
 var ErrUnreachable = errors.New("cannot connect")
 
 // A way is a way in.
@@ -268,8 +268,8 @@ func choose(ways []way, only, skip []string) ([]way, error) {
 	}), nil
 }
 
-// compared are the ways in that tell of others what is wrong: that a request which is sent at once is answered says why
-// a client hangs that waits.
+// compared are the ways in that help to explain others: if a request that is sent at once is answered, that explains
+// why a client that waits hangs.
 var compared = map[string][]string{"h2-strict": {"h2"}, "grpc": {"h2"}, "tls-grpc": {"tls-h2"}}
 
 // named reports whether name is that of the way in, or of its group.

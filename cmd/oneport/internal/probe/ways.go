@@ -11,7 +11,7 @@ import (
 	"github.com/oneport-go/oneport/cmd/oneport/internal/wire"
 )
 
-// allWays returns the ways in, in the order in which they are shown. What one depends on stands above it.
+// allWays returns the ways in, in the order in which they are shown. A way in comes after those that it depends on.
 func allWays(o Options) []way {
 	ways := []way{
 		{"http1", Clear, "HTTP/1.1", nil, nil, plain((*attempt).http1)},
@@ -94,7 +94,7 @@ func needsTLS(p *prober) string {
 	return ""
 }
 
-// needsAnswer has a way in tried only where another has come to an answer.
+// needsAnswer makes the probe try a way in only if another one got an answer.
 func needsAnswer(id string) func(*prober) string {
 	return func(p *prober) string {
 		if r := p.result(id); r.HTTP2 == nil || !r.HTTP2.First {
@@ -104,7 +104,7 @@ func needsAnswer(id string) func(*prober) string {
 	}
 }
 
-// needsBoth has gRPC and REST tried on one connection only where each works by itself.
+// needsBoth makes the probe try gRPC and REST on one connection only if each works by itself.
 func needsBoth(rest, grpc string) func(*prober) string {
 	return func(p *prober) string {
 		r, g := p.result(rest), p.result(grpc)
@@ -120,7 +120,7 @@ func needsBoth(rest, grpc string) func(*prober) string {
 	}
 }
 
-// badVersion is the alert of servers that speak no version which the client does.
+// badVersion is the alert of servers that speak no version that the client speaks.
 const badVersion = "protocol version not supported"
 
 // certificate does the handshake that others depend on.

@@ -24,7 +24,7 @@ type Style struct {
 	Verbose bool // with the frames
 }
 
-// Escape sequences for colors that are read on light and on dark ground.
+// Escape sequences for colors that are legible on light and dark backgrounds.
 const (
 	bold   = "\x1b[1m"
 	dim    = "\x1b[2m"
@@ -123,8 +123,8 @@ func (p *printer) table(r *probe.Report) {
 	p.line("")
 }
 
-// rows returns the results that are worth a row. What was not tried because something else does not work is told by
-// that, and a group of which nothing is offered has one row.
+// rows returns the results that get a row. It leaves out what was not tried because something else does not work, and
+// returns one row for a group of which nothing is offered.
 func rows(r *probe.Report, all bool) []*probe.Result {
 	if all {
 		return r.Results
@@ -143,7 +143,7 @@ func rows(r *probe.Report, all bool) []*probe.Result {
 			out = append(out, group...)
 			continue
 		}
-		// What has been said is more telling than that nothing was.
+		// An answer says more than the absence of one.
 		one := *group[max(0, slices.IndexFunc(group, func(x *probe.Result) bool { return x.Answered }))]
 		one.Came = "not offered: " + one.Came
 		if len(group) > 1 {

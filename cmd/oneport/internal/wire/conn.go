@@ -41,7 +41,7 @@ func NewConn(c net.Conn, log *Log) *Conn {
 	return &Conn{Conn: c, log: log, left: MaxBytes, wrote: time.Now()}
 }
 
-// WriteFirst has b go out in front of what is written first. It must be called before the connection is used.
+// WriteFirst makes the first Write send b before its own bytes. It must be called before the connection is used.
 func (c *Conn) WriteFirst(b []byte) { c.first = b }
 
 // Log returns the log of the connection.

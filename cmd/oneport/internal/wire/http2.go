@@ -73,7 +73,7 @@ type GoAway struct {
 	Debug      string
 }
 
-// A Stream is a request and what has come of it.
+// A Stream is a request and its response.
 type Stream struct {
 	ID       uint32
 	Fields   []hpack.HeaderField // of the response
@@ -86,7 +86,7 @@ type Stream struct {
 	received int
 }
 
-// Done reports whether nothing more is to be waited for.
+// Done reports whether the stream has ended.
 func (s *Stream) Done() bool { return s.Ended || s.Reset }
 
 // Field returns a field of the response, or of its trailers.
@@ -274,7 +274,7 @@ func (s *Session) read(by time.Time) error {
 	return s.handle(f)
 }
 
-// recognize checks that the first bytes are a frame. That other protocols would make strange frames is of no interest.
+// recognize checks that the first bytes are a frame. Bytes of other protocols are not reported as strange frames.
 func (s *Session) recognize() error {
 	for n := 1; n <= 9; n++ {
 		b, err := s.br.Peek(n)
