@@ -104,11 +104,11 @@ const withoutTLS = "if the server does TLS itself (ServeTLS, TLS credentials), m
 	"or give it a route with TLS() or ServerName(...)"
 
 // warnOfAnswer logs once that the server of the route has answered an HTTP/2 client in another protocol.
-func (rt *route) warnOfAnswer(answer, cure string) {
+func (rt *route) warnOfAnswer(answer, fix string) {
 	if rt.answered.Swap(true) {
 		return
 	}
 	rt.mux.log(slog.LevelWarn, "oneport: the server of a route does not speak HTTP/2, but its clients do",
-		slog.String("route", rt.name), slog.Any("local", rt.Addr()), slog.String("answer", answer), slog.String("cure", cure),
+		slog.String("route", rt.name), slog.Any("local", rt.Addr()), slog.String("answer", answer), slog.String("fix", fix),
 		help(sectionAnswer))
 }

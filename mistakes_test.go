@@ -43,7 +43,7 @@ func logTo(m *Mux) *logBook {
 	return book
 }
 
-// TestMistakes checks that a mistake which makes it impossible to serve is an error of Serve with the cure, and closes
+// TestMistakes checks that a mistake which makes it impossible to serve is an error of Serve with the fix, and closes
 // the listener, so that clients do not wait for ever.
 func TestMistakes(t *testing.T) {
 	t.Parallel()

@@ -59,7 +59,7 @@ type Mux struct {
 	// connections, and connections closed for abuse are logged at level Warn, panics at level Error. Routine events are
 	// logged at level Debug: matched connections, and refusals because the client closed the connection, sent nothing
 	// at all (as port scans, health checks and browsers that connect ahead do), was idle, or came during a shutdown.
-	// The attribute help links to the section of docs/troubleshooting.md with the cure.
+	// The attribute help links to the section of docs/troubleshooting.md with the fix.
 	// For each refusal reason and level at most one record is logged per second; the attribute not_logged counts the
 	// records that were left out. Nil means [slog.Default].
 	Logger *slog.Logger

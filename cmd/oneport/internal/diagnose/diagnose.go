@@ -26,7 +26,7 @@ type Finding struct {
 	Title    string   // in one line, what clients will see
 	Cause    string
 	Says     []Saying
-	Cure     []string
+	Fix      []string
 	Page     string // of the documentation, with the section
 }
 

@@ -403,7 +403,7 @@ func TestDiagnose(t *testing.T) {
 			for _, f := range findings {
 				got[f.Code] = f.Severity
 				order = append(order, rank(f.Severity))
-				if f.Title == "" || f.Cause == "" || len(f.Cure) == 0 || f.Page == "" || len(f.Ways) == 0 {
+				if f.Title == "" || f.Cause == "" || len(f.Fix) == 0 || f.Page == "" || len(f.Ways) == 0 {
 					t.Errorf("something is missing: %+v", f)
 				}
 			}

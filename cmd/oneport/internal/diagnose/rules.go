@@ -16,10 +16,10 @@ import (
 type rule struct {
 	code     string
 	severity Severity
-	title    string // {detail} and {target} are filled in, as in cause and cure
+	title    string // {detail} and {target} are filled in, as in cause and fix
 	cause    string
 	says     []Saying
-	cure     []string
+	fix      []string
 	page     string
 
 	// match returns the ways in that the rule explains, none if it does not apply, and a detail for the text.
@@ -35,8 +35,8 @@ func (r rule) finding(v *view, detail string) Finding {
 		Code: r.code, Severity: r.severity, Title: fill.Replace(r.title), Cause: fill.Replace(r.cause),
 		Says: r.says, Page: r.page,
 	}
-	for _, c := range r.cure {
-		f.Cure = append(f.Cure, fill.Replace(c))
+	for _, c := range r.fix {
+		f.Fix = append(f.Fix, fill.Replace(c))
 	}
 	if r.severe != nil {
 		f.Severity = r.severe(v)
@@ -116,7 +116,7 @@ var rules = []rule{
 			{"curl", "(52) Empty reply from server; by HTTP/2 (18); over TLS (35) Recv failure: Connection reset by peer"},
 			{"grpc-go", `connection error: desc = "error reading server preface: EOF"`},
 		},
-		cure: []string{
+		fix: []string{
 			"Connect through the balancer, or to a port without the PROXY protocol.",
 			"If clients of the balancer fail, switch on the PROXY protocol there (HAProxy: send-proxy-v2; nginx: proxy_protocol on).",
 			"To probe what is behind the header: oneport probe -from-proxy v2 {target}",
@@ -146,7 +146,7 @@ var rules = []rule{
 			{"net/http's log", "(nothing), and 400 for each connection"},
 			{"grpc-go's log", `http2Server.HandleStreams received bogus greeting from client: "PROXY TCP4 …"`},
 		},
-		cure: []string{
+		fix: []string{
 			"Make the server read the header: in Go, wrap the listener with github.com/pires/go-proxyproto, below oneport.New.",
 			"Or switch the PROXY protocol off on the balancer.",
 		},
@@ -166,7 +166,7 @@ var rules = []rule{
 			{"grpc-go", "context deadline exceeded while waiting for connections to become ready"},
 			{"browsers", "ERR_TIMED_OUT; they load for minutes"},
 		},
-		cure: []string{
+		fix: []string{
 			"Check that the program runs and accepts connections (ss -ltn: Recv-Q is the number that it has not accepted).",
 			"Check the balancer's list of healthy servers, and the port number.",
 		},
@@ -181,7 +181,7 @@ var rules = []rule{
 			{"grpc-go", `connection error: desc = "error reading server preface: connection reset by peer"`},
 			{"browsers", "ERR_CONNECTION_RESET"},
 		},
-		cure: []string{
+		fix: []string{
 			"Probe from behind the firewall and the balancer, to see which of them resets.",
 			"Check the limits on connections and addresses of the program that accepts.",
 		},
@@ -202,7 +202,7 @@ var rules = []rule{
 			{"grpc-go", `connection error: desc = "error reading server preface: EOF"`},
 			{"browsers", "ERR_EMPTY_RESPONSE"},
 		},
-		cure: []string{"Look at the log of the program, or of the balancer: one of them decided to close."},
+		fix: []string{"Look at the log of the program, or of the balancer: one of them decided to close."},
 		match: func(v *view) ([]string, string) {
 			return v.everything(probe.Closed), ""
 		},
@@ -215,7 +215,7 @@ var rules = []rule{
 			{"curl", "(1) Received HTTP/0.9 when not allowed"},
 			{"grpc-go", `error reading server preface: http2: frame too large`},
 		},
-		cure: []string{"Check the port number."},
+		fix: []string{"Check the port number."},
 		match: func(v *view) ([]string, string) {
 			ids := v.open(func(r *probe.Result) bool {
 				return (r.Outcome == probe.Foreign || r.Outcome == probe.NoTLS) &&
@@ -236,7 +236,7 @@ var rules = []rule{
 			{"grpc-go", "RESOURCE_EXHAUSTED; INTERNAL: stream terminated by RST_STREAM"},
 			{"curl", "(56) Too large response headers"},
 		},
-		cure: []string{"Use -v to see what it sends. It may not be the server that you expect."},
+		fix: []string{"Use -v to see what it sends. It may not be the server that you expect."},
 		match: func(v *view) ([]string, string) {
 			ids := v.open(outcome(probe.TooMuch))
 			if len(ids) == 0 {
@@ -256,7 +256,7 @@ var rules = []rule{
 			{"grpc-js", "DEADLINE_EXCEEDED: Deadline exceeded after …, LB pick: …"},
 			{"grpcurl", "Failed to dial target host: context deadline exceeded"},
 		},
-		cure: []string{
+		fix: []string{
 			"The program that accepts the connection has to send SETTINGS as soon as the preface has arrived, as oneport does: use oneport.Server, or a Mux with oneport.GRPC().",
 			"cmux's own HTTP2MatchHeaderFieldSendSettings breaks HTTP/2 of net/http on the same port; it is enough only where gRPC is alone.",
 		},
@@ -282,7 +282,7 @@ var rules = []rule{
 			{"curl", "(92) HTTP/2 stream 1 was not closed cleanly; (16) Error in the HTTP2 framing layer"},
 			{"browsers", "ERR_HTTP2_PROTOCOL_ERROR, now and then"},
 		},
-		cure: []string{
+		fix: []string{
 			"A mux that sends SETTINGS for the server has to drop their acknowledgement, as oneport does: replace cmux with oneport or, without code changes, with its drop-in module.",
 		},
 		match: func(v *view) ([]string, string) {
@@ -302,7 +302,7 @@ var rules = []rule{
 			{"curl", "(92) HTTP/2 stream 1 was not closed cleanly: PROTOCOL_ERROR (err 1)"},
 			{"nghttp", "[INVALID; error=Invalid HTTP header field was received]"},
 		},
-		cure: []string{"A response begins with :status, and names are in lower case and without colons (RFC 9113, Sections 8.2 and 8.3.2). Leave frames to net/http or grpc-go where you can; where you cannot, see examples/rawframes."},
+		fix: []string{"A response begins with :status, and names are in lower case and without colons (RFC 9113, Sections 8.2 and 8.3.2). Leave frames to net/http or grpc-go where you can; where you cannot, see examples/rawframes."},
 		match: func(v *view) ([]string, string) {
 			return v.violated(wire.FaultFieldName, wire.FaultNoStatus, wire.FaultCompression)
 		},
@@ -316,7 +316,7 @@ var rules = []rule{
 			{"grpc-java", "UNAVAILABLE: http2 exception; Stream 2 does not exist"},
 			{"curl", "(52) Empty reply from server; (16) Error in the HTTP2 framing layer"},
 		},
-		cure:  []string{"Respond on the stream of the request's HEADERS frame."},
+		fix:   []string{"Respond on the stream of the request's HEADERS frame."},
 		match: func(v *view) ([]string, string) { return v.violated(wire.FaultWrongStream) },
 	},
 	{
@@ -328,7 +328,7 @@ var rules = []rule{
 			{"curl", "(16) Error in the HTTP2 framing layer"},
 			{"nghttp2, Chrome", "SETTINGS: SETTINGS_NO_RFC7540_PRIORITIES cannot be changed (if that is the violation)"},
 		},
-		cure: []string{"Use -v to see the frame. See examples/rawframes for a server that follows the rules."},
+		fix: []string{"Use -v to see the frame. See examples/rawframes for a server that follows the rules."},
 		match: func(v *view) ([]string, string) {
 			ids := v.open(outcome(probe.Violated))
 			if len(ids) == 0 {
@@ -345,7 +345,7 @@ var rules = []rule{
 			{"grpcio, C++", "UNAVAILABLE: … SETTINGS frame not acknowledged (settings_timeout)"},
 			{"nghttp", "[ERROR] … SETTINGS_TIMEOUT (0x04)"},
 		},
-		cure: []string{"Send SETTINGS with the ACK flag for each SETTINGS frame of the client."},
+		fix: []string{"Send SETTINGS with the ACK flag for each SETTINGS frame of the client."},
 		match: func(v *view) ([]string, string) {
 			return v.where(func(r *probe.Result) bool { return r.HTTP2.Has(wire.FaultNoACK) && r.Verdict != probe.NotOffered }), ""
 		},
@@ -361,7 +361,7 @@ var rules = []rule{
 			{"curl", "(55) Send failure: Broken pipe; (16) Error in the HTTP2 framing layer; (52) Empty reply from server"},
 			{"browsers", "ERR_HTTP2_PROTOCOL_ERROR"},
 		},
-		cure: []string{
+		fix: []string{
 			"net/http: serve with ServeTLS, which does both, or take h2 out of NextProtos.",
 			"oneport: Mux.TLS offers by ALPN what its routes take; oneport.ConfigureHTTP prepares the server.",
 		},
@@ -383,7 +383,7 @@ var rules = []rule{
 			{"grpc-java", "UNAVAILABLE: Failed ALPN negotiation: Unable to find compatible protocol"},
 			{"nghttp", "HTTP/2 protocol was not selected. (nghttp2 expects h2)"},
 		},
-		cure: []string{
+		fix: []string{
 			`crypto/tls: NextProtos: []string{"h2"} in the server's config (credentials.NewTLS does it by itself).`,
 			"nginx: listen … ssl http2; HAProxy: alpn h2,http/1.1 on the bind line. oneport: Mux.TLS derives it from the routes.",
 		},
@@ -403,7 +403,7 @@ var rules = []rule{
 			{"curl", "(56) … tlsv13 alert certificate required; (55); (35) … alert bad certificate, unknown ca"},
 			{"browsers", "ERR_BAD_SSL_CLIENT_AUTH_CERT"},
 		},
-		cure: []string{
+		fix: []string{
 			"Give the client a certificate that the server's ClientCAs have signed, with the extended key usage for clients; for the probe, use -cert and -key.",
 			`Alert unknown certificate authority: another authority signed the certificate. Alert bad certificate: the certificate is missing, expired, or not for clients.`,
 		},
@@ -425,7 +425,7 @@ var rules = []rule{
 			{"grpc-java", "UNAVAILABLE: … CertificateExpiredException: NotAfter: …"},
 			{"browsers", "NET::ERR_CERT_DATE_INVALID"},
 		},
-		cure:   []string{"Renew the certificate, and make the server load the new one (tls.Config.GetCertificate, or a restart). Check the clocks of both sides."},
+		fix:    []string{"Renew the certificate, and make the server load the new one (tls.Config.GetCertificate, or a restart). Check the clocks of both sides."},
 		match:  func(v *view) ([]string, string) { return v.problem(probe.Expired, probe.NotYetValid) },
 		severe: certSeverity,
 	},
@@ -439,7 +439,7 @@ var rules = []rule{
 			{"grpc-java", "UNAVAILABLE: … CertificateException: No name matching … found"},
 			{"browsers", "NET::ERR_CERT_COMMON_NAME_INVALID"},
 		},
-		cure: []string{
+		fix: []string{
 			"Connect with a name that is in the certificate; for the probe, -sni sets the name.",
 			"Or issue a certificate for this name. A server with several certificates chooses by server name, and may have chosen its default.",
 		},
@@ -457,7 +457,7 @@ var rules = []rule{
 			{"the server's log", "remote error: tls: bad certificate; tls: unknown certificate authority"},
 			{"browsers", "NET::ERR_CERT_AUTHORITY_INVALID"},
 		},
-		cure: []string{
+		fix: []string{
 			"If it is your own authority: make clients trust it (RootCAs; curl --cacert; for the probe, -ca).",
 			"If it is a public one: make the server send the whole chain.",
 		},
@@ -481,7 +481,7 @@ var rules = []rule{
 			{"curl", "(35) … unsupported protocol; alert protocol version"},
 			{"browsers", "ERR_SSL_VERSION_OR_CIPHER_MISMATCH"},
 		},
-		cure: []string{"Allow TLS 1.2 and 1.3; in Go, leave tls.Config.MinVersion and MaxVersion unset."},
+		fix: []string{"Allow TLS 1.2 and 1.3; in Go, leave tls.Config.MinVersion and MaxVersion unset."},
 		match: func(v *view) ([]string, string) {
 			hs := v.Get("handshake")
 			if hs.TLS == nil || hs.TLS.Version != "TLS 1.0" && hs.TLS.Version != "TLS 1.1" {
@@ -496,7 +496,7 @@ var rules = []rule{
 		code: "old-tls", severity: Warning, page: troubleshooting + "server-selected-unsupported-protocol-version",
 		title: "The server offers old versions of TLS: {detail}.",
 		cause: "TLS 1.0 and 1.1 are deprecated (RFC 8996).",
-		cure:  []string{"tls.Config.MinVersion = tls.VersionTLS12, which is the default in Go."},
+		fix:   []string{"tls.Config.MinVersion = tls.VersionTLS12, which is the default in Go."},
 		match: func(v *view) ([]string, string) {
 			r := v.Get("versions")
 			if r.Verdict != probe.WorksBut {
@@ -514,7 +514,7 @@ var rules = []rule{
 			{"curl", "(35) … alert handshake failure; tlsv1 unrecognized name"},
 			{"browsers", "ERR_SSL_VERSION_OR_CIPHER_MISMATCH; ERR_SSL_UNRECOGNIZED_NAME_ALERT"},
 		},
-		cure: []string{
+		fix: []string{
 			"handshake failure: compare versions and cipher suites (an ECDSA certificate and suites for RSA only, say). In TLS 1.2 a server that requires a client certificate may send this alert, too.",
 			"unrecognized name: ask for another name; for the probe, with -sni. no application protocol: check NextProtos, or the routes of the mux.",
 		},
@@ -531,7 +531,7 @@ var rules = []rule{
 		title: "http fails: the port takes TLS only.",
 		cause: "The server speaks TLS, and nothing in cleartext.",
 		says:  clearToTLSSays,
-		cure:  []string{"Use https, or credentials.NewTLS for gRPC. oneport can redirect: RedirectHTTP."},
+		fix:   []string{"Use https, or credentials.NewTLS for gRPC. oneport can redirect: RedirectHTTP."},
 		match: func(v *view) ([]string, string) {
 			if !v.tlsSpoken || v.clearWorks || !v.clearWanted() {
 				return nil, ""
@@ -551,7 +551,7 @@ var rules = []rule{
 			{"grpcurl", "Error invoking method: EOF"},
 			{"curl", "(18) HTTP/2 stream 1 was not closed cleanly before end of the underlying stream; (92); (52)"},
 		},
-		cure: []string{
+		fix: []string{
 			"Look at the log of the server, or of the proxy: a crash, a limit, a failing health check.",
 			"A proxy that cannot serve a connection should close it before SETTINGS, or send GOAWAY with a reason.",
 		},
@@ -571,7 +571,7 @@ var rules = []rule{
 			{"grpcurl", "Failed to dial target host: EOF; context deadline exceeded"},
 			{"curl", "(18) HTTP/2 stream 1 was not closed cleanly before end of the underlying stream; (52)"},
 		},
-		cure: []string{
+		fix: []string{
 			"Check that both sides use TLS, or neither: a TLS server closes cleartext connections.",
 			"With oneport, the log and Mux.Stats say why; a route for HTTP/2 may be missing.",
 		},
@@ -590,7 +590,7 @@ var rules = []rule{
 			{"grpc-go", "unexpected HTTP status code received from server: 404 (Not Found)"},
 			{"grpc-java", "UNIMPLEMENTED: HTTP status code 404"},
 		},
-		cure: []string{
+		fix: []string{
 			"oneport.Server dispatches each request to its own server. cmux, and the routes of a Mux, decide once per connection.",
 			"Or give the proxy two ports.",
 		},
@@ -612,7 +612,7 @@ var rules = []rule{
 			{"grpcio", "UNIMPLEMENTED: Received http2 header with status: 404; UNAVAILABLE … 502"},
 			{"grpc-js", "UNIMPLEMENTED: Received HTTP status code 404"},
 		},
-		cure: []string{
+		fix: []string{
 			"Use oneport.Server{GRPC: …}, or mux.Match(oneport.GRPC()) before the routes for HTTP.",
 			"nginx: use grpc_pass, not proxy_pass. A balancer: use HTTP/2 (h2c) to the backend.",
 		},
@@ -631,7 +631,7 @@ var rules = []rule{
 		title: "gRPC does not work here: the port speaks HTTP/1 only.",
 		cause: "The answer to HTTP/2 is {detail}. The server, or a proxy in front of it, does not speak HTTP/2 in cleartext.",
 		says:  http1Says,
-		cure:  http1Cure,
+		fix:   http1Fix,
 		match: func(v *view) ([]string, string) {
 			ids := v.open(func(r *probe.Result) bool { return r.Outcome == probe.Foreign && r.Language == wire.HTTP1 })
 			if len(ids) == 0 {
@@ -650,7 +650,7 @@ var rules = []rule{
 			{"net/http", "stream error: stream ID 1; INTERNAL_ERROR; received from peer"},
 			{"curl", "(92) HTTP/2 stream 1 was not closed cleanly: INTERNAL_ERROR (err 2)"},
 		},
-		cure: []string{"Look at the log of the server for this request."},
+		fix: []string{"Look at the log of the server for this request."},
 		match: func(v *view) ([]string, string) {
 			ids := v.open(outcome(probe.StreamReset))
 			if len(ids) == 0 {
@@ -669,7 +669,7 @@ var rules = []rule{
 			{"net/http", "http2: server sent GOAWAY and closed the connection; …"},
 			{"curl", "(56) … recveived GOAWAY, error=…"},
 		},
-		cure: []string{"ENHANCE_YOUR_CALM: send fewer pings (keepalive) and requests. INADEQUATE_SECURITY: use TLS. PROTOCOL_ERROR: use -v to see what the server had received."},
+		fix: []string{"ENHANCE_YOUR_CALM: send fewer pings (keepalive) and requests. INADEQUATE_SECURITY: use TLS. PROTOCOL_ERROR: use -v to see what the server had received."},
 		match: func(v *view) ([]string, string) {
 			ids := v.open(outcome(probe.WentAway))
 			if len(ids) == 0 {
@@ -683,7 +683,7 @@ var rules = []rule{
 		title: "https fails: the port does not speak TLS.",
 		cause: "The port does not answer a ClientHello with TLS. What came: {detail}.",
 		says:  tlsToClearSays,
-		cure:  []string{"Use http, grpcurl -plaintext or insecure.NewCredentials(); or add TLS to the port: oneport.Server.TLSConfig, Mux.TLS."},
+		fix:   []string{"Use http, grpcurl -plaintext or insecure.NewCredentials(); or add TLS to the port: oneport.Server.TLSConfig, Mux.TLS."},
 		match: func(v *view) ([]string, string) {
 			if v.tlsSpoken || !v.clearWorks {
 				return nil, ""
@@ -697,7 +697,7 @@ var rules = []rule{
 		title: "Simple health checks fail: HTTP/1.0 gets {detail}.",
 		cause: "A request in HTTP/1.0 without Host, as the health checks of balancers send by default, is not answered like one in HTTP/1.1.",
 		says:  []Saying{{"HAProxy", "Layer7 wrong status, code: 400"}, {"clients of the balancer", "503 Service Unavailable: no server is healthy"}},
-		cure:  []string{"Set version and Host in the check (HAProxy: http-check send ver HTTP/1.1 hdr Host …)."},
+		fix:   []string{"Set version and Host in the check (HAProxy: http-check send ver HTTP/1.1 hdr Host …)."},
 		match: func(v *view) ([]string, string) {
 			if !works(v.Get("http1")) {
 				return nil, ""
@@ -714,7 +714,7 @@ var rules = []rule{
 			{"curl --http2", "recveived GOAWAY, error=1; (56); (92)"},
 			{"Java's HttpClient", "java.io.IOException: protocol error"},
 		},
-		cure: []string{"Apply the settings in HTTP2-Settings and those in the SETTINGS frame once each. Or do not upgrade: a server does not have to."},
+		fix: []string{"Apply the settings in HTTP2-Settings and those in the SETTINGS frame once each. Or do not upgrade: a server does not have to."},
 		match: func(v *view) ([]string, string) {
 			ids := v.open(func(r *probe.Result) bool { return strings.HasPrefix(r.ID, "upgrade") && r.HTTP2 != nil })
 			if len(ids) == 0 {
@@ -732,7 +732,7 @@ var rules = []rule{
 			{"curl", "(8) Invalid status line; (56) Malformed encoding found in chunked-encoding; (18) transfer closed with outstanding read data remaining"},
 			{"proxies", "502 Bad Gateway"},
 		},
-		cure: []string{"Use -v to see what came. Two goroutines that write to one connection can cause this."},
+		fix: []string{"Use -v to see what came. Two goroutines that write to one connection can cause this."},
 		match: func(v *view) ([]string, string) {
 			ids := v.open(func(r *probe.Result) bool {
 				return strings.Contains(r.ID, "http1") && r.Language == wire.HTTP1 && r.Outcome != probe.Stalled
@@ -752,7 +752,7 @@ var rules = []rule{
 			{"curl", "(35) error:0A0000F4:SSL routines::unexpected message"},
 			{"browsers", "ERR_SSL_PROTOCOL_ERROR"},
 		},
-		cure: []string{"Check whether a proxy or a filter in between intercepts TLS, and what the server logs."},
+		fix: []string{"Check whether a proxy or a filter in between intercepts TLS, and what the server logs."},
 		match: func(v *view) ([]string, string) {
 			r := v.Get("handshake")
 			if r.Outcome != probe.Broken {
@@ -771,7 +771,7 @@ var rules = []rule{
 			{"curl", "(28) Operation timed out; (18) transfer closed with outstanding read data remaining"},
 			{"grpc-go", "DEADLINE_EXCEEDED: context deadline exceeded"},
 		},
-		cure: []string{"Find out what the server waits for. A longer -timeout shows whether it is only slow."},
+		fix: []string{"Find out what the server waits for. A longer -timeout shows whether it is only slow."},
 		match: func(v *view) ([]string, string) {
 			ids := v.open(outcome(probe.Stalled))
 			if len(ids) == 0 {
@@ -785,7 +785,7 @@ var rules = []rule{
 		title: "Clients hang: {detail}.",
 		cause: "The server sends nothing at all to such a client.",
 		says:  []Saying{{"curl", "(28) Operation timed out"}, {"grpc-go", "context deadline exceeded while waiting for connections to become ready"}},
-		cure:  []string{"The program that accepts the connection waits for something that this client does not send. Look at its routes, and use -v to see what was sent."},
+		fix:   []string{"The program that accepts the connection waits for something that this client does not send. Look at its routes, and use -v to see what was sent."},
 		match: func(v *view) ([]string, string) {
 			ids := v.open(outcome(probe.Silent))
 			if len(ids) == 0 {
@@ -798,7 +798,7 @@ var rules = []rule{
 		code: "not-offered", severity: Fault, page: "docs/http2-connection-setup.md",
 		title: "This is not offered: {detail}.",
 		cause: "A port does not have to offer this. It counts as a fault because -only named it.",
-		cure:  []string{"Run without -only to see what the port offers."},
+		fix:   []string{"Run without -only to see what the port offers."},
 		match: func(v *view) ([]string, string) {
 			ids := v.open(func(r *probe.Result) bool { return r.Asked })
 			if len(ids) == 0 {
@@ -812,7 +812,7 @@ var rules = []rule{
 		code: "unexplained", severity: Fault, page: troubleshooting + "reading-the-frames",
 		title: "Something fails, and the probe cannot explain it: {detail}.",
 		cause: "Look at what came, and use -v to see the frames.",
-		cure:  []string{"If oneport is involved, please report this with the output of -v."},
+		fix:   []string{"If oneport is involved, please report this with the output of -v."},
 		match: func(v *view) ([]string, string) {
 			ids := v.open(func(r *probe.Result) bool { return true })
 			if len(ids) == 0 {
@@ -832,7 +832,7 @@ var rules = []rule{
 			{"grpc-go", "UNAVAILABLE: unexpected HTTP status code received from server: 502 (Bad Gateway)"},
 			{"grpc-java", "UNAVAILABLE: HTTP status code 503"},
 		},
-		cure: []string{"Probe the server behind the proxy directly."},
+		fix: []string{"Probe the server behind the proxy directly."},
 		match: func(v *view) ([]string, string) {
 			ids := v.where(func(r *probe.Result) bool {
 				return r.Verdict == probe.WorksBut && r.HTTP != nil && r.HTTP.Status >= 502 && r.HTTP.Status <= 504
@@ -848,7 +848,7 @@ var rules = []rule{
 		title: "The gRPC server answers the health check with {detail}.",
 		cause: "This is the server's own answer. UNAUTHENTICATED and PERMISSION_DENIED come from an interceptor; NOT_SERVING is what the program has set.",
 		says:  []Saying{{"grpc_health_probe", "service unhealthy (responded with \"NOT_SERVING\")"}, {"Kubernetes", "Readiness probe failed"}},
-		cure:  []string{"Call health.Server.SetServingStatus for the service that clients ask for (-grpc-service)."},
+		fix:   []string{"Call health.Server.SetServingStatus for the service that clients ask for (-grpc-service)."},
 		match: func(v *view) ([]string, string) {
 			ids := v.where(func(r *probe.Result) bool { return r.Verdict == probe.WorksBut && r.GRPC != nil })
 			if len(ids) == 0 {
@@ -866,7 +866,7 @@ var rules = []rule{
 			{"grpc-java", "UNAVAILABLE: Keepalive failed. The connection is likely gone"},
 			{"grpcio", "UNAVAILABLE: keepalive watchdog timeout; ping timeout"},
 		},
-		cure: []string{"The program that holds the connection before its first request has to acknowledge SETTINGS and answer PING, as oneport does."},
+		fix: []string{"The program that holds the connection before its first request has to acknowledge SETTINGS and answer PING, as oneport does."},
 		match: func(v *view) ([]string, string) {
 			r := v.Get("idle")
 			if r.Verdict != probe.WorksBut || r.HTTP2 == nil || r.HTTP2.Pong && r.HTTP2.ACKed {
@@ -882,7 +882,7 @@ var rules = []rule{
 		title: "This port takes TLS only.",
 		cause: "Clients in cleartext are refused, as they should be.",
 		says:  clearToTLSSays,
-		cure:  []string{"Use https, or credentials.NewTLS for gRPC."},
+		fix:   []string{"Use https, or credentials.NewTLS for gRPC."},
 		match: func(v *view) ([]string, string) {
 			if !v.tlsSpoken || v.clearWorks || v.clearWanted() {
 				return nil, ""
@@ -895,7 +895,7 @@ var rules = []rule{
 		title: "HTTP/2 in cleartext is not offered, so gRPC is not either: the server speaks HTTP/1 only.",
 		cause: "If that is intended, nothing is wrong. Clients of HTTP/2 and gRPC get {detail}.",
 		says:  http1Says,
-		cure:  http1Cure,
+		fix:   http1Fix,
 		match: func(v *view) ([]string, string) {
 			ids := v.where(func(r *probe.Result) bool {
 				return r.Verdict == probe.NotOffered && (r.ID == "h2" || r.ID == "h2-strict") && works(v.Get("http1"))
@@ -915,7 +915,7 @@ var rules = []rule{
 			{"curl --http2", "(nothing: it speaks HTTP/1.1)"},
 			{"nghttp", "HTTP/2 protocol was not selected. (nghttp2 expects h2)"},
 		},
-		cure: []string{`If you want HTTP/2: NextProtos: []string{"h2", "http/1.1"}, with a server that speaks HTTP/2 (http.Server.ServeTLS does both).`},
+		fix: []string{`If you want HTTP/2: NextProtos: []string{"h2", "http/1.1"}, with a server that speaks HTTP/2 (http.Server.ServeTLS does both).`},
 		match: func(v *view) ([]string, string) {
 			return v.where(func(r *probe.Result) bool {
 				return r.Verdict == probe.NotOffered && (r.ID == "tls-h2" || r.ID == "tls-grpc" && !works(v.Get("tls-h2")))
@@ -926,7 +926,7 @@ var rules = []rule{
 		code: "proxy-optional", severity: Remark, page: "docs/load-balancers.md",
 		title: "The port accepts a PROXY header from this address, but does not require it.",
 		cause: "Anyone who can connect from here can claim any client address.",
-		cure:  []string{"Require the header from the balancer's addresses, and refuse it from all others."},
+		fix:   []string{"Require the header from the balancer's addresses, and refuse it from all others."},
 		match: func(v *view) ([]string, string) {
 			if !v.clearWorks && !v.tlsSpoken {
 				return nil, ""
@@ -944,7 +944,7 @@ var http1Says = []Saying{
 	{"nghttp", "Remote peer returned unexpected data while we expected SETTINGS frame"},
 }
 
-var http1Cure = []string{
+var http1Fix = []string{
 	"net/http: call SetUnencryptedHTTP2(true) on http.Server.Protocols, or use oneport.ConfigureHTTP.",
 	"A balancer: use HTTP/2 (h2c, gRPC) for the backend. nginx: use grpc_pass, and listen … http2 on a port of its own.",
 }

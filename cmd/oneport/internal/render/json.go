@@ -136,7 +136,7 @@ type jsonFinding struct {
 	Title    string            `json:"title"`
 	Cause    string            `json:"cause"`
 	Says     []jsonSaying      `json:"clients_say,omitempty"`
-	Cure     []string          `json:"cure"`
+	Fix      []string          `json:"fix"`
 	Page     string            `json:"page"`
 }
 
@@ -161,7 +161,7 @@ func JSON(w io.Writer, r *probe.Report, findings []diagnose.Finding, verbose boo
 	}
 	for _, f := range findings {
 		j := jsonFinding{
-			Code: f.Code, Severity: f.Severity, Ways: f.Ways, Title: f.Title, Cause: f.Cause, Cure: f.Cure, Page: Docs + f.Page,
+			Code: f.Code, Severity: f.Severity, Ways: f.Ways, Title: f.Title, Cause: f.Cause, Fix: f.Fix, Page: Docs + f.Page,
 		}
 		for _, s := range f.Says {
 			j.Says = append(j.Says, jsonSaying{s.Who, s.What})

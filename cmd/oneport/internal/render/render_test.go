@@ -79,10 +79,10 @@ var findings = []diagnose.Finding{
 		Code: "settings-ack", Severity: diagnose.Fault, Ways: []string{"h2"}, Title: "HTTP/2 breaks after the first request.",
 		Cause: "Two SETTINGS frames came, from two parties that do not know of each other. The client has to acknowledge both.",
 		Says:  []diagnose.Saying{{Who: "curl", What: "(92)"}, {Who: "net/http", What: "http2: server sent GOAWAY and closed the connection; LastStreamID=1, ErrCode=PROTOCOL_ERROR, debug=\"\""}},
-		Cure:  []string{"One.", "Two."}, Page: "docs/handshake-hang.md#cmuxs-workaround",
+		Fix:   []string{"One.", "Two."}, Page: "docs/handshake-hang.md#cmuxs-workaround",
 	},
-	{Code: "grpc-status", Severity: diagnose.Warning, Ways: []string{"grpc"}, Title: "It says no.", Cause: "So.", Cure: []string{"This."}, Page: "docs/x.md"},
-	{Code: "tls-only", Severity: diagnose.Remark, Ways: []string{"http1"}, Title: "TLS only.", Cause: "So.", Cure: []string{"That."}, Page: "docs/y.md"},
+	{Code: "grpc-status", Severity: diagnose.Warning, Ways: []string{"grpc"}, Title: "It says no.", Cause: "So.", Fix: []string{"This."}, Page: "docs/x.md"},
+	{Code: "tls-only", Severity: diagnose.Remark, Ways: []string{"http1"}, Title: "TLS only.", Cause: "So.", Fix: []string{"That."}, Page: "docs/y.md"},
 }
 
 // TestGolden compares what is written with the golden files.

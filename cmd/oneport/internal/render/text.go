@@ -198,8 +198,8 @@ func (p *printer) findings(findings []diagnose.Finding) {
 				}
 			}
 		}
-		for i, c := range f.Cure {
-			label := "cure"
+		for i, c := range f.Fix {
+			label := "fix"
 			if i > 0 {
 				label = ""
 			}
