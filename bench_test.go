@@ -70,16 +70,14 @@ func BenchmarkHandOver(b *testing.B) {
 }
 
 // decideRepeatedly returns a function that decides one connection, whose first flight is there and stays there since
-// looking takes nothing out.
-func decideRepeatedly(tb testing.TB, flight []byte, routes ...Matcher) func() {
+// looking takes nothing out. configure adds the routes.
+func decideRepeatedly(tb testing.TB, flight []byte, configure func(*Mux)) func() {
 	root := listen(tb, "tcp")
 	client := dial(tb, root)
 	server := accept(tb, root)
 	write(tb, client, flight)
 	m := newMux(root)
-	for _, r := range routes {
-		m.Match(r)
-	}
+	configure(m)
 	if err := m.begin(); err != nil {
 		tb.Fatal(err)
 	}
@@ -92,6 +90,15 @@ func decideRepeatedly(tb testing.TB, flight []byte, routes ...Matcher) func() {
 		}
 		m.lobby.Leave(&c.Entry)
 		c.recycle()
+	}
+}
+
+// matching adds a route for each of the matchers.
+func matching(matchers ...Matcher) func(*Mux) {
+	return func(m *Mux) {
+		for _, matcher := range matchers {
+			m.Match(matcher)
+		}
 	}
 }
 
@@ -108,7 +115,7 @@ func BenchmarkDecide(b *testing.B) {
 				matchers = append([]Matcher{Host("nowhere.example.com")}, matchers...)
 			}
 			b.Run(strings.Join([]string{f.name, map[int]string{4: "4 routes", 100: "100 routes", 1000: "1000 routes"}[routes]}, "/"), func(b *testing.B) {
-				decide := decideRepeatedly(b, flight, matchers...)
+				decide := decideRepeatedly(b, flight, matching(matchers...))
 				b.ReportAllocs()
 				for b.Loop() {
 					decide()
@@ -137,7 +144,7 @@ func TestDecideAllocs(t *testing.T) {
 		for name := range strings.FieldsSeq(tt.flight) {
 			flight = append(flight, capture(t, name)...)
 		}
-		decide := decideRepeatedly(t, flight, GRPC(), HTTP2(), HTTP1(), TLS())
+		decide := decideRepeatedly(t, flight, matching(GRPC(), HTTP2(), HTTP1(), TLS()))
 		if got := testing.AllocsPerRun(100, decide); got > tt.most {
 			t.Errorf("%s: %v allocations, want at most %v", tt.flight, got, tt.most)
 		}
