@@ -46,8 +46,9 @@ type options struct {
 const (
 	defaultRounds   = results.MostRounds
 	defaultDuration = 75 * time.Millisecond
-	defaultLimit    = 38 * time.Minute
+	defaultLimit    = 39 * time.Minute
 	warmUp          = 60 * time.Millisecond
+	restTime        = 500 * time.Millisecond
 	quickDuration   = 20 * time.Millisecond
 	quickMost       = 500
 	selfCheckRounds = 3 * results.FewestRounds

@@ -79,6 +79,18 @@ func (p *play) takes(o *options) time.Duration {
 	return n*(startTakes+o.warmUp) + time.Duration(p.slices())*(p.slice(o)+sliceTakes+p.scenario.Takes)
 }
 
+// rest is how long idle connections are left alone: in the first round only, since an interval would say no more than
+// that it is next to nothing.
+func (p *play) rest(o *options) time.Duration {
+	if p.rounds > 0 {
+		return 0
+	}
+	if o.quick {
+		return o.duration
+	}
+	return restTime
+}
+
 // list prints what there is and how long it would take.
 func list(o *options, out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)

@@ -299,6 +299,7 @@ func (r *runner) sit(p *play, c contender.Contender, processors []int) *seat {
 		TLS:      p.scenario.Server.TLS,
 		WarmUp:   r.options.warmUp,
 		Duration: p.slice(r.options),
+		Rest:     p.rest(r.options),
 		Most:     r.options.most,
 	}}
 	rtt := p.scenario.Server.RTT
@@ -533,6 +534,12 @@ func values(s *load.Scenario, m *load.Measurement) map[string]float64 {
 			v["memory"] = (float64(after.Resident) - float64(before.Resident)) / n
 		}
 		v["goroutines"] = float64(after.Goroutines-before.Goroutines) / n
+		if m.Opening > 0 {
+			v["opening"] = microseconds(int64(m.Opening)) / n
+		}
+		if m.Rested > 0 {
+			v["rest"] = microseconds(int64(m.Resting)) / m.Rested.Seconds()
+		}
 	} else if after.CPU > 0 {
 		cpu := after.CPU - before.CPU
 		v["cpu"] = microseconds(int64(cpu)) / ops

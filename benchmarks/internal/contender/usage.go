@@ -44,6 +44,8 @@ const (
 	// Settled waits until the process has done what it had begun, for a few milliseconds at most, and reads only what
 	// changes in a slice: CPU, Delay and the context switches.
 	Settled Moment = "settled"
+	// Undisturbed reads CPU only, at once, so that the reading itself takes next to nothing.
+	Undisturbed Moment = "undisturbed"
 	// Collected runs the garbage collector first, so that what is measured from then on starts with a clean heap.
 	Collected Moment = "collected"
 	// Trimmed also gives the memory that is free back to the system, so that Resident is what is in use.
@@ -53,6 +55,8 @@ const (
 // measure takes the process's usage.
 func measure(m Moment) Usage {
 	switch m {
+	case Undisturbed:
+		return Usage{CPU: cpuOfAll()}
 	case Settled:
 		settle(cpuOfAll, time.Sleep)
 		u := Usage{CPU: cpuTime(), Delay: runDelay()}

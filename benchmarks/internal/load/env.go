@@ -27,6 +27,9 @@ type Env struct {
 	// WarmUp is how long the load is there before the measuring begins, and Duration how long that takes.
 	WarmUp, Duration time.Duration
 
+	// Rest is how long idle connections are left alone, to see whether that takes CPU time; 0 if they are not.
+	Rest time.Duration
+
 	// Most is how many connections the load may have at once; scenarios that are to have more have as many.
 	Most int
 

@@ -33,14 +33,14 @@ func (e *Env) bounded(n int) (int, string) {
 	return n, ""
 }
 
-// idle has n clients make a request each and then keep their connections, and looks at the memory that they take. After
-// that each has to be answered once more.
+// idle has n clients make a request each and then keep their connections, and looks at the memory and the CPU time that
+// they take. After that each has to be answered once more.
 func idle(n int, newWorker makeWorker) func(*Env) (*Measurement, error) {
 	return atRest(n, newWorker, true)
 }
 
-// pending has n clients connect, and looks at the memory that their connections take ahead of the first request. None
-// makes one: by then a mux may have closed what has said nothing for long.
+// pending has n clients connect, and looks at what their connections take ahead of the first request. None makes one: by
+// then a mux may have closed what has said nothing for long.
 func pending(n int, newWorker makeWorker) func(*Env) (*Measurement, error) {
 	return atRest(n, newWorker, false)
 }
@@ -57,15 +57,32 @@ func atRest(n int, newWorker makeWorker, use bool) func(*Env) (*Measurement, err
 		if m.Before, err = e.Server.Usage(contender.Trimmed); err != nil {
 			return nil, err
 		}
-		if err := openMany(e, n, newWorker, use, func() error {
-			m.After, err = e.Server.Usage(contender.Trimmed)
-			return err
-		}); err != nil {
+		if err := openMany(e, n, newWorker, use, func() error { return m.lookAtRest(e) }); err != nil {
 			return nil, err
 		}
 		m.Idle, err = e.Server.Usage(contender.Trimmed)
 		return m, err
 	}
+}
+
+// lookAtRest looks at a server whose connections were just opened.
+func (m *Measurement) lookAtRest(e *Env) error {
+	opened, err := e.Server.Usage(contender.Settled)
+	if err != nil {
+		return err
+	}
+	m.Opening = opened.CPU - m.Before.CPU
+	if m.After, err = e.Server.Usage(contender.Trimmed); err != nil || e.Rest == 0 {
+		return err
+	}
+	began, err := e.Server.Usage(contender.Undisturbed)
+	if err != nil {
+		return err
+	}
+	time.Sleep(e.Rest)
+	ended, err := e.Server.Usage(contender.Undisturbed)
+	m.Resting, m.Rested = ended.CPU-began.CPU, e.Rest
+	return err
 }
 
 // openMany opens n connections, calls whileIdle if it is not nil, and closes them. With use, it makes a request on each

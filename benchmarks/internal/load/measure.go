@@ -21,8 +21,10 @@ type Measurement struct {
 	// Idle is what it used when all clients were gone; zero where that was not looked at.
 	Idle contender.Usage
 
-	// Connections is how many idle connections the memory between Before and After is that of.
-	Connections int
+	// Connections is how many idle connections the memory between Before and After is that of. Opening is the server's
+	// CPU time to open them, and Resting that of Rested, in which nothing happened to them.
+	Connections              int
+	Opening, Resting, Rested time.Duration
 
 	// Note says what was not as it should be, if anything.
 	Note string

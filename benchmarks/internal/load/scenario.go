@@ -82,8 +82,12 @@ const (
 	inFlight    = 32
 )
 
-// manyConnections is what "many" idle or silent connections are.
-const manyConnections = 10_000
+// How many connections there are where there are to be many.
+const (
+	manyConnections    = 10_000 // idle or silent ones
+	sharedConnections  = 1000   // with requests on all of them
+	securedConnections = 500    // idle ones, with a handshake of TLS on each
+)
 
 // Table returns all scenarios for a machine with that many processors.
 func Table(processors int) []Scenario {
@@ -158,6 +162,10 @@ func Table(processors int) []Scenario {
 			Needs:    []contender.Need{contender.Mixed},
 			Baseline: "servehttp", open: clients(openClients, openShared(100)),
 		}, Scenario{
+			Name: "shared-many", Title: "An RPC, then a REST request, on each of 1,000 open HTTP/2 connections",
+			Needs:    []contender.Need{contender.Mixed, contender.Many},
+			Baseline: "servehttp", MaxRounds: 6, Passes: 2, open: clients(sharedConnections, openBoth),
+		}, Scenario{
 			Name: "shared-bodies", Title: fmt.Sprintf("256 KiB by gRPC, in a stream of four messages, and 256 KiB by REST, by turns on %d open HTTP/2 connections, 10 in flight on each", openClients),
 			Needs:    []contender.Need{contender.Mixed, contender.Bodies},
 			Baseline: "servehttp", open: clients(openClients, openSharedBodies),
@@ -207,6 +215,14 @@ func Table(processors int) []Scenario {
 			Name: "idle-grpc", Title: "10,000 idle gRPC connections, after an RPC on each",
 			Needs:     []contender.Need{contender.GRPC, contender.Memory},
 			MaxRounds: 6, Takes: 4 * time.Second, measure: idle(manyConnections, openGRPC(1)),
+		}, Scenario{
+			Name: "pending-tls-grpc", Title: "500 gRPC connections over TLS ahead of their first RPC",
+			Needs: []contender.Need{contender.TLS, contender.GRPC, contender.Memory, contender.Many}, Server: tls,
+			MaxRounds: 6, Takes: 600 * time.Millisecond, measure: pending(securedConnections, openGRPC(1)),
+		}, Scenario{
+			Name: "idle-tls-grpc", Title: "500 idle gRPC connections over TLS, after an RPC on each",
+			Needs: []contender.Need{contender.TLS, contender.GRPC, contender.Memory, contender.Many}, Server: tls,
+			MaxRounds: 6, Takes: 600 * time.Millisecond, measure: idle(securedConnections, openGRPC(1)),
 		})
 	for _, n := range []int{10, 100, 1000, manyConnections} {
 		table = append(table, Scenario{

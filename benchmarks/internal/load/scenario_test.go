@@ -59,7 +59,7 @@ func TestMeasure(t *testing.T) {
 			defer p.Stop()
 			e := &Env{
 				Server: p, Addresses: p.Addresses, TLS: config.TLS,
-				WarmUp: time.Millisecond, Duration: 5 * time.Millisecond, Most: most,
+				WarmUp: time.Millisecond, Duration: 5 * time.Millisecond, Rest: time.Millisecond, Most: most,
 			}
 			if s.Server.RTT > 0 {
 				end, err := e.Slow(time.Millisecond)
@@ -80,6 +80,9 @@ func TestMeasure(t *testing.T) {
 			}
 			if m.Connections != 0 && (m.Connections != most || m.Note == "") {
 				t.Errorf("%d connections, and the note %q", m.Connections, m.Note)
+			}
+			if m.Connections != 0 && (m.Opening <= 0 || m.Resting <= 0 || m.Rested != e.Rest) {
+				t.Errorf("CPU time %v to open the connections, and %v in %v of rest", m.Opening, m.Resting, m.Rested)
 			}
 			if m.After.CPU < m.Before.CPU || m.After.Allocs <= m.Before.Allocs {
 				t.Errorf("before %+v, after %+v", m.Before, m.After)

@@ -165,6 +165,8 @@ var Metrics = []Metric{
 	{Key: "peak", Title: "peak memory", Unit: "MiB", Ratio: true},
 	{Key: "idle", Title: "memory when idle again", Unit: "MiB", Ratio: true},
 	{Key: "memory", Title: "memory per connection", Unit: "B", Ratio: true},
+	{Key: "opening", Title: "CPU to open one", Unit: "µs", Ratio: true},
+	{Key: "rest", Title: "CPU while all are idle", Unit: "µs/s"},
 	{Key: "roundtrips", Title: "time to the answer", Unit: "round trips"},
 }
 
