@@ -4,6 +4,10 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -104,6 +108,31 @@ func TestExtrasAllocs(t *testing.T) {
 	for _, e := range extras {
 		if got := testing.AllocsPerRun(100, e.op(t)); got > e.most {
 			t.Errorf("%s: %v allocations, want at most %v", e.name, got, e.most)
+		}
+	}
+}
+
+// TestExtrasDocumented compares the tables of docs/sizing.md with the allocations. Their rows name what is measured in
+// the second column, and the allocations in the last.
+func TestExtrasDocumented(t *testing.T) {
+	t.Parallel()
+	documented := make(map[string]bool)
+	row := regexp.MustCompile("(?m)^\\| [^|]+ \\| ((?:`[a-z]+/[^|`]+`(?:, )?)+) \\|.* (\\d+) \\|$")
+	for _, m := range row.FindAllStringSubmatch(readPage(t, "docs/sizing.md"), -1) {
+		for name := range strings.SplitSeq(m[1], ", ") {
+			name = strings.Trim(name, "`")
+			i := slices.IndexFunc(extras, func(e extra) bool { return e.name == name })
+			if i < 0 {
+				t.Errorf("docs/sizing.md has %s, which is not measured", name)
+			} else if want := strconv.Itoa(int(extras[i].most)); m[2] != want {
+				t.Errorf("docs/sizing.md says that %s takes %s allocations, and the test %s", name, m[2], want)
+			}
+			documented[name] = true
+		}
+	}
+	for _, e := range extras {
+		if !documented[e.name] {
+			t.Errorf("docs/sizing.md does not have %s", e.name)
 		}
 	}
 }

@@ -51,12 +51,12 @@ func readPage(t *testing.T, path string) string {
 	return string(b)
 }
 
-// TestDocsNameTests checks that the tests exist that the pages name as evidence. The name of a subtest may follow that
-// of a test: TestBetter/GracefulStop.
+// TestDocsNameTests checks that the tests and benchmarks exist that the pages name as evidence. The name of a subtest
+// may follow that of a test: TestBetter/GracefulStop.
 func TestDocsNameTests(t *testing.T) {
 	t.Parallel()
 	defined := make(map[string]string) // the source of the test's file and of those beside it
-	function := regexp.MustCompile(`(?m)^func (Test\w+)\(`)
+	function := regexp.MustCompile(`(?m)^func ((?:Test|Benchmark)\w+)\(`)
 	sources := make(map[string]string) // by directory
 	err := filepath.WalkDir(".", func(path string, _ fs.DirEntry, err error) error {
 		if err != nil || !strings.HasSuffix(path, "_test.go") {
@@ -74,7 +74,7 @@ func TestDocsNameTests(t *testing.T) {
 			defined[m[1]] += source
 		}
 	}
-	name := regexp.MustCompile(`\b(Test[A-Z]\w+)(?:/(\w+))?`)
+	name := regexp.MustCompile(`\b((?:Test|Benchmark)[A-Z]\w+)(?:/(\w+))?`)
 	for _, page := range pages(t) {
 		text := readPage(t, page)
 		for _, m := range append(name.FindAllStringSubmatch(text, -1), subtestsInTables(text)...) {

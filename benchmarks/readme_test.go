@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -81,5 +83,94 @@ func TestREADME(t *testing.T) {
 	}
 	if found != len(rows) {
 		t.Errorf("the README has %d of %d rows", found, len(rows))
+	}
+}
+
+// TestSizing holds the tables of docs/sizing.md to the results that it links to. The first cell of a table says what its
+// rows have of the scenario that they name.
+func TestSizing(t *testing.T) {
+	t.Parallel()
+	type table struct {
+		results string
+		metric  string
+		ratio   bool
+		unit    float64
+		decimal int
+	}
+	tables := map[string]table{
+		"memory, KiB":            {results: "sizing", metric: "memory", unit: 1 << 10, decimal: 1},
+		"goroutines":             {results: "sizing", metric: "goroutines", unit: 1},
+		"server CPU to open one": {results: "sizing", metric: "opening", ratio: true, unit: 1, decimal: 2},
+		"server CPU":             {results: "full", metric: "cpu", ratio: true, unit: 1, decimal: 2},
+	}
+	columns := map[string]string{
+		"plain": "plain", "plain, µs": "plain", "`Mux`": "oneport-listen", "`Server`": "oneport-server", "`ServeHTTP`": "servehttp",
+	}
+	of := make(map[string]*results.Summary)
+	baseline := make(map[string]string)
+	for _, dir := range []string{"full", "sizing"} {
+		r, err := results.Read(filepath.Join("results", dir, results.File))
+		if err != nil {
+			t.Fatal(err)
+		}
+		of[dir] = r.Summarize()
+		for _, s := range r.Scenarios {
+			baseline[s.Name] = s.Baseline
+			for _, c := range r.Contenders {
+				if e, ok := of[dir].Absolute(s.Name, c.Name, "rest"); ok && e.Median > 1000 {
+					t.Errorf("%s, %s: %.0f µs/s at rest, and the page says less than a thousandth of a processor", s.Name, c.Name, e.Median)
+				}
+			}
+		}
+	}
+	page, err := os.ReadFile(filepath.Join("..", "docs", "sizing.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	scenario := regexp.MustCompile("`([a-z0-9-]+)`$")
+	var header []string
+	found := 0
+	for line := range strings.Lines(string(page)) {
+		if !strings.HasPrefix(line, "|") {
+			header = nil
+			continue
+		}
+		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
+		for i := range cells {
+			cells[i] = strings.TrimSpace(cells[i])
+		}
+		if header == nil {
+			header = cells
+		}
+		tab, ok := tables[header[0]]
+		name := scenario.FindStringSubmatch(cells[0])
+		if !ok || name == nil {
+			continue
+		}
+		for i, cell := range cells[1:] {
+			column := header[1+i]
+			contender := columns[column]
+			value, ok := of[tab.results].Absolute(name[1], contender, tab.metric)
+			decimal, ratio := tab.decimal, tab.ratio
+			switch {
+			case strings.HasSuffix(column, "µs"):
+				ratio, decimal = false, 0
+			case ratio && baseline[name[1]] == contender:
+				decimal, value.Median = 0, tab.unit
+			case ratio:
+				value, ok = of[tab.results].Ratio(name[1], contender, tab.metric)
+			}
+			want := ""
+			if ok {
+				want = strconv.FormatFloat(value.Median/tab.unit, 'f', decimal, 64)
+			}
+			if cell != want {
+				t.Errorf("%s, %s, %s: %q, and the results say %q", header[0], name[1], column, cell, want)
+			}
+			found++
+		}
+	}
+	if found < 50 {
+		t.Errorf("the page has %d figures", found)
 	}
 }
