@@ -57,13 +57,23 @@ func atRest(n int, newWorker makeWorker, use bool) func(*Env) (*Measurement, err
 		if m.Before, err = e.Server.Usage(contender.Trimmed); err != nil {
 			return nil, err
 		}
-		if err := openMany(e, n, newWorker, use, func() error { return m.lookAtRest(e) }); err != nil {
+		began := time.Now()
+		if err := openMany(e, n, newWorker, use, func() error {
+			err := m.lookAtRest(e)
+			if took := time.Since(began); !use && took > pendingAge {
+				m.Note = fmt.Sprintf("it took %v, in which a mux may have closed what has said nothing", took.Round(time.Second))
+			}
+			return err
+		}); err != nil {
 			return nil, err
 		}
 		m.Idle, err = e.Server.Usage(contender.Trimmed)
 		return m, err
 	}
 }
+
+// pendingAge is how old a connection may be that has said nothing: less than the 10 seconds of a mux.
+const pendingAge = 9 * time.Second
 
 // lookAtRest looks at a server whose connections were just opened.
 func (m *Measurement) lookAtRest(e *Env) error {
