@@ -158,8 +158,8 @@ func (t *Target) expireLater(l *Limits, in time.Duration) {
 // expire refuses what has waited in the queue for AcceptTimeout, up to a quarter more. While no server has accepted a
 // connection that passes through, nobody reads from its client, and sees it go.
 func (t *Target) expire(l *Limits) {
-	t0 := now()
-	for _, v := range t.queue.Remove(func(v *Conn) bool { return v.expires <= t0 }) {
+	at := now()
+	for _, v := range t.queue.Remove(func(v *Conn) bool { return v.expires <= at }) {
 		v.reject(ErrTargetFull)
 	}
 	t.expiring.Lock()

@@ -59,10 +59,11 @@ func (b *bucket) spend(burst, rate int) bool {
 	if b.spent <= burst {
 		return true
 	}
-	forgiven := min(float64(b.spent), since(b.filled).Seconds()*float64(rate))
+	t := now()
+	forgiven := min(float64(b.spent), time.Duration(t-b.filled).Seconds()*float64(rate))
 	if n := int(forgiven); n > 0 {
 		b.spent -= n
-		b.filled = now()
+		b.filled = t
 	}
 	return b.spent <= burst
 }

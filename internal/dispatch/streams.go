@@ -19,8 +19,8 @@ type stream struct {
 	downloadStream
 }
 
-// freeStreams has streams that are over. Only those of connections that pass through come here, where nothing refers to
-// a stream that has been removed.
+// freeStreams has memory for streams. Only connections that pass through give it back, where nothing refers to a stream
+// that has been removed.
 var freeStreams = sync.Pool{New: func() any { return new(stream) }}
 
 // A streamTable has streams in the order of their numbers, in which clients open them (RFC 9113, Section 5.1.1).
