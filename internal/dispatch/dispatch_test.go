@@ -231,7 +231,7 @@ func (w *world) accept(target int, lines ...string) *end {
 	e.want(append([]string{"SETTINGS [ENABLE_PUSH = 0] [MAX_HEADER_LIST_SIZE = 5000]"}, lines...)...)
 	e.fr.WriteSettings()
 	e.fr.WriteSettingsAck()
-	time.Sleep(withholdTime)
+	time.Sleep(2 * withholdTime)
 	return e
 }
 

@@ -169,6 +169,9 @@ func (c *conn) scanClient(v *Conn, b []byte) (clear, n int, split bool) {
 			if it.target == v.target.index && !late && len(c.streams) < c.d.Limits.MaxStreams {
 				c.maxID = it.StreamID
 				c.newStream(it.StreamID, v, it.endStream()).grpc = it.grpc
+				if !it.endStream() && c.withheld.timer != nil {
+					go c.sendWithheld() // see withhold; whoever reads does not write
+				}
 				break
 			}
 			c.startSplitting()

@@ -119,7 +119,7 @@ func TestServerPieces(t *testing.T) {
 	behind = h2.AppendFrame(behind, http2.FrameContinuation, http2.FlagContinuationEndHeaders, 1, []byte{1, 'b'})
 	written := bytes.Join([][]byte{before, ack, behind}, nil)
 	for _, answered := range []bool{false, true} {
-		for _, pause := range []time.Duration{0, withholdTime - 1, withholdTime} {
+		for _, pause := range []time.Duration{0, withholdTime, 2 * withholdTime} {
 			t.Run(fmt.Sprintf("answered %t, pause %v", answered, pause), func(t *testing.T) {
 				t.Parallel()
 				for cut := range len(written) + 1 {
@@ -134,11 +134,11 @@ func TestServerPieces(t *testing.T) {
 						v.Write(written[:cut])
 						time.Sleep(pause)
 						got := client.got()
-						if pause >= withholdTime && !bytes.Equal(got, want(written[:cut])) {
+						if pause >= 2*withholdTime && !bytes.Equal(got, want(written[:cut])) {
 							t.Errorf("of the first %d bytes the client has got %q, want %q", cut, got, want(written[:cut]))
 						}
 						v.Write(written[cut:])
-						time.Sleep(withholdTime)
+						time.Sleep(2 * withholdTime)
 						if got = append(got, client.got()...); !bytes.Equal(got, want(written)) {
 							t.Errorf("cut at %d, the client has got %q, want %q", cut, got, want(written))
 						}
@@ -180,7 +180,7 @@ func TestClientPieces(t *testing.T) {
 							r = readyConn{v, t}
 						}
 						go server.collect(r, size)
-						time.Sleep(withholdTime)
+						time.Sleep(2 * withholdTime)
 						server.got()
 						near.Write(written[:cut])
 						got := server.got()
@@ -246,13 +246,13 @@ func TestWithholdBlocked(t *testing.T) {
 		"shutdown": {func(w *world, _ *end) { go w.owner.client.Drain() }, ", " + drainGoAway + ", " + drainAsks},
 		"split":    {func(w *world, _ *end) { w.client.request(3, "-1", true) }, ", HEADERS 3 :status=404 content-length=0 END"},
 	}
-	for _, at := range []time.Duration{0, withholdTime - 1, withholdTime, withholdTime + 1} {
+	for _, late := range []time.Duration{-withholdTime, -1, 0, 1} { // when nothing is withheld any more
 		for one, a := range actions {
 			for other, b := range actions {
 				if one == other {
 					continue
 				}
-				t.Run(fmt.Sprintf("%s, %s after %v", one, other, at), func(t *testing.T) {
+				t.Run(fmt.Sprintf("%s, %s, %v late", one, other, late), func(t *testing.T) {
 					t.Parallel()
 					synctest.Test(t, func(t *testing.T) {
 						near, far := newDuplex()
@@ -263,7 +263,7 @@ func TestWithholdBlocked(t *testing.T) {
 						defer w.client.close()
 						w.client.Write([]byte(http2.ClientPreface))
 						w.client.fr.WriteSettings()
-						w.client.request(1, "0", false)
+						w.client.request(1, "0", true)
 						w.owner = d.Handle(sock)
 						c, err := d.all()[0].Accept()
 						if err != nil {
@@ -276,13 +276,13 @@ func TestWithholdBlocked(t *testing.T) {
 						server.fr.WriteSettings()
 						server.fr.WriteSettingsAck()
 						synctest.Wait()
-						time.Sleep(at)
+						time.Sleep(withholdFor() + late)
 						a.do(w, server)
 						synctest.Wait()
 						b.do(w, server)
-						time.Sleep(withholdTime)
+						time.Sleep(2 * withholdTime)
 						sock.unshut()
-						time.Sleep(withholdTime)
+						time.Sleep(2 * withholdTime)
 						got := strings.Join(w.client.got(), ", ")
 						got = strings.ReplaceAll(got, `"1prt\x00\x00\x00\x01"`, `"payload."`) // of splitting
 						for _, want := range []string{first, a.want, b.want} {

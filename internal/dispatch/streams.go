@@ -51,5 +51,10 @@ func (t *streamTable) remove(s *stream) {
 	}
 }
 
+// sending reports whether there is a stream on which the client has more to send.
+func (t streamTable) sending() bool {
+	return slices.ContainsFunc(t, func(s *stream) bool { return !s.clientEnded })
+}
+
 // keptStreams is for how many streams the memory is kept when there are none.
 const keptStreams = 256

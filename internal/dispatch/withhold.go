@@ -11,11 +11,25 @@ import (
 // A server begins with a SETTINGS frame, and acknowledges that of the client, each in a send of its own. A client that
 // has made a request waits for its response, which mostly follows at once, and for nothing else: if it is one that
 // waits for SETTINGS before the request, it has had them. So, in passing, what a server writes first is withheld until
-// there is more than that, or for withholdTime, and goes out with the rest.
+// there is more than that, or for a short time, and goes out with the rest. A client whose request has not ended may
+// wait for the credit that is in it; from such a client nothing is withheld.
 
-// withholdTime is how long a client may not know what its server has set. Until then it goes by the early SETTINGS, or
-// by the defaults (RFC 9113, Section 6.5.2).
-const withholdTime = 5 * time.Millisecond
+// withholdTime is how long a client may not know what its server has set, or twice as long. Until then it goes by the
+// early SETTINGS, or by the defaults (RFC 9113, Section 6.5.2).
+//
+// The time ends with a period of that length, which is the same for all connections. A timer that was stopped can still
+// wake up a thread when it would have fired, and does if many other timers are set: as it is, that is 20 times a second
+// at most, and not once for each connection.
+const withholdTime = 50 * time.Millisecond
+
+// withholdFor returns how long something is withheld from now on.
+func withholdFor() time.Duration {
+	gone := time.Duration(now()) % withholdTime
+	if gone < 0 {
+		gone += withholdTime // the clock can be set back, in tests
+	}
+	return 2*withholdTime - gone
+}
 
 // maxWithheld is how much is withheld.
 const maxWithheld = 256
@@ -30,7 +44,8 @@ type withheld struct {
 // withhold reports whether b, which the server has written in passing, is withheld. The caller holds mu.
 func (c *conn) withhold(b []byte) bool {
 	w := &c.withheld
-	if w.over || c.shutdown != notDraining || c.inFrame || len(w.bytes)+len(b) > maxWithheld || !onlySettings(b) {
+	if w.over || c.shutdown != notDraining || c.inFrame || len(w.bytes)+len(b) > maxWithheld || !onlySettings(b) ||
+		c.streams.sending() {
 		return false
 	}
 	if w.bytes == nil {
@@ -38,7 +53,7 @@ func (c *conn) withhold(b []byte) bool {
 	}
 	w.bytes = append(w.bytes, b...)
 	if w.timer == nil {
-		w.timer = time.AfterFunc(withholdTime, c.sendWithheld)
+		w.timer = time.AfterFunc(withholdFor(), c.sendWithheld)
 	}
 	return true
 }

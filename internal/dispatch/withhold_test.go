@@ -22,7 +22,7 @@ func (c *sends) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// What a server writes first waits for what it writes next, or for withholdTime, and goes out in one piece with it.
+// What a server writes first waits for what it writes next, or for a short time, and goes out in one piece with it.
 func TestWithhold(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -32,8 +32,8 @@ func TestWithhold(t *testing.T) {
 		sends int32 // 0 for any number
 	}{
 		{"nothing more", func(*world, *end) {}, nil, 0},
-		{"not yet", func(*world, *end) { time.Sleep(withholdTime - 1) }, nil, 0},
-		{"after a moment", func(*world, *end) { time.Sleep(withholdTime) }, []string{"SETTINGS", "SETTINGS ACK"}, 1},
+		{"not yet", func(*world, *end) { time.Sleep(withholdFor() - 1) }, nil, 0},
+		{"after a moment", func(*world, *end) { time.Sleep(withholdFor()) }, []string{"SETTINGS", "SETTINGS ACK"}, 1},
 		{"response", func(_ *world, server *end) {
 			server.headers(1, true, ":status", "204")
 		}, []string{"SETTINGS", "SETTINGS ACK", "HEADERS 1 :status=204 END"}, 1},
@@ -59,6 +59,9 @@ func TestWithhold(t *testing.T) {
 		}, []string{"SETTINGS", "SETTINGS ACK", drainGoAway, drainAsks}, 1},
 		{"split", func(w *world, _ *end) {
 			w.client.request(3, "1", true)
+		}, []string{"SETTINGS", "SETTINGS ACK"}, 1},
+		{"a request of which more is to come", func(w *world, _ *end) {
+			w.client.Write([]byte("\x00\x00\x05\x01\x04\x00\x00\x00\x03\x82\x04\x02/0"))
 		}, []string{"SETTINGS", "SETTINGS ACK"}, 1},
 		{"closed by the client", func(w *world, _ *end) { w.client.conn.Close() }, nil, 0},
 	} {
@@ -96,4 +99,26 @@ func TestWithhold(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What may have the credit that a client waits for is not withheld.
+func TestWithholdNoCredit(t *testing.T) {
+	t.Parallel()
+	inWorld(t, newDispatcher(1), func(w *world) {
+		defer w.d.Close()
+		w.client.request(1, "0", false)
+		c, err := w.d.all()[0].Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := newEnd(t, c, true)
+		defer server.close()
+		w.client.got() // the early SETTINGS
+		server.fr.WriteSettings()
+		w.client.want("SETTINGS")
+		w.client.fr.WriteData(1, true, nil)
+		synctest.Wait()
+		server.fr.WriteSettingsAck()
+		w.client.want("SETTINGS ACK") // nothing is withheld behind what was sent
+	})
 }
