@@ -70,7 +70,8 @@ type Server struct {
 
 	// PerConnection routes each HTTP/2 connection as a whole, by its first request, as a Mux does. By default each
 	// request is routed on its own, which clients and proxies need that send gRPC and other requests over one
-	// connection. PerConnection saves CPU and memory if no client does that: docs/requests.md has the figures.
+	// connection. PerConnection saves memory, and CPU time of calls, if no client does that: docs/requests.md has the
+	// figures.
 	PerConnection bool
 
 	Limits

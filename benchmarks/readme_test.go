@@ -3,10 +3,10 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -14,21 +14,28 @@ import (
 	"github.com/oneport-go/oneport/benchmarks/internal/results"
 )
 
-// TestAgree compares the results of the two runs that are kept. Of intervals of 95 % confidence some miss, but two miss
-// each other rarely.
+// TestAgree compares the results of the full run that is kept with a second run, of the scenarios that the project's
+// README has and some more. Of intervals of 95 % confidence some miss, but two miss each other rarely. HAProxy and nginx,
+// which are there for comparison, are left out: what they do with their threads differs from start to start.
 func TestAgree(t *testing.T) {
 	t.Parallel()
-	var out bytes.Buffer
-	if err := command(t.Context(), []string{"-compare", "results/full", "results/again"}, &out, io.Discard); err != nil {
-		t.Fatal(err)
+	read := func(dir string) *results.Results {
+		r, err := results.Read(filepath.Join("results", dir, results.File))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Contenders = slices.DeleteFunc(r.Contenders, func(c results.Contender) bool { return c.Name == "haproxy" || c.Name == "nginx" })
+		return r
 	}
-	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	var out bytes.Buffer
+	err := results.Against(read("again"), read("full"), &out)
 	var differ, all int
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 	if _, err := fmt.Sscanf(lines[len(lines)-1], "%d of %d ratios", &differ, &all); err != nil {
 		t.Fatalf("%s: %v", lines[len(lines)-1], err)
 	}
-	if all < 1000 || differ > all/100 {
-		t.Errorf("%d of %d ratios differ:\n%s", differ, all, &out)
+	if err != nil || all < 400 {
+		t.Errorf("%v; compared %d:\n%s", err, all, &out)
 	}
 }
 
@@ -91,35 +98,31 @@ func TestREADME(t *testing.T) {
 func TestSizing(t *testing.T) {
 	t.Parallel()
 	type table struct {
-		results string
 		metric  string
 		ratio   bool
 		unit    float64
 		decimal int
 	}
 	tables := map[string]table{
-		"memory, KiB":            {results: "sizing", metric: "memory", unit: 1 << 10, decimal: 1},
-		"goroutines":             {results: "sizing", metric: "goroutines", unit: 1},
-		"server CPU to open one": {results: "sizing", metric: "opening", ratio: true, unit: 1, decimal: 2},
-		"server CPU":             {results: "full", metric: "cpu", ratio: true, unit: 1, decimal: 2},
+		"memory, KiB":            {metric: "memory", unit: 1 << 10, decimal: 1},
+		"goroutines":             {metric: "goroutines", unit: 1},
+		"server CPU to open one": {metric: "opening", ratio: true, unit: 1, decimal: 2},
+		"server CPU":             {metric: "cpu", ratio: true, unit: 1, decimal: 2},
 	}
 	columns := map[string]string{
 		"plain": "plain", "plain, µs": "plain", "`Mux`": "oneport-listen", "`Server`": "oneport-server", "`ServeHTTP`": "servehttp",
 	}
-	of := make(map[string]*results.Summary)
+	r, err := results.Read(filepath.Join("results", "full", results.File))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := r.Summarize()
 	baseline := make(map[string]string)
-	for _, dir := range []string{"full", "sizing"} {
-		r, err := results.Read(filepath.Join("results", dir, results.File))
-		if err != nil {
-			t.Fatal(err)
-		}
-		of[dir] = r.Summarize()
-		for _, s := range r.Scenarios {
-			baseline[s.Name] = s.Baseline
-			for _, c := range r.Contenders {
-				if e, ok := of[dir].Absolute(s.Name, c.Name, "rest"); ok && e.Median > 1000 {
-					t.Errorf("%s, %s: %.0f µs/s at rest, and the page says less than a thousandth of a processor", s.Name, c.Name, e.Median)
-				}
+	for _, s := range r.Scenarios {
+		baseline[s.Name] = s.Baseline
+		for _, c := range r.Contenders {
+			if e, ok := sum.Absolute(s.Name, c.Name, "rest"); ok && e.Median > 1000 {
+				t.Errorf("%s, %s: %.0f µs/s at rest, and the page says less than a thousandth of a processor", s.Name, c.Name, e.Median)
 			}
 		}
 	}
@@ -150,7 +153,7 @@ func TestSizing(t *testing.T) {
 		for i, cell := range cells[1:] {
 			column := header[1+i]
 			contender := columns[column]
-			value, ok := of[tab.results].Absolute(name[1], contender, tab.metric)
+			value, ok := sum.Absolute(name[1], contender, tab.metric)
 			decimal, ratio := tab.decimal, tab.ratio
 			switch {
 			case strings.HasSuffix(column, "µs"):
@@ -158,7 +161,7 @@ func TestSizing(t *testing.T) {
 			case ratio && baseline[name[1]] == contender:
 				decimal, value.Median = 0, tab.unit
 			case ratio:
-				value, ok = of[tab.results].Ratio(name[1], contender, tab.metric)
+				value, ok = sum.Ratio(name[1], contender, tab.metric)
 			}
 			want := ""
 			if ok {

@@ -309,12 +309,23 @@ func TestCompare(t *testing.T) {
 	if got := same.String(); !strings.HasPrefix(got, "0 of ") {
 		t.Errorf("of the same results: %s", got)
 	}
-	for i, s := range b.Samples {
-		if s.Scenario == "new" && s.Contender == "oneport" {
-			b.Samples[i].Values = maps.Clone(s.Values)
-			b.Samples[i].Values["cpu"] *= 1.5
+	scale := func(by float64) {
+		for i, s := range b.Samples {
+			if s.Scenario == "new" && s.Contender == "oneport" {
+				b.Samples[i].Values = maps.Clone(s.Values)
+				b.Samples[i].Values["cpu"] *= by
+			}
 		}
 	}
+	scale(1.015)
+	var near bytes.Buffer
+	if err := Compare(a, b, &near); err != nil {
+		t.Fatal(err)
+	}
+	if got := near.String(); !strings.HasPrefix(got, "0 of ") {
+		t.Errorf("of results that differ by 1.5 %%: %s", got)
+	}
+	scale(1.5 / 1.015)
 	var other bytes.Buffer
 	if err := Compare(a, b, &other); err != nil {
 		t.Fatal(err)
