@@ -62,8 +62,8 @@ func TestREADME(t *testing.T) {
 	}
 	found := 0
 	for line := range strings.Lines(string(b)) {
-		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
-		row, ok := rows[strings.TrimSpace(cells[0])]
+		cells := tableCells(line)
+		row, ok := rows[cells[0]]
 		if !ok {
 			continue
 		}
@@ -83,8 +83,8 @@ func TestREADME(t *testing.T) {
 			case ok:
 				want = fmt.Sprintf("%.2f", e.Median)
 			}
-			if got := strings.TrimSpace(cells[1+i]); got != want {
-				t.Errorf("%s, %s: %q, and the results say %q", strings.TrimSpace(cells[0]), contender, got, want)
+			if got := cells[1+i]; got != want {
+				t.Errorf("%s, %s: %q, and the results say %q", cells[0], contender, got, want)
 			}
 		}
 	}
@@ -138,10 +138,7 @@ func TestSizing(t *testing.T) {
 			header = nil
 			continue
 		}
-		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
-		for i := range cells {
-			cells[i] = strings.TrimSpace(cells[i])
-		}
+		cells := tableCells(line)
 		if header == nil {
 			header = cells
 		}
@@ -175,5 +172,51 @@ func TestSizing(t *testing.T) {
 	}
 	if found < 50 {
 		t.Errorf("the page has %d figures", found)
+	}
+}
+
+// tableCells returns the cells of a row of a table in Markdown.
+func tableCells(line string) []string {
+	cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
+	for i := range cells {
+		cells[i] = strings.TrimSpace(cells[i])
+	}
+	return cells
+}
+
+// TestBehind checks that docs/performance.md names every scenario in which oneport costs more, or carries less, than
+// cmux or ServeHTTP by more than the intervals of the full run allow.
+func TestBehind(t *testing.T) {
+	t.Parallel()
+	r, err := results.Read(filepath.Join("results", "full", results.File))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := r.Summarize()
+	page, err := os.ReadFile(filepath.Join("..", "docs", "performance.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, list, _ := strings.Cut(string(page), "**Compared with others")
+	list, _, _ = strings.Cut(list, "\n## ")
+	for _, s := range r.Scenarios {
+		for _, ours := range []string{"oneport", "oneport-listen", "oneport-server"} {
+			for _, theirs := range []string{"cmux", "servehttp"} {
+				for _, metric := range []string{"cpu", "throughput", "memory"} {
+					a, okA := sum.Ratio(s.Name, ours, metric)
+					b, okB := sum.Ratio(s.Name, theirs, metric)
+					if s.Baseline == theirs {
+						b, okB = results.Estimate{Median: 1, Low: 1, High: 1}, true
+					}
+					worse := a.Median > b.Median
+					if metric == "throughput" {
+						worse = a.Median < b.Median
+					}
+					if okA && okB && worse && !a.Overlaps(b) && !strings.Contains(list, "`"+s.Name+"`") {
+						t.Errorf("%s: %s of %s is %.3f, and of %s %.3f", s.Name, metric, ours, a.Median, theirs, b.Median)
+					}
+				}
+			}
+		}
 	}
 }
