@@ -60,8 +60,9 @@ type Conn struct {
 	maxFrame   int
 	window     int64 // SETTINGS_INITIAL_WINDOW_SIZE
 
-	open         int // streams
-	*splitServer     // in splitting
+	open int // streams
+
+	*splitServer // in splitting
 }
 
 // splitServer is what a Conn has once the connection is split.

@@ -14,12 +14,12 @@ import (
 // there is more than that, or for a short time, and goes out with the rest. A client whose request has not ended may
 // wait for the credit that is in it; from such a client nothing is withheld.
 
-// withholdTime is how long a client may not know what its server has set, or twice as long. Until then it goes by the
+// withholdTime is the least time that something is withheld, and half of the most. Until then the client goes by the
 // early SETTINGS, or by the defaults (RFC 9113, Section 6.5.2).
 //
-// The time ends with a period of that length, which is the same for all connections. A timer that was stopped can still
-// wake up a thread when it would have fired, and does if many other timers are set: as it is, that is 20 times a second
-// at most, and not once for each connection.
+// Time is divided into periods of this length, the same for all connections, and withholding ends with one of them. A
+// timer that was stopped can still wake up a thread when it would have fired, if many others are set. This way that
+// happens 20 times a second at most, and not once for each connection.
 const withholdTime = 50 * time.Millisecond
 
 // withholdFor returns how long something is withheld from now on.

@@ -117,15 +117,15 @@ func (r *Results) Print(out io.Writer, dir string) error {
 	return err
 }
 
-// Compare prints every ratio on which two runs disagree: one whose intervals have nothing in common, and which is not the
-// same within nearly.
+// Compare prints every ratio on which two runs disagree: its intervals have nothing in common, and its medians differ
+// by more than nearly.
 func Compare(a, b *Results, out io.Writer) error {
 	_, _, err := compareRatios(a, b, out)
 	return err
 }
 
-// nearly is how far ratios may be from each other that are the same for anyone. The intervals of allocations are
-// narrower than what the scheduler and the collector do to them from one run to the next.
+// nearly is how far apart two ratios may be and still count as equal. The intervals of allocations are narrower than
+// what the scheduler and the collector change from one run to the next.
 const nearly = 0.02
 
 func compareRatios(a, b *Results, out io.Writer) (apart, both int, err error) {
