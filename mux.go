@@ -16,6 +16,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/oneport-go/oneport/internal/accepting"
+	"github.com/oneport-go/oneport/internal/alarm"
 	"github.com/oneport-go/oneport/internal/h2"
 	"github.com/oneport-go/oneport/internal/lobby"
 	"github.com/oneport-go/oneport/internal/peek"
@@ -68,6 +69,7 @@ type Mux struct {
 	limits   Limits // those that hold, once Serve was called
 	routes   atomic.Pointer[[]*route]
 	lobby    lobby.Lobby
+	alarms   alarm.Clock // for connections in it
 	buffers  peek.Pool
 	slots    slots       // of all servers
 	early    []byte      // the early SETTINGS frame
@@ -377,6 +379,7 @@ func (m *Mux) closeRoutes() {
 
 // closeRest closes whatever is left.
 func (m *Mux) closeRest() {
+	defer m.alarms.Stop()
 	m.closeRoutes()
 	m.lobby.Stop()
 	m.lobby.CloseRefusing()

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/net/http2"
 
+	"github.com/oneport-go/oneport/internal/alarm"
 	"github.com/oneport-go/oneport/internal/h2open"
 	"github.com/oneport-go/oneport/internal/h2upgrade"
 	"github.com/oneport-go/oneport/internal/lobby"
@@ -43,9 +44,12 @@ type pending struct {
 
 	*decision // until it has a route
 
+	alarm     alarm.Alarm // of a socket, in place of deadlines
+	deadlines bool        // are set
+
 	mu     sync.Mutex // guards what follows
 	cause  lobby.Cause
-	armed  bool          // deadlines are set, and Interrupt may set others
+	armed  bool          // the connection waits, and Interrupt may set deadlines
 	silent bool          // nothing has arrived, and nothing can be waiting in a socket
 	timer  *time.Timer   // stands in for deadlines that the connection does not have
 	signal chan struct{} // if not nil, closed by Interrupt
@@ -132,6 +136,7 @@ func (c *pending) decide() (rt *route, refused *refusal) {
 		c.endReaders()
 		c.source.Release()
 		if refused != nil {
+			c.mux.alarms.Clear(&c.alarm)
 			c.abandonWrite()
 		}
 	}()
@@ -327,7 +332,7 @@ func (c *pending) settle() *refusal {
 		return nil
 	}
 	// A pipe whose other end is closed takes no deadlines, and there is still what the client sent before for the server.
-	if err := c.conn.SetDeadline(time.Time{}); err != nil && !errors.Is(err, io.ErrClosedPipe) {
+	if err := c.disarm(); err != nil && !errors.Is(err, io.ErrClosedPipe) {
 		return c.clientClosed(err)
 	}
 	return nil

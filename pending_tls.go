@@ -74,6 +74,7 @@ func (c *pending) takeReceived() bool {
 	limit := c.mux.limits.MaxPreviewBytes
 	before := len(c.source.Taken())
 	taken := before
+	c.deadlines = true
 	for more := true; more && taken < limit; {
 		// With a deadline in the past, crypto/tls returns what it has already read. An error is returned again later.
 		if c.raw.SetReadDeadline(aLongTimeAgo) != nil {

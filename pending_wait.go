@@ -50,10 +50,19 @@ func (c *pending) arm(now time.Time) *refusal {
 		writes = limit.Add(lingerTime) // a Write that times out breaks crypto/tls, and it could not be said why
 	}
 	var err error
-	if wake.Equal(writes) {
-		err = c.conn.SetDeadline(limit) // for which the net package needs one timer, not two
-	} else {
+	switch {
+	case !wake.Equal(writes):
+		c.mux.alarms.Clear(&c.alarm)
+		c.deadlines = true
 		err = errors.Join(c.conn.SetReadDeadline(wake), c.conn.SetWriteDeadline(writes))
+	case !isSocket(c.conn):
+		c.mux.alarms.Clear(&c.alarm)
+		c.deadlines = true
+		err = c.conn.SetDeadline(limit) // for which the net package needs one timer, not two
+	default:
+		if err = c.disarm(); err == nil {
+			c.mux.alarms.Set(&c.alarm, c, limit)
+		}
 	}
 	if err == nil {
 		return nil
@@ -66,6 +75,28 @@ func (c *pending) arm(now time.Time) *refusal {
 		c.timer.Reset(time.Until(limit))
 	}
 	return nil
+}
+
+// disarm ends what arm began, unless a timer stands in for deadlines.
+func (c *pending) disarm() error {
+	if rung := c.mux.alarms.Clear(&c.alarm); !rung && !c.deadlines {
+		return nil
+	}
+	c.deadlines = false
+	return c.conn.SetDeadline(time.Time{})
+}
+
+// Ring ends the wait of a socket when its time is over. The clock calls it, which is locked.
+func (c *pending) Ring() { c.raw.SetDeadline(aLongTimeAgo) }
+
+// isSocket reports whether a connection is a socket, whose deadlines do not fail and which has a buffer for what a mux
+// writes.
+func isSocket(c net.Conn) bool {
+	switch c.(type) {
+	case *net.TCPConn, *net.UnixConn:
+		return true
+	}
+	return false
 }
 
 func earlier(t, u time.Time) time.Time {
@@ -119,8 +150,7 @@ func (c *pending) interruptible() <-chan struct{} {
 // write to a net.Pipe waits for the client to read, while the client may want to finish its own write first. For these,
 // a goroutine writes while the mux keeps reading, and the next call of write or finishWrite returns the error.
 func (c *pending) write(b []byte) error {
-	switch c.raw.(type) {
-	case *net.TCPConn, *net.UnixConn:
+	if isSocket(c.raw) {
 		_, err := c.conn.Write(b)
 		return err
 	}
