@@ -28,30 +28,18 @@ func CheckFrameHeader(h http2.FrameHeader, from Direction, maxFrameSize int) *Co
 		return err
 	}
 	switch h.Type {
-	case http2.FrameData, // RFC 9113, Section 6.1.
-		http2.FrameHeaders,     // RFC 9113, Section 6.2.
-		http2.FramePriority,    // RFC 9113, Section 6.3.
-		http2.FrameRSTStream,   // RFC 9113, Section 6.4.
-		http2.FramePushPromise: // RFC 9113, Section 6.6.
-		if h.StreamID == 0 {
-			return ProtocolError(h.Type.String() + " frame on stream 0")
-		}
-	case http2.FrameSettings, // RFC 9113, Section 6.5.
-		http2.FramePing,   // RFC 9113, Section 6.7.
-		http2.FrameGoAway: // RFC 9113, Section 6.8.
-		if h.StreamID != 0 {
-			return ProtocolError(h.Type.String() + " frame on a stream")
-		}
-	}
-
-	switch h.Type {
-	case http2.FrameData:
-		// RFC 9113, Section 4.2.
-		if h.Flags.Has(http2.FlagDataPadded) && h.Length == 0 {
+	case http2.FrameData: // RFC 9113, Section 6.1.
+		switch {
+		case h.StreamID == 0:
+			return noStream(h)
+		case h.Flags.Has(http2.FlagDataPadded) && h.Length == 0:
+			// RFC 9113, Section 4.2.
 			return FrameSizeError("DATA frame too short for its flags")
 		}
-	case http2.FrameHeaders:
+	case http2.FrameHeaders: // RFC 9113, Section 6.2.
 		switch {
+		case h.StreamID == 0:
+			return noStream(h)
 		case from == FromClient && h.StreamID%2 == 0:
 			// RFC 9113, Section 5.1.1.
 			return ProtocolError("HEADERS frame on a stream that a client cannot open")
@@ -59,26 +47,44 @@ func CheckFrameHeader(h http2.FrameHeader, from Direction, maxFrameSize int) *Co
 			// RFC 9113, Section 4.2.
 			return FrameSizeError("HEADERS frame too short for its flags")
 		}
+	case http2.FramePriority: // RFC 9113, Section 6.3.
+		if h.StreamID == 0 {
+			return noStream(h)
+		}
 	case http2.FrameRSTStream: // RFC 9113, Section 6.4.
+		if h.StreamID == 0 {
+			return noStream(h)
+		}
 		return checkFixedLength(h, RSTStreamLen)
 	case http2.FrameSettings: // RFC 9113, Section 6.5.
 		switch {
+		case h.StreamID != 0:
+			return onStream(h)
 		case IsACK(h) && h.Length != 0:
 			return FrameSizeError("SETTINGS acknowledgment with a payload")
 		case h.Length%SettingLen != 0:
 			return errPartialSetting()
 		}
-	case http2.FramePushPromise:
-		if from == FromClient {
+	case http2.FramePushPromise: // RFC 9113, Section 6.6.
+		switch {
+		case h.StreamID == 0:
+			return noStream(h)
+		case from == FromClient:
 			// RFC 9113, Section 8.4.
 			return ProtocolError("PUSH_PROMISE frame from a client")
 		}
 		// RFC 9113, Section 6.6: servers are told so.
 		return ProtocolError("PUSH_PROMISE frame, though SETTINGS_ENABLE_PUSH is 0")
 	case http2.FramePing: // RFC 9113, Section 6.7.
+		if h.StreamID != 0 {
+			return onStream(h)
+		}
 		return checkFixedLength(h, PingLen)
 	case http2.FrameGoAway: // RFC 9113, Section 6.8.
-		if h.Length < GoAwayLen {
+		switch {
+		case h.StreamID != 0:
+			return onStream(h)
+		case h.Length < GoAwayLen:
 			return FrameSizeError("GOAWAY frame too short")
 		}
 	case http2.FrameWindowUpdate: // RFC 9113, Section 6.9.
@@ -89,6 +95,14 @@ func CheckFrameHeader(h http2.FrameHeader, from Direction, maxFrameSize int) *Co
 	// The receiver discards frames of a type it does not know, whatever they hold (RFC 9113, Section 5.5).
 	// PRIORITY_UPDATE (RFC 9218, Section 7.1) is such an extension, and only the server knows whether it supports it.
 	return nil
+}
+
+func noStream(h http2.FrameHeader) *ConnError {
+	return ProtocolError(h.Type.String() + " frame on stream 0")
+}
+
+func onStream(h http2.FrameHeader) *ConnError {
+	return ProtocolError(h.Type.String() + " frame on a stream")
 }
 
 // CheckContinuation checks the header of a frame that comes where only a CONTINUATION frame can: after HEADERS or
