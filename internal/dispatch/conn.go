@@ -160,6 +160,7 @@ func newConn(d *Dispatcher, o *Opened, owner Owner) *conn {
 // examine decodes a header block of the client's, and decides where it goes. It is for the one that reads, without mu,
 // since it can take long.
 func (c *conn) examine(it *item) {
+	it.examined = examined{}
 	if c.firstFields != nil {
 		it.fields, it.size = c.firstFields, listSize(c.firstFields)
 		c.firstFields = nil

@@ -40,8 +40,11 @@ type item struct {
 	priority []byte // of HEADERS, if it has the PRIORITY flag
 	first    bool   // the part of the DATA frame with its header
 	last     bool   // nothing of the content of the DATA frame follows
+	examined        // a header block of the client's
+}
 
-	// What examine finds out about a header block of the client's.
+// examined is what examine finds out about a header block of the client's.
+type examined struct {
 	fields []hpack.HeaderField
 	fault  *h2.ConnError
 	size   int  // of the header list (RFC 9113, Section 6.5.2)
@@ -53,8 +56,8 @@ type item struct {
 
 // begin makes it an item of a frame, of which nothing else is known.
 func (it *item) begin(kind itemKind, h http2.FrameHeader) {
-	*it = item{}
 	it.kind, it.FrameHeader = kind, h
+	it.payload, it.priority, it.first, it.last = nil, nil, false, false
 }
 
 func (it *item) ack() bool       { return h2.IsACK(it.FrameHeader) }
@@ -179,14 +182,16 @@ func (p *parser) block(it *item, h http2.FrameHeader, b []byte) (n int, err *fra
 	n = h2.FrameLen(h)
 	payload := b[h2.FrameHeaderLen:n]
 	it.begin(blockItem, h)
-	start, stop, cerr := h2.Fragment(h, payload)
-	if cerr != nil {
-		return 0, &frameError{*cerr, n}
+	if h.Flags&(http2.FlagHeadersPadded|http2.FlagHeadersPriority) != 0 {
+		start, stop, cerr := h2.Fragment(h, payload)
+		if cerr != nil {
+			return 0, &frameError{*cerr, n}
+		}
+		if h.Flags.Has(http2.FlagHeadersPriority) {
+			it.priority = payload[start-h2.PriorityLen : start]
+		}
+		payload = payload[start:stop]
 	}
-	if h.Flags.Has(http2.FlagHeadersPriority) {
-		it.priority = payload[start-h2.PriorityLen : start]
-	}
-	payload = payload[start:stop]
 	it.payload = payload
 	if h.Flags.Has(http2.FlagHeadersEndHeaders) {
 		return n, nil

@@ -1,7 +1,6 @@
 package dispatch
 
 import (
-	"cmp"
 	"slices"
 	"sync"
 )
@@ -37,8 +36,16 @@ func (t streamTable) find(id uint32) *stream {
 	return nil
 }
 
-func (t streamTable) search(id uint32) (int, bool) {
-	return slices.BinarySearchFunc(t, id, func(s *stream, id uint32) int { return cmp.Compare(s.id, id) })
+func (t streamTable) search(id uint32) (i int, found bool) {
+	i, end := 0, len(t)
+	for i < end {
+		if mid := int(uint(i+end) / 2); t[mid].id < id {
+			i = mid + 1
+		} else {
+			end = mid
+		}
+	}
+	return i, i < len(t) && t[i].id == id
 }
 
 // remove removes a stream. A table that is empty keeps little memory.
