@@ -135,7 +135,7 @@ func (q *RequestMux) Route(r Route) net.Listener {
 // begin prepares for connections. The caller holds mux.mu.
 func (q *RequestMux) begin(m *Mux) {
 	l := m.limits
-	q.engine.Decide = q.decide
+	q.engine.Decide, q.engine.Lasting = q.decide, q.lasting
 	q.engine.EarlySettings = settingsOf(m.earlySettings())
 	q.engine.Logger = m.logger()
 	q.engine.Limits = dispatch.Limits{
@@ -163,6 +163,12 @@ func (q *RequestMux) decide(c net.Conn, fields []hpack.HeaderField) int {
 		return dispatch.Refuse
 	}
 	return dispatch.NotFound
+}
+
+// lasting reports whether the request that was decided for a route is decided so again: whether no code was asked, up to
+// that route, for which two requests with the same fields can be different.
+func (q *RequestMux) lasting(target int) bool {
+	return target >= 0 && !slices.ContainsFunc((*q.routes.Load())[:target+1], func(rt *requestRoute) bool { return rt.foreign })
 }
 
 // isClosed reports whether no server takes a request any more.

@@ -535,3 +535,51 @@ func TestSettingsBeforeRequest(t *testing.T) {
 		}
 	})
 }
+
+// TestMatchersAsked asks a user's matcher about each request, also about one like the one before, and wherever it is:
+// it can depend on more than the request. Here it takes every second one.
+func TestMatchersAsked(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name     string
+		matchers func(second Matcher) [][]Matcher
+		want     string
+	}{
+		{"alone", func(m Matcher) [][]Matcher { return [][]Matcher{{m}, {Any()}} }, "01010101"},
+		{"behind one that does not take it", func(m Matcher) [][]Matcher { return [][]Matcher{{GRPC(), m}, {Any()}} }, "01010101"},
+		{"in another", func(m Matcher) [][]Matcher { return [][]Matcher{{All(Any(), m)}, {Any()}} }, "01010101"},
+		{"in a route below", func(m Matcher) [][]Matcher { return [][]Matcher{{GRPC()}, {m}, {Any()}} }, "12121212"},
+		{"below the route that takes it", func(m Matcher) [][]Matcher { return [][]Matcher{{Any()}, {m}} }, "00000000"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			root := listen(t, "tcp")
+			m := newMux(root)
+			requests := m.Requests()
+			asked := 0
+			second := MatcherFunc(func(p *Preview) Verdict {
+				if asked++; asked%2 == 0 {
+					return No
+				}
+				return Yes
+			})
+			for i, matchers := range test.matchers(second) {
+				serveHTTP(t, requests.Match(matchers...), func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, i) })
+			}
+			serve(t, m)
+			client := h2cClient(t, root)
+			var got strings.Builder
+			for range len(test.want) {
+				res, err := client.Get("http://x/")
+				if err != nil {
+					t.Fatal(err)
+				}
+				io.Copy(&got, res.Body)
+				res.Body.Close()
+			}
+			if got.String() != test.want {
+				t.Errorf("the requests went to %s, want %s", &got, test.want)
+			}
+		})
+	}
+}

@@ -36,8 +36,9 @@ type conn struct {
 	firstTarget int
 	firstFields []hpack.HeaderField // until the block is examined
 
-	in  parser
-	dec blockDecoder // of the client's header blocks
+	in   parser
+	dec  blockDecoder // of the client's header blocks
+	last decided      // of the block that dec has decoded last
 
 	mu     sync.Mutex // guards what follows
 	mode   mode
@@ -77,6 +78,13 @@ type conn struct {
 	upload
 	download
 	*splitConn // in splitting
+}
+
+// decided is what was found out about a request.
+type decided struct {
+	target  int32
+	grpc    bool // it is one of gRPC
+	lasting bool // it is the same for the next one with the same fields
 }
 
 // splitConn is what a conn has once it is split.
@@ -161,22 +169,40 @@ func newConn(d *Dispatcher, o *Opened, owner Owner) *conn {
 // since it can take long.
 func (c *conn) examine(it *item) {
 	it.examined = examined{}
+	again := false
 	if c.firstFields != nil {
 		it.fields, it.size = c.firstFields, listSize(c.firstFields)
 		c.firstFields = nil
 	} else {
-		it.fields, it.fault = c.dec.decode(it.payload)
+		it.fields, again, it.fault = c.dec.decode(it.payload)
 		it.size, it.large = c.dec.size, c.dec.tooLarge()
+	}
+	if !again {
+		c.last = decided{}
 	}
 	if it.fault != nil || it.StreamID <= c.maxID {
 		return
 	}
-	it.opens, it.grpc = true, isGRPC(it.fields)
-	if it.target = Refuse; it.large {
-		return
+	it.opens = true
+	if !c.last.lasting {
+		c.last = c.decide(it)
 	}
-	if it.target = c.firstTarget; it.StreamID != c.firstID {
-		it.target = c.d.decide(c.sock, it.fields)
+	it.target, it.grpc = int(c.last.target), c.last.grpc
+}
+
+// decide decides where a request goes that opens a stream.
+func (c *conn) decide(it *item) decided {
+	switch d := (decided{grpc: isGRPC(it.fields)}); {
+	case it.large:
+		d.target = Refuse
+		return d
+	case it.StreamID == c.firstID:
+		d.target = int32(c.firstTarget)
+		return d
+	default:
+		target := c.d.decide(c.sock, it.fields)
+		d.target, d.lasting = int32(target), c.d.Lasting != nil && c.d.Lasting(target)
+		return d
 	}
 }
 
@@ -233,9 +259,9 @@ func (c *conn) endIfDone(s *stream) {
 }
 
 // newStream opens a stream for a server.
-func (c *conn) newStream(id uint32, v *Conn, endStream bool) *stream {
+func (c *conn) newStream(id uint32, v *Conn, endStream bool, at instant) *stream {
 	s := freeStreams.Get().(*stream)
-	s.id, s.server, s.opened, s.clientEnded = id, v, now(), endStream
+	s.id, s.server, s.opened, s.clientEnded = id, v, at, endStream
 	s.requestAt = -1
 	s.toClient = c.window
 	s.toServer = v.window

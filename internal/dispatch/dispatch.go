@@ -22,11 +22,15 @@ const (
 	Refuse               // the stream is reset with REFUSED_STREAM
 )
 
-// A Dispatcher hands the streams of connections to targets. All fields must be set.
+// A Dispatcher hands the streams of connections to targets. All fields but Lasting must be set.
 type Dispatcher struct {
 	// Decide returns the index of the target for a request, or NotFound or Refuse. The fields are valid until it returns.
 	// It is called by several goroutines at once for different connections.
 	Decide func(c net.Conn, fields []hpack.HeaderField) int
+
+	// Lasting reports whether Decide, which has returned this for a request, returns it for each request of the
+	// connection that has the same fields. Nil means that it does not. It is called as Decide is.
+	Lasting func(target int) bool
 
 	Limits Limits
 

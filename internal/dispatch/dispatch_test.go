@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -605,6 +606,53 @@ func TestPanicInDecide(t *testing.T) {
 		w.client.request(1, "0", true)
 		w.client.want("SETTINGS ACK", "RST_STREAM 1 REFUSED_STREAM")
 	})
+}
+
+// TestLasting has requests decided once whose header blocks are the same, where that decision lasts. The block of the
+// first request for each target is another one, since it adds to the table.
+func TestLasting(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name    string
+		lasting func(int) bool
+		asked   string
+	}{
+		{"unknown", nil, "0 0 0 1 1 1 0 0"},
+		{"all", func(int) bool { return true }, "0 0 1 1 0"},
+		{"the first", func(target int) bool { return target == 0 }, "0 0 1 1 1 0"},
+		{"the second", func(target int) bool { return target == 1 }, "0 0 0 1 1 0 0"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			var asked []string
+			d := newDispatcher(2)
+			d.Lasting = test.lasting
+			d.Decide = func(c net.Conn, fields []hpack.HeaderField) int {
+				target := decideByPath(c, fields)
+				asked = append(asked, strconv.Itoa(target))
+				return target
+			}
+			inWorld(t, d, func(w *world) {
+				w.client.request(1, "0", true) // whose fields enter the table
+				a := w.accept(0, "HEADERS 1 :method=GET :path=/0 END")
+				w.client.got()
+				lines := make([][]string, 2)
+				for i, target := range []int{0, 0, 1, 1, 1, 0, 0} {
+					id := uint32(3 + 2*i)
+					w.client.request(id, strconv.Itoa(target), true)
+					lines[target] = append(lines[target], fmt.Sprintf("HEADERS %d :method=GET :path=/%d END", id, target))
+				}
+				synctest.Wait()
+				b := w.accept(1, lines[1]...)
+				a.want(lines[0]...)
+				a.close()
+				b.close()
+			})
+			if got := strings.Join(asked, " "); got != test.asked {
+				t.Errorf("asked for %s, want %s", got, test.asked)
+			}
+		})
+	}
 }
 
 // The deadlines of a server are its own.

@@ -71,10 +71,10 @@ func (d *blockDecoder) emit(f hpack.HeaderField) {
 }
 
 // decode decodes a block. The fields are valid until the next call. If the list is larger than maxList, they are those
-// in front of what is beyond it.
-func (d *blockDecoder) decode(block []byte) ([]hpack.HeaderField, *h2.ConnError) {
+// in front of what is beyond it. With again, they are those of the call before.
+func (d *blockDecoder) decode(block []byte) (fields []hpack.HeaderField, again bool, cerr *h2.ConnError) {
 	if len(block) > 0 && bytes.Equal(block, d.indexed) {
-		return d.fields, nil // which no block has changed since
+		return d.fields, true, nil // which no block has changed since
 	}
 	d.fields, d.size, d.indexed = d.fields[:0], 0, d.indexed[:0]
 	err := d.catchUp()
@@ -83,12 +83,12 @@ func (d *blockDecoder) decode(block []byte) ([]hpack.HeaderField, *h2.ConnError)
 		err = d.write(block)
 	}
 	if err != nil {
-		return nil, h2.CompressionError(err)
+		return nil, false, h2.CompressionError(err)
 	}
 	if len(block) <= maxIndexed && onlyIndexed(block) {
 		d.indexed = append(d.indexed, block...)
 	}
-	return d.fields, nil
+	return d.fields, false, nil
 }
 
 // maxIndexed is the longest block that is remembered. A call of gRPC is much shorter, when it is not the first.

@@ -44,7 +44,7 @@ func TestBlockDecoder(t *testing.T) {
 				}
 				continue
 			}
-			fields, err := got.decode(block.Bytes())
+			fields, _, err := got.decode(block.Bytes())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -88,7 +88,7 @@ func TestBlockDecoderLate(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := d.decode([]byte{0x82}); err == nil {
+	if _, _, err := d.decode([]byte{0x82}); err == nil {
 		t.Error("a block that was missed is wrong, and nobody says so")
 	}
 }
@@ -103,7 +103,7 @@ func TestBlockDecoderRepeats(t *testing.T) {
 		block.Reset()
 		enc.WriteField(hpack.HeaderField{Name: ":method", Value: "POST"})
 		enc.WriteField(hpack.HeaderField{Name: ":path", Value: "/a.Service/Method"})
-		if fields, err := d.decode(block.Bytes()); err != nil || len(fields) != 2 || fields[1].Value != "/a.Service/Method" {
+		if fields, _, err := d.decode(block.Bytes()); err != nil || len(fields) != 2 || fields[1].Value != "/a.Service/Method" {
 			t.Fatalf("%d: %v, %v", i, fields, err)
 		}
 		d.shrink()

@@ -119,6 +119,7 @@ const heldBuffer = 4 << 10
 func (c *conn) scanClient(v *Conn, b []byte) (clear, n int, split bool) {
 	n = len(b)
 	it := new(item)
+	var at instant // when b was read, if it has requests
 	for clear < n {
 		if c.dropping || c.ended { // it was drained, and what follows will not be answered
 			return clear, clear, false
@@ -168,7 +169,10 @@ func (c *conn) scanClient(v *Conn, b []byte) (clear, n int, split bool) {
 			late := c.shutdown == drained && it.StreamID > c.lastID
 			if it.target == v.target.index && !late && len(c.streams) < c.d.Limits.MaxStreams {
 				c.maxID = it.StreamID
-				c.newStream(it.StreamID, v, it.endStream()).grpc = it.grpc
+				if at == 0 {
+					at = now()
+				}
+				c.newStream(it.StreamID, v, it.endStream(), at).grpc = it.grpc
 				if !it.endStream() && c.withheld.timer != nil {
 					go c.sendWithheld() // see withhold; whoever reads does not write
 				}

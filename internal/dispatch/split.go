@@ -542,7 +542,7 @@ func (c *conn) newRequest(it *item) *h2.ConnError {
 		c.tooLarge(it) // to net/http it can be a connection error
 		return nil
 	}
-	s := c.newStream(id, v, it.endStream())
+	s := c.newStream(id, v, it.endStream(), now())
 	s.grpc = it.grpc
 	s.requestAt = v.uploadServer.read + int64(v.in.len())
 	v.push(h2.AppendHeaders(v.in.room(), id, it.endStream(), it.priority, v.enc.encode(it.fields), v.maxFrame))
@@ -793,7 +793,7 @@ func (v *Conn) take(it *item) error {
 	case dataItem:
 		return v.takeData(it)
 	case blockItem:
-		fields, cerr := v.dec.decode(it.payload)
+		fields, _, cerr := v.dec.decode(it.payload)
 		switch {
 		case cerr != nil:
 			return cerr
