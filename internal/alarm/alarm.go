@@ -1,8 +1,7 @@
 // Package alarm wakes up many waiters, each at a time of its own, with one timer.
 //
-// A deadline of a connection is a timer of the runtime's: setting it, stopping it, and getting it out of the way of the
-// others is a noticeable part of the cost of a short connection. Most deadlines are never reached, and of alarms that
-// are cleared in time nothing but a place in a heap was ever used.
+// It takes the place of deadlines that are hardly ever reached. Each deadline of a connection is a timer of the
+// runtime, which costs more to set and to stop, and which stays among the others for a while after it was stopped.
 package alarm
 
 import (
@@ -40,8 +39,8 @@ func (c *Clock) Set(a *Alarm, r Ringer, at time.Time) {
 	a.ringer, a.at = r, at
 	c.set = append(c.set, a)
 	c.up(a, len(c.set))
-	// A timer that was set for an alarm that was cleared since fires without need, which is cheaper than to set it anew
-	// each time.
+	// The timer stays as it is when the alarm that it was set for is cleared: that it fires then without need is cheaper
+	// than to set it anew each time.
 	if c.fires.IsZero() || at.Before(c.fires) {
 		c.wind(at)
 	}

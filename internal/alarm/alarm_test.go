@@ -3,6 +3,7 @@ package alarm
 import (
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,72 +12,98 @@ import (
 // A waiter notes when it is woken up.
 type waiter struct {
 	Alarm
-	due  time.Time
+	due time.Time
+
+	mu   sync.Mutex
 	rang time.Time
 }
 
-func (w *waiter) Ring() { w.rang = time.Now() }
+func (w *waiter) Ring() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.rang = time.Now()
+}
 
-// TestClock plays random scripts: each alarm that is not cleared rings once, at its time, and no other does.
+// woken returns when the waiter was woken up, or the zero time.
+func (w *waiter) woken() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.rang
+}
+
+// set has the waiter woken up in d, which may be in the past: then at once.
+func (w *waiter) set(c *Clock, d time.Duration) {
+	now := time.Now()
+	w.due = now.Add(max(d, 0))
+	c.Set(&w.Alarm, w, now.Add(d))
+}
+
+// clear clears the alarm, and reports what Clear does.
+func (w *waiter) clear(c *Clock) bool {
+	rung := c.Clear(&w.Alarm)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.rang = time.Time{}
+	return rung
+}
+
+// TestClock plays random scripts: alarms ring at their time, those that are cleared do not, and each can be set again.
 func TestClock(t *testing.T) {
-	for seed := range uint64(100) {
+	t.Parallel()
+	for seed := range uint64(50) {
 		synctest.Test(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 0))
 			var clock Clock
-			var set, done []*waiter
+			set, cleared := make([]*waiter, 0, 100), make([]*waiter, 100)
+			for i := range cleared {
+				cleared[i] = new(waiter)
+			}
+			// move takes a random one out of a list.
+			move := func(from *[]*waiter) *waiter {
+				i := random.IntN(len(*from))
+				w := (*from)[i]
+				*from = slices.Delete(*from, i, i+1)
+				return w
+			}
 			for range 500 {
-				switch random.IntN(5) {
-				case 0, 1, 2:
-					w := &waiter{due: time.Now().Add(time.Duration(random.IntN(1000)-10) * time.Millisecond)}
-					clock.Set(&w.Alarm, w, w.due)
+				switch n := random.IntN(7); {
+				case n < 4 && len(cleared) > 0:
+					w := move(&cleared)
+					w.set(&clock, time.Duration(random.IntN(1000)-10)*time.Millisecond)
 					set = append(set, w)
-				case 3:
-					if len(set) == 0 {
-						break
+				case n < 6 && len(set) > 0:
+					w := move(&set)
+					woken := w.woken()
+					if rung := w.clear(&clock); rung == woken.IsZero() {
+						t.Fatalf("seed %d: Clear returns %v for an alarm that has rung at %v", seed, rung, woken)
 					}
-					i := random.IntN(len(set))
-					w := set[i]
-					set = slices.Delete(set, i, i+1)
-					if rung := clock.Clear(&w.Alarm); rung != !w.rang.IsZero() {
-						t.Fatalf("Clear reports %v of an alarm that rang at %v", rung, w.rang)
+					if w.clear(&clock) {
+						t.Fatalf("seed %d: Clear returns true again", seed)
 					}
-					if clock.Clear(&w.Alarm) {
-						t.Fatal("Clear reports twice that an alarm has rung")
-					}
-					if w.rang.IsZero() {
-						done = append(done, w)
-					} else if w.rang = (time.Time{}); random.IntN(2) == 0 { // an alarm can be used again
-						w.due = time.Now().Add(time.Duration(random.IntN(1000)) * time.Millisecond)
-						clock.Set(&w.Alarm, w, w.due)
-						set = append(set, w)
-					}
-				case 4:
+					cleared = append(cleared, w)
+				default:
 					time.Sleep(time.Duration(random.IntN(100)) * time.Millisecond)
-					synctest.Wait()
 				}
-				now := time.Now()
+				synctest.Wait()
 				for _, w := range set {
-					if due := !now.Before(w.due); due != !w.rang.IsZero() && !now.Equal(w.due) {
-						synctest.Wait()
-						if w.rang.IsZero() {
-							t.Fatalf("seed %d: an alarm for %v has not rung at %v", seed, w.due, now)
-						}
+					want := w.due
+					if time.Now().Before(want) {
+						want = time.Time{}
+					}
+					if got := w.woken(); !got.Equal(want) {
+						t.Fatalf("seed %d: an alarm for %v has rung at %v", seed, w.due, got)
+					}
+				}
+				for _, w := range cleared {
+					if !w.woken().IsZero() {
+						t.Fatalf("seed %d: an alarm that is not set has rung", seed)
 					}
 				}
 			}
-			time.Sleep(2 * time.Second)
-			for _, w := range set {
-				if late := w.rang.Sub(w.due); late != 0 && late > 10*time.Millisecond || w.rang.IsZero() {
-					t.Errorf("seed %d: an alarm for %v has rung at %v", seed, w.due, w.rang)
-				}
-			}
-			for _, w := range done {
-				if !w.rang.IsZero() {
-					t.Errorf("seed %d: an alarm that was cleared has rung", seed)
-				}
-			}
-			if len(clock.set) != 0 || !clock.fires.IsZero() {
-				t.Errorf("seed %d: %d alarms and the timer are left", seed, len(clock.set))
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if len(clock.set) != 0 || clock.timer.Stop() {
+				t.Errorf("seed %d: %d alarms are left, or the timer", seed, len(clock.set))
 			}
 		})
 	}
