@@ -121,7 +121,7 @@ func (r *runner) narrow(p *play) bool {
 	// Of this scenario alone, since it is asked after each round.
 	one := *r.results
 	one.Samples = r.of(p.scenario.Name)
-	return one.Narrow(p.scenario.Name, one.Summarize())
+	return one.Width(p.scenario.Name, one.Summarize()) <= results.Enough
 }
 
 func (r *runner) of(scenario string) []results.Sample {

@@ -177,7 +177,7 @@ func simulateRounds(r *rand.Rand, ratios []float64, neighbour *bursts, most int,
 		}
 		play(0)
 		now += pause
-		if early && round+1 >= FewestRounds && results.Narrow("s", results.Summarize()) {
+		if early && round+1 >= FewestRounds && results.Width("s", results.Summarize()) <= Enough {
 			break
 		}
 	}
@@ -226,7 +226,7 @@ func TestNoise(t *testing.T) {
 				t.Errorf("%d of %d intervals of %.0f %% have missed", missed, all, 100*confidence)
 			}
 			if float64(wideOnes) > 0.05*float64(all) {
-				t.Errorf("%d of %d intervals are wider than %.0f %%", wideOnes, all, 100*wideLimit)
+				t.Errorf("%d of %d intervals are wider than %.0f %%", wideOnes, all, 100*Uncertain)
 			}
 		})
 	}

@@ -157,7 +157,7 @@ func (r *Results) remarks(sum *Summary) []string {
 		lines = append(lines, fmt.Sprintf("%d of %d ratios have no interval: there are too few rounds for one (it takes 6). They say nothing.", unbounded, all))
 	}
 	if n := uncertain - unbounded; n > 0 {
-		lines = append(lines, fmt.Sprintf("%d of %d ratios have an interval wider than %.0f %%, marked with a question mark: the machine was not quiet enough for them, or there was not enough time.", n, all, 100*wideLimit))
+		lines = append(lines, fmt.Sprintf("%d of %d ratios have an interval wider than %.0f %%, marked with a question mark: the machine was not quiet enough for them, or there was not enough time.", n, all, 100*Uncertain))
 	}
 	if b := r.Run.Busy; b != nil && b.Slices > 0 {
 		lines = append(lines, fmt.Sprintf("Others had %.0f %% of the processors while it was measured, and more than a tenth in %.0f %% of %s slices; %.1f %% were stolen by the host. Load averages: %s at the beginning, %s at the end.",

@@ -367,3 +367,38 @@ func TestLook(t *testing.T) {
 		t.Errorf("%v GiB", got)
 	}
 }
+
+// TestWidth goes by the ratios that the pages have, and by the median latency only where the throughput is given.
+func TestWidth(t *testing.T) {
+	t.Parallel()
+	narrow, wide := Estimate{Median: 1, Low: 0.99, High: 1.01}, Estimate{Median: 1, Low: 0.9, High: 1.1}
+	for _, tt := range []struct {
+		name   string
+		ratios map[string]Estimate // by contender and metric
+		want   float64
+	}{
+		{"the widest of all", map[string]Estimate{"a cpu": narrow, "a throughput": narrow, "b cpu": wide, "b throughput": narrow}, 0.2},
+		{"throughput and latency", map[string]Estimate{"a cpu": narrow, "a throughput": narrow, "a p50": wide}, 0.02},
+		{"latency alone", map[string]Estimate{"a cpu": narrow, "a p50": wide}, 0.2},
+		{"the tail", map[string]Estimate{"a cpu": narrow, "a p99": wide}, 0.02},
+		{"one that has failed", map[string]Estimate{"a cpu": narrow, "failed cpu": wide}, 0.02},
+		{"one that is not asked for", map[string]Estimate{"a cpu": narrow, "c cpu": wide}, 0.02},
+		{"the baseline", map[string]Estimate{"a cpu": narrow, "base cpu": wide}, 0.02},
+		{"too few rounds", map[string]Estimate{"a cpu": {Median: 1, Low: math.Inf(-1), High: math.Inf(1)}}, math.Inf(1)},
+		{"no ratio", nil, math.Inf(1)},
+	} {
+		r := &Results{
+			Scenarios:  []Scenario{{Name: "s", Baseline: "base"}},
+			Contenders: []Contender{{Name: "base"}, {Name: "a"}, {Name: "b"}, {Name: "failed"}},
+			Failures:   []Failure{{Scenario: "s", Contender: "failed"}},
+		}
+		sum := &Summary{ratio: make(map[key]Estimate)}
+		for k, e := range tt.ratios {
+			contender, metric, _ := strings.Cut(k, " ")
+			sum.ratio[key{"s", contender, metric}] = e
+		}
+		if got := r.Width("s", sum); got != tt.want && !(math.Abs(got-tt.want) < 1e-9) {
+			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
+		}
+	}
+}

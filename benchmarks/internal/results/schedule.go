@@ -1,6 +1,9 @@
 package results
 
-import "math/rand/v2"
+import (
+	"math"
+	"math/rand/v2"
+)
 
 // What a scenario that is played in slices takes.
 const (
@@ -32,31 +35,36 @@ func Pass(r *rand.Rand, n int) []int {
 	return order
 }
 
-// Enough is how wide an interval may be in relation to its middle before the measuring goes on.
-const Enough = 0.04
+// How wide an interval may be in relation to its middle: Enough, before the measuring goes on, and Uncertain, before a
+// ratio is said to be uncertain.
+const Enough, Uncertain = 0.04, 0.06
 
-// deciding are the metrics whose intervals decide whether a scenario has been measured long enough. Latencies further
-// out than the median take longer than a run.
-var deciding = []string{"cpu", "throughput", "p50", "memory"}
+// deciding returns the metrics whose intervals decide whether a scenario has been measured long enough. The median
+// latency does where the throughput is given; elsewhere the two say nearly the same. Latencies further out take longer
+// than a run.
+func (s *Summary) deciding(scenario, contender string) []string {
+	if _, ok := s.Ratio(scenario, contender, "throughput"); ok {
+		return []string{"cpu", "throughput", "memory"}
+	}
+	return []string{"cpu", "p50", "memory"}
+}
 
-// Narrow reports whether all ratios of the deciding metrics of a scenario have narrow intervals. Whether one is narrow
-// says nothing of where it lies, so that stopping then does not make it miss more often.
-func (r *Results) Narrow(scenario string, sum *Summary) bool {
-	some := false
+// Width is the width of the widest interval of the ratios of the deciding metrics of a scenario, in relation to its
+// middle. Whether one is narrow says nothing of where it lies, so that stopping then does not make it miss more often.
+func (r *Results) Width(scenario string, sum *Summary) float64 {
+	widest := math.Inf(-1)
 	for _, c := range r.Contenders {
 		if r.isBaseline(scenario, c.Name) || r.failed(scenario, c.Name) {
 			continue
 		}
-		for _, metric := range deciding {
-			e, ok := sum.Ratio(scenario, c.Name, metric)
-			if !ok {
-				continue
-			}
-			some = true
-			if e.N < FewestRounds || e.width() > Enough {
-				return false
+		for _, metric := range sum.deciding(scenario, c.Name) {
+			if e, ok := sum.Ratio(scenario, c.Name, metric); ok {
+				widest = max(widest, e.width())
 			}
 		}
 	}
-	return some
+	if math.IsInf(widest, -1) {
+		return math.Inf(1) // without a ratio
+	}
+	return widest
 }

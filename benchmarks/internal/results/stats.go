@@ -12,9 +12,6 @@ import (
 // confidence is that of all intervals.
 const confidence = 0.95
 
-// wideLimit is the width of an interval, in relation to its median, from which on a ratio is said to be uncertain.
-const wideLimit = 0.06
-
 // Estimate is a median with its confidence interval, which rests on no assumption of how the values are distributed.
 type Estimate struct {
 	Median, Low, High float64
@@ -31,7 +28,7 @@ func estimate(values []float64) Estimate {
 func (e Estimate) Bounded() bool { return !math.IsInf(e.Low, 0) && !math.IsInf(e.High, 0) }
 
 // Wide reports whether the interval is too wide to say much, or unbounded.
-func (e Estimate) Wide() bool { return e.width() > wideLimit }
+func (e Estimate) Wide() bool { return e.width() > Uncertain }
 
 // width is the width of the interval in relation to the median.
 func (e Estimate) width() float64 {
