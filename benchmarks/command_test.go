@@ -156,12 +156,43 @@ func TestFullFits(t *testing.T) {
 	o.scenarios = load.Table(2)
 	var total time.Duration
 	for _, p := range o.plan() {
-		total += time.Duration(min(p.most, 12)) * p.takes(o)
-		t.Log(p.scenario.Name, p.slices(), p.takes(o))
+		total += p.take(o, min(p.most, 12))
+		t.Log(p.scenario.Name, p.takes(o, 0))
 	}
 	t.Log(total)
 	if total > o.limit || o.limit > 40*time.Minute {
 		t.Errorf("a run would take %v", total)
+	}
+}
+
+// fullRun returns the options of a whole run on two processors, with all contenders.
+func fullRun(t *testing.T) *options {
+	t.Helper()
+	o, err := parse(nil, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.scenarios = load.Table(2)
+	o.contenders = append(slices.Clone(contender.Table), contender.Again)
+	return o
+}
+
+// TestPlayers leaves those out of most rounds that are there for perspective, unless they were asked for.
+func TestPlayers(t *testing.T) {
+	t.Parallel()
+	has := func(o *options, round int) bool {
+		return slices.ContainsFunc(o.plan()[0].players(round), func(c contender.Contender) bool { return c.Name == contender.Again.Name })
+	}
+	o := fullRun(t)
+	if !has(o, results.FewestRounds-1) || has(o, results.FewestRounds) {
+		t.Errorf("the control plays: %v, %v", has(o, results.FewestRounds-1), has(o, results.FewestRounds))
+	}
+	o, err := parse([]string{"-contender", "plain,plain-again"}, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !has(o, results.FewestRounds) {
+		t.Error("the control was asked for, and does not play")
 	}
 }
 

@@ -186,7 +186,7 @@ func (o *options) choose(contenders, scenarios string) error {
 			if err := c.Available(); err != nil {
 				return fmt.Errorf("-contender: %s cannot be had here: %w", name, err)
 			}
-			c.Control = false // it was asked for
+			c.Control, c.Aside = false, false // it was asked for
 			if !slices.ContainsFunc(o.contenders, func(d contender.Contender) bool { return d.Name == name }) {
 				o.contenders = append(o.contenders, c)
 			}

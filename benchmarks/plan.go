@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -64,19 +65,35 @@ func (p *play) passes() int {
 	return results.Passes
 }
 
-// slices is how many slices a round has.
-func (p *play) slices() int {
-	n := len(p.contenders)
+// players are those of the contenders that play a round.
+func (p *play) players(round int) []contender.Contender {
+	if round < results.FewestRounds {
+		return p.contenders
+	}
+	return slices.DeleteFunc(slices.Clone(p.contenders), func(c contender.Contender) bool { return c.Aside })
+}
+
+// slices is how many slices a round of n contenders has.
+func (p *play) slices(n int) int {
 	if !p.scenario.Sliced() {
 		return n
 	}
 	return p.passes()*(n-1+n/2) + 1
 }
 
-// takes is about how long a round takes.
-func (p *play) takes(o *options) time.Duration {
-	n := time.Duration(len(p.contenders))
-	return n*(startTakes+o.warmUp) + time.Duration(p.slices())*(p.slice(o)+sliceTakes+p.scenario.Takes)
+// takes is about how long a round takes on a quiet machine.
+func (p *play) takes(o *options, round int) time.Duration {
+	n := len(p.players(round))
+	return time.Duration(n)*(startTakes+o.warmUp) + time.Duration(p.slices(n))*(p.slice(o)+sliceTakes+p.scenario.Takes)
+}
+
+// take is about how long the next rounds take, up to that number of them in all.
+func (p *play) take(o *options, rounds int) time.Duration {
+	var sum time.Duration
+	for round := p.rounds; round < rounds; round++ {
+		sum += p.takes(o, round)
+	}
+	return sum
 }
 
 // rest is how long idle connections are left alone: in the first round only, since an interval would say no more than
@@ -117,8 +134,8 @@ func list(o *options, out io.Writer) error {
 	}
 	var least, most time.Duration
 	for _, p := range o.plan() {
-		least += time.Duration(min(p.most, results.FewestRounds)) * p.takes(o)
-		most += time.Duration(p.most) * p.takes(o)
+		least += p.take(o, min(p.most, results.FewestRounds))
+		most += p.take(o, p.most)
 	}
 	_, err := fmt.Fprintf(out, "\nabout %v on a quiet machine, %v on a busy one, and no more than %v\n",
 		min(least, o.limit).Round(time.Second), min(most, o.limit).Round(time.Second), o.limit)

@@ -103,7 +103,7 @@ func (r *runner) end() {
 // round in any case.
 func (r *runner) rounds(ctx context.Context, p *play, number, of, most int, until time.Time) {
 	for first := true; ctx.Err() == nil && p.rounds < most; first = false {
-		if !first && (time.Now().Add(p.takes(r.options)).After(until) || r.narrow(p)) {
+		if !first && (time.Now().Add(p.takes(r.options, p.rounds)).After(until) || r.narrow(p)) {
 			return
 		}
 		r.progress.at(p.scenario.Name, number, of, p.rounds+1)
@@ -118,9 +118,12 @@ func (r *runner) narrow(p *play) bool {
 	if p.rounds < results.FewestRounds {
 		return false
 	}
-	// Of this scenario alone, since it is asked after each round.
+	// Of this scenario alone, since it is asked after each round, and of those that go on playing.
 	one := *r.results
-	one.Samples = r.of(p.scenario.Name)
+	one.Samples, one.Contenders = r.of(p.scenario.Name), nil
+	for _, c := range p.players(p.rounds) {
+		one.Contenders = append(one.Contenders, results.Contender{Name: c.Name})
+	}
 	return one.Width(p.scenario.Name, one.Summarize()) <= results.Enough
 }
 
@@ -143,7 +146,7 @@ func (r *runner) goOn(ctx context.Context, plays []*play, deadline time.Time) {
 				continue
 			}
 			before := p.rounds
-			if time.Now().Add(p.takes(r.options)).Before(deadline) {
+			if time.Now().Add(p.takes(r.options, p.rounds)).Before(deadline) {
 				r.rounds(ctx, p, i+1, len(plays), p.rounds+1, deadline)
 			}
 			going = going || p.rounds > before
@@ -333,7 +336,7 @@ func (r *runner) sit(p *play, c contender.Contender, processors []int) *seat {
 // round plays a round of a scenario, and reports whether that made sense.
 func (r *runner) round(ctx context.Context, p *play) bool {
 	var players []contender.Contender
-	for _, c := range p.contenders {
+	for _, c := range p.players(p.rounds) {
 		if !r.failed(p, c) {
 			players = append(players, c)
 		}

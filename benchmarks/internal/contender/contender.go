@@ -41,6 +41,10 @@ type Contender struct {
 	// Control says that it is the baseline under another name, which shows what the harness makes of no difference.
 	Control bool
 
+	// Aside says that it is there for perspective: no page has its ratios. It is left out of the rounds after
+	// the first few, and how wide its intervals are decides nothing.
+	Aside bool
+
 	serve func(*setup) error
 
 	// dropIn says that it is a program that is built with oneport's drop-in in the place of cmux.
@@ -109,6 +113,7 @@ var Table = []Contender{
 			Bodies: "the connection is that of cmux",
 			Many:   "the decision is oneport's",
 		},
+		Aside:  true,
 		serve:  serveCmux,
 		dropIn: true,
 		find:   func() error { _, err := source(); return err },
@@ -125,6 +130,7 @@ var Table = []Contender{
 		Name:  "haproxy",
 		About: "HAProxy in front of the two servers, which decides by request; its CPU time is with theirs",
 		Lacks: inFront("connections to the servers are HAProxy's own"),
+		Aside: true,
 		serve: haproxy.serve,
 		find:  func() error { _, err := haproxy.find(); return err },
 	},
@@ -132,6 +138,7 @@ var Table = []Contender{
 		Name:  "nginx",
 		About: "nginx in front of the two servers, with TLS on one port and without on two; its CPU time is with theirs",
 		Lacks: inFront("connections to the servers are nginx's own"),
+		Aside: true,
 		serve: nginx.serve,
 		find:  func() error { _, err := nginx.find(); return err },
 	},
@@ -152,6 +159,7 @@ var Again = Contender{
 	About:   "plain once more, to check the harness: all its ratios should be 1",
 	Lacks:   Table[0].Lacks,
 	Control: true,
+	Aside:   true,
 	serve:   servePlain,
 }
 
