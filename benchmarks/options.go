@@ -20,7 +20,6 @@ type options struct {
 	contenders []contender.Contender
 	scenarios  []load.Scenario
 	rounds     int
-	more       bool // rounds, where the intervals are wide and there is time
 	duration   time.Duration
 	warmUp     time.Duration
 	limit      time.Duration
@@ -62,7 +61,7 @@ func parse(args []string, errOut io.Writer) (*options, error) {
 	flags.SetOutput(errOut)
 	flags.StringVar(&contenders, "contender", "", "run only these `names`, with commas between them; the baseline is one of them")
 	flags.StringVar(&scenarios, "scenario", "", "run only these `names`; rpc-* stands for all that begin so")
-	flags.IntVar(&o.rounds, "rounds", 0, fmt.Sprintf("measure everything this many times at most, each time with new processes; fewer where the intervals are narrow (default %d)", defaultRounds))
+	flags.IntVar(&o.rounds, "rounds", 0, fmt.Sprintf("measure everything this many times at most, each time with new processes; fewer where the intervals are narrow (default: as many as there is time for, and no more than %d)", defaultRounds))
 	flags.DurationVar(&o.duration, "duration", 0, "measure in slices of this length (default 75ms)")
 	flags.DurationVar(&o.limit, "limit", defaultLimit, "end the run in this time")
 	flags.BoolVar(&o.quick, "quick", false, "no measuring: does everything work?")
@@ -131,7 +130,6 @@ func parse(args []string, errOut io.Writer) (*options, error) {
 		o.rounds = orDefault(o.rounds, selfCheckRounds)
 		contenders, scenarios = orDefault(contenders, "plain,plain-again"), orDefault(scenarios, selfCheckScenarios)
 	}
-	o.more = o.rounds == 0
 	o.rounds, o.duration = orDefault(o.rounds, defaultRounds), orDefault(o.duration, defaultDuration)
 	o.warmUp = min(warmUp, o.duration)
 

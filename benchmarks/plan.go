@@ -18,7 +18,11 @@ type play struct {
 	scenario   *load.Scenario
 	contenders []contender.Contender // the baseline first, if it is there
 	rounds     int                   // that were played
-	most       int                   // rounds before the others have had their turn
+
+	// The rounds that it has in any case if there is time, those that it is to have, and the most.
+	fewest, wanted, most int
+
+	took, planned time.Duration // for the rounds that were played
 }
 
 // What a round takes beside the measuring: the start and the end of a server process, and what is asked of it around
@@ -36,6 +40,11 @@ func (o *options) plan() []*play {
 		p := &play{scenario: s, most: o.rounds}
 		if s.MaxRounds > 0 {
 			p.most = min(p.most, s.MaxRounds)
+		}
+		p.fewest = min(p.most, results.FewestRounds)
+		p.wanted = p.fewest
+		if s.Main {
+			p.wanted = min(p.most, results.MainRounds)
 		}
 		for _, c := range o.contenders {
 			if need, _ := s.Missing(c); need != "" || c.Control && !s.Control {
@@ -55,6 +64,9 @@ func (o *options) plan() []*play {
 	return plays
 }
 
+// main reports whether the scenario is to have more rounds than others.
+func (p *play) main() bool { return p.wanted > p.fewest }
+
 // slice is how long a slice of the play is.
 func (p *play) slice(o *options) time.Duration { return max(o.duration, p.scenario.Slice) }
 
@@ -65,9 +77,11 @@ func (p *play) passes() int {
 	return results.Passes
 }
 
-// players are those of the contenders that play a round.
+// players are those of the contenders that play a round. Those that are there for perspective play the fewest of the
+// rounds that the scenario is to have, spread over all of these.
 func (p *play) players(round int) []contender.Contender {
-	if round < results.FewestRounds {
+	part := func(round int) int { return round * p.fewest / p.wanted }
+	if round == 0 || round < p.wanted && part(round) > part(round-1) {
 		return p.contenders
 	}
 	return slices.DeleteFunc(slices.Clone(p.contenders), func(c contender.Contender) bool { return c.Aside })
@@ -132,12 +146,12 @@ func list(o *options, out io.Writer) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	var least, most time.Duration
+	var wanted, most time.Duration
 	for _, p := range o.plan() {
-		least += p.take(o, min(p.most, results.FewestRounds))
+		wanted += p.take(o, p.wanted)
 		most += p.take(o, p.most)
 	}
 	_, err := fmt.Fprintf(out, "\nabout %v on a quiet machine, %v on a busy one, and no more than %v\n",
-		min(least, o.limit).Round(time.Second), min(most, o.limit).Round(time.Second), o.limit)
+		min(wanted, o.limit).Round(time.Second), min(most, o.limit).Round(time.Second), o.limit)
 	return err
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/oneport-go/oneport/benchmarks/internal/load"
 	"github.com/oneport-go/oneport/benchmarks/internal/results"
 )
 
@@ -59,6 +60,13 @@ func TestREADME(t *testing.T) {
 		"RPC/s on open connections, 32 in flight":                     {"rpc-32", "throughput"},
 		"memory per idle gRPC connection":                             {"idle-grpc", "memory"},
 		"requests/s, gRPC and REST on one connection, to `ServeHTTP`": {"mixed", "throughput"},
+	}
+	for _, s := range load.Table(2) {
+		for name, row := range rows {
+			if row.scenario == s.Name && s.Sliced() && !s.Main {
+				t.Errorf("%s: %s has no more rounds than others", name, s.Name)
+			}
+		}
 	}
 	found := 0
 	for line := range strings.Lines(string(b)) {

@@ -50,13 +50,18 @@ func run(ctx context.Context, o *options, errOut io.Writer) (*results.Results, e
 	defer r.end()
 	machineBegan := machine.Now()
 	r.results.Run.Busy = &results.Busy{LoadBegan: machine.Load()}
-	deadline := began.Add(o.limit)
-	for i, p := range plays {
-		// What the scenarios before this one have left of their time is shared by the rest.
-		share := time.Until(deadline) / time.Duration(len(plays)-i)
-		r.rounds(ctx, p, i+1, len(plays), p.most, time.Now().Add(share))
+	s := &schedule{
+		options: o, plays: plays, deadline: began.Add(o.limit),
+		width: r.width,
+		round: func(p *play) bool {
+			if ctx.Err() != nil {
+				return false
+			}
+			r.progress.at(p.scenario.Name, 1+slices.Index(plays, p), len(plays), p.rounds+1)
+			return r.round(ctx, p)
+		},
 	}
-	r.goOn(ctx, plays, deadline)
+	s.run()
 	if ctx.Err() != nil {
 		r.note("The run was interrupted.")
 	}
@@ -99,32 +104,17 @@ func (r *runner) end() {
 	r.shareAll()
 }
 
-// rounds plays a scenario until its intervals are narrow, or it has had so many rounds, or its time is over. It has one
-// round in any case.
-func (r *runner) rounds(ctx context.Context, p *play, number, of, most int, until time.Time) {
-	for first := true; ctx.Err() == nil && p.rounds < most; first = false {
-		if !first && (time.Now().Add(p.takes(r.options, p.rounds)).After(until) || r.narrow(p)) {
-			return
-		}
-		r.progress.at(p.scenario.Name, number, of, p.rounds+1)
-		if !r.round(ctx, p) {
-			return
-		}
-		p.rounds++
-	}
-}
-
-func (r *runner) narrow(p *play) bool {
-	if p.rounds < results.FewestRounds {
-		return false
-	}
-	// Of this scenario alone, since it is asked after each round, and of those that go on playing.
+// width is that of the widest interval that decides whether a scenario has been measured long enough.
+func (r *runner) width(p *play) float64 {
+	// Of this scenario alone, since it is asked after each round, and of those that play in all rounds.
 	one := *r.results
 	one.Samples, one.Contenders = r.of(p.scenario.Name), nil
-	for _, c := range p.players(p.rounds) {
-		one.Contenders = append(one.Contenders, results.Contender{Name: c.Name})
+	for _, c := range p.contenders {
+		if !c.Aside {
+			one.Contenders = append(one.Contenders, results.Contender{Name: c.Name})
+		}
 	}
-	return one.Width(p.scenario.Name, one.Summarize()) <= results.Enough
+	return one.Width(p.scenario.Name, one.Summarize())
 }
 
 func (r *runner) of(scenario string) []results.Sample {
@@ -135,23 +125,6 @@ func (r *runner) of(scenario string) []results.Sample {
 		}
 	}
 	return of
-}
-
-// goOn gives the scenarios whose intervals are still wide what is left of the time, a round each in turn.
-func (r *runner) goOn(ctx context.Context, plays []*play, deadline time.Time) {
-	for going := r.options.more; going; {
-		going = false
-		for i, p := range plays {
-			if p.rounds < p.most || p.most < r.options.rounds || p.rounds >= 3*p.most || r.narrow(p) {
-				continue
-			}
-			before := p.rounds
-			if time.Now().Add(p.takes(r.options, p.rounds)).Before(deadline) {
-				r.rounds(ctx, p, i+1, len(plays), p.rounds+1, deadline)
-			}
-			going = going || p.rounds > before
-		}
-	}
 }
 
 func newResults(o *options, began time.Time) *results.Results {

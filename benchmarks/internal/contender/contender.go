@@ -41,8 +41,8 @@ type Contender struct {
 	// Control says that it is the baseline under another name, which shows what the harness makes of no difference.
 	Control bool
 
-	// Aside says that it is there for perspective: no page has its ratios. It is left out of the rounds after
-	// the first few, and how wide its intervals are decides nothing.
+	// Aside says that it is there for perspective: no page has its ratios. It plays only a few of the rounds, and how
+	// wide its intervals are decides nothing.
 	Aside bool
 
 	serve func(*setup) error

@@ -25,6 +25,9 @@ type Scenario struct {
 	Series string
 	X      float64
 
+	// Main is set where the project's pages have the ratios of the scenario, which therefore has more rounds.
+	Main bool
+
 	// MaxRounds bounds the rounds, and Passes those in a round, of what takes long and varies little; 0 is no bound of its
 	// own.
 	MaxRounds, Passes int
@@ -94,15 +97,15 @@ func Table(processors int) []Scenario {
 	tls := contender.Config{TLS: true}
 	table := []Scenario{
 		{
-			Name: "new-http1", Control: true, Title: "New connection, one HTTP/1 request",
+			Name: "new-http1", Main: true, Control: true, Title: "New connection, one HTTP/1 request",
 			Needs:  []contender.Need{contender.HTTP1},
 			single: newHTTP1Connection, open: clients(newClients, newHTTP1Connection),
 		}, {
-			Name: "new-grpc", Control: true, Title: "New strict gRPC connection, one RPC",
+			Name: "new-grpc", Main: true, Control: true, Title: "New strict gRPC connection, one RPC",
 			Needs:  []contender.Need{contender.GRPC},
 			single: newGRPCConnection, open: clients(newClients, newGRPCConnection),
 		}, {
-			Name: "new-h2c", Title: "New HTTP/2 connection with prior knowledge, one request to net/http",
+			Name: "new-h2c", Main: true, Title: "New HTTP/2 connection with prior knowledge, one request to net/http",
 			Needs:  []contender.Need{contender.H2C},
 			single: newH2CConnection, open: clients(newClients, newH2CConnection),
 		}, {
@@ -117,13 +120,13 @@ func Table(processors int) []Scenario {
 	}
 	table = append(table,
 		Scenario{
-			Name: "one-http1", Title: "New connection, one HTTP/1 request, one client at a time",
+			Name: "one-http1", Main: true, Title: "New connection, one HTTP/1 request, one client at a time",
 			Needs: []contender.Need{contender.HTTP1}, open: clients(1, newHTTP1Connection),
 		}, Scenario{
-			Name: "one-grpc", Title: "New strict gRPC connection, one RPC, one client at a time",
+			Name: "one-grpc", Main: true, Title: "New strict gRPC connection, one RPC, one client at a time",
 			Needs: []contender.Need{contender.GRPC}, open: clients(1, newGRPCConnection),
 		}, Scenario{
-			Name: "one-h2c", Title: "New HTTP/2 connection with prior knowledge, one request to net/http, one client at a time",
+			Name: "one-h2c", Main: true, Title: "New HTTP/2 connection with prior knowledge, one request to net/http, one client at a time",
 			Needs: []contender.Need{contender.H2C}, open: clients(1, newH2CConnection),
 		}, Scenario{
 			Name: "burst-1000", Title: "1,000 new connections at once, gRPC and HTTP/1, one request on each",
@@ -142,7 +145,7 @@ func Table(processors int) []Scenario {
 			Needs:  []contender.Need{contender.GRPC},
 			single: openGRPC(1), open: clients(openClients, openGRPC(1)),
 		}, Scenario{
-			Name: "rpc-32", Control: true, Title: fmt.Sprintf("RPCs on %d open connections, %d in flight on each", openClients, inFlight),
+			Name: "rpc-32", Main: true, Control: true, Title: fmt.Sprintf("RPCs on %d open connections, %d in flight on each", openClients, inFlight),
 			Needs: []contender.Need{contender.GRPC},
 			open:  clients(openClients, openGRPC(inFlight)),
 		}, Scenario{
@@ -150,7 +153,7 @@ func Table(processors int) []Scenario {
 			Needs:  []contender.Need{contender.HTTP1},
 			single: openHTTP1, open: clients(openClients, openHTTP1),
 		}, Scenario{
-			Name: "mixed", Title: fmt.Sprintf("gRPC and REST by turns on %d open HTTP/2 connections, %d in flight on each", openClients, inFlight),
+			Name: "mixed", Main: true, Title: fmt.Sprintf("gRPC and REST by turns on %d open HTTP/2 connections, %d in flight on each", openClients, inFlight),
 			Needs:    []contender.Need{contender.Mixed},
 			Baseline: "servehttp", open: clients(openClients, openShared(inFlight)),
 		}, Scenario{
@@ -190,7 +193,7 @@ func Table(processors int) []Scenario {
 		table = append(table, Scenario{
 			Name: fmt.Sprintf("routes-%d", n), Title: fmt.Sprintf("New connections, gRPC and HTTP/1 by turns, other routes ahead: %d", n),
 			Needs:  []contender.Need{contender.Routes, contender.GRPC, contender.HTTP1},
-			Server: contender.Config{Routes: n},
+			Server: contender.Config{Routes: n}, Main: n == 100,
 			Series: "routes", X: float64(n), open: clients(newClients, newEitherConnection),
 		})
 	}
@@ -198,23 +201,23 @@ func Table(processors int) []Scenario {
 		Scenario{
 			Name: "pending-http1", Title: "10,000 connections on which nothing was said",
 			Needs:     []contender.Need{contender.HTTP1, contender.Memory},
-			MaxRounds: 6, Takes: time.Second, measure: pending(manyConnections, connected),
+			MaxRounds: 6, Takes: 500 * time.Millisecond, measure: pending(manyConnections, connected),
 		}, Scenario{
 			Name: "pending-grpc", Title: "10,000 gRPC connections ahead of their first RPC",
 			Needs:     []contender.Need{contender.GRPC, contender.Memory},
-			MaxRounds: 6, Takes: 2 * time.Second, measure: pending(manyConnections, openGRPC(1)),
+			MaxRounds: 6, Takes: 800 * time.Millisecond, measure: pending(manyConnections, openGRPC(1)),
 		}, Scenario{
 			Name: "idle-shared", Title: "10,000 idle connections, after an RPC and a REST request on each",
 			Needs:    []contender.Need{contender.Mixed, contender.Memory},
-			Baseline: "servehttp", MaxRounds: 6, Takes: 4 * time.Second, measure: idle(manyConnections, openBoth),
+			Baseline: "servehttp", MaxRounds: 6, Takes: 2500 * time.Millisecond, measure: idle(manyConnections, openBoth),
 		}, Scenario{
 			Name: "idle-http1", Title: "10,000 idle HTTP/1 connections, after a request on each",
 			Needs:     []contender.Need{contender.HTTP1, contender.Memory},
-			MaxRounds: 6, Takes: 2 * time.Second, measure: idle(manyConnections, openHTTP1),
+			MaxRounds: 6, Takes: 800 * time.Millisecond, measure: idle(manyConnections, openHTTP1),
 		}, Scenario{
 			Name: "idle-grpc", Title: "10,000 idle gRPC connections, after an RPC on each",
 			Needs:     []contender.Need{contender.GRPC, contender.Memory},
-			MaxRounds: 6, Takes: 4 * time.Second, measure: idle(manyConnections, openGRPC(1)),
+			MaxRounds: 6, Takes: 2 * time.Second, measure: idle(manyConnections, openGRPC(1)),
 		}, Scenario{
 			Name: "pending-tls-grpc", Title: "500 gRPC connections over TLS ahead of their first RPC",
 			Needs: []contender.Need{contender.TLS, contender.GRPC, contender.Memory, contender.Many}, Server: tls,

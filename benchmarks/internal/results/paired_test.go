@@ -138,7 +138,7 @@ func (b *bursts) in(begin, end float64) float64 {
 // simulate makes the samples of a run as the runner would, of contenders with the true ratios, on a machine with a
 // neighbour. It stops as the runner does.
 func simulate(r *rand.Rand, ratios []float64, neighbour *bursts) *Summary {
-	return simulateRounds(r, ratios, neighbour, MostRounds, true).Summarize()
+	return simulateRounds(r, ratios, neighbour, MainRounds, true).Summarize()
 }
 
 func simulateRounds(r *rand.Rand, ratios []float64, neighbour *bursts, most int, early bool) *Results {

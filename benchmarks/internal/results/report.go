@@ -230,7 +230,7 @@ func (r *Results) rounds() string {
 	if r.Run.Width == 0 {
 		return fmt.Sprintf("%d, in each every scenario for %s after a warm-up of %s", r.Run.Rounds, r.Run.Duration, r.Run.WarmUp)
 	}
-	return fmt.Sprintf("%d, fewer where the intervals are narrower than %.0f %%, more where there was time; new processes for each, slices of %s, in turn and in random order",
+	return fmt.Sprintf("%d at most, fewer where the intervals are narrower than %.0f %% or there was no time; new processes for each, slices of %s, in turn and in random order",
 		r.Run.Rounds, 100*r.Run.Width, r.Run.Duration)
 }
 

@@ -11,9 +11,9 @@ const (
 	// together.
 	Passes = 4
 
-	// FewestRounds is how many there are in any case. MostRounds is how many there are at most before the other
-	// scenarios have had their turn.
-	FewestRounds, MostRounds = 8, 18
+	// FewestRounds is how many there are in any case, MainRounds how many the scenarios have whose ratios matter most,
+	// and MostRounds how many there are at most, however wide the intervals are.
+	FewestRounds, MainRounds, MostRounds = 8, 30, 54
 )
 
 // Pass is the order of the slices of one pass over n contenders, as indices of contenders, of which 0 is the baseline.
