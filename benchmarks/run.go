@@ -435,12 +435,7 @@ func (r *runner) slice(p *play, s *seat, at int) error {
 		busy.Disturbed++
 	}
 	v := values(p.scenario, m)
-	// A slice has too few operations for the tail of the latencies, and what is counted takes no neighbour to compare
-	// with.
-	for metric := range tail {
-		delete(v, metric)
-	}
-	for _, metric := range []string{"voluntary", "involuntary", "delay"} {
+	for metric := range tail { // a slice has too few operations for it
 		delete(v, metric)
 	}
 	r.addSample(p, s.contender, at, others, v)

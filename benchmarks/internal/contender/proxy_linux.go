@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/oneport-go/oneport/benchmarks/internal/machine"
 )
@@ -27,13 +28,13 @@ func watch(pid int) {
 	watched.pid = pid
 }
 
-// addWatched adds what the watched process and its children use.
-func addWatched(u *Usage) {
+// watchedPIDs are the watched process and its children.
+func watchedPIDs() []int {
 	watched.Lock()
 	pid := watched.pid
 	watched.Unlock()
 	if pid == 0 {
-		return
+		return nil
 	}
 	pids := []int{pid}
 	if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid)); err == nil {
@@ -43,7 +44,23 @@ func addWatched(u *Usage) {
 			}
 		}
 	}
-	for _, pid := range pids {
+	return pids
+}
+
+// watchedCPU is the CPU time of the watched process and its children.
+func watchedCPU() time.Duration {
+	var total time.Duration
+	for _, pid := range watchedPIDs() {
+		if cpu, err := machine.CPUTime(pid); err == nil { // else it has ended
+			total += cpu
+		}
+	}
+	return total
+}
+
+// addWatched adds what the watched process and its children use.
+func addWatched(u *Usage) {
+	for _, pid := range watchedPIDs() {
 		p, err := machine.Look(pid)
 		if err != nil {
 			continue // it has ended

@@ -41,8 +41,8 @@ type Moment string
 const (
 	// Now reads the usage as it is. The garbage collector's time is that up to the end of its last cycle.
 	Now Moment = "now"
-	// Settled waits until the process has done what it had begun, for a few milliseconds at most, and reads only what
-	// changes in a slice: CPU, Delay and the context switches.
+	// Settled waits until the process has done what it had begun, for a few milliseconds at most, and reads CPU only. It
+	// is asked for around each slice: what it allocates counts as the server's.
 	Settled Moment = "settled"
 	// Undisturbed reads CPU only, at once, so that the reading itself takes next to nothing.
 	Undisturbed Moment = "undisturbed"
@@ -59,10 +59,7 @@ func measure(m Moment) Usage {
 		return Usage{CPU: cpuOfAll()}
 	case Settled:
 		settle(cpuOfAll, time.Sleep)
-		u := Usage{CPU: cpuTime(), Delay: runDelay()}
-		u.Voluntary, u.Involuntary = switches()
-		addWatched(&u)
-		return u
+		return Usage{CPU: cpuOfAll()}
 	case Collected:
 		runtime.GC()
 	case Trimmed:
@@ -87,11 +84,7 @@ func measure(m Moment) Usage {
 }
 
 // cpuOfAll is that of this process and the one in front of it.
-func cpuOfAll() time.Duration {
-	u := Usage{CPU: cpuTime()}
-	addWatched(&u)
-	return u.CPU
-}
+func cpuOfAll() time.Duration { return cpuTime() + watchedCPU() }
 
 // settle waits until the process takes hardly any CPU time: connections that a client has closed cost the server
 // something after the client's last operation, which belongs to that operation, and not to whatever is measured next.

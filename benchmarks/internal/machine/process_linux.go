@@ -10,27 +10,54 @@ import (
 	"time"
 )
 
-// Look reads what a process has used and has, from proc(5).
-func Look(pid int) (Process, error) {
-	var p Process
+// CPUTime reads how much CPU time a process has used, from proc(5).
+func CPUTime(pid int) (time.Duration, error) {
+	var total time.Duration
 	dir := fmt.Sprintf("/proc/%d", pid)
 	stat, err := os.ReadFile(dir + "/stat")
 	if err != nil {
-		return p, err
+		return 0, err
 	}
 	// The name of the program is in parentheses, and may have some in it.
 	_, rest, ok := strings.Cut(string(stat[strings.LastIndexByte(string(stat), ')')+1:]), " ")
 	fields := strings.Fields(rest)
 	if !ok || len(fields) < 13 {
-		return p, errors.New(dir + "/stat has too few fields")
+		return 0, errors.New(dir + "/stat has too few fields")
 	}
 	for _, field := range fields[11:13] { // utime and stime
 		ticks, err := strconv.ParseInt(field, 10, 64)
 		if err != nil {
-			return p, err
+			return 0, err
 		}
-		p.CPU += time.Duration(ticks) * tick
+		total += time.Duration(ticks) * tick
 	}
+	var precise time.Duration
+	tasks, err := os.ReadDir(dir + "/task")
+	if err != nil {
+		return 0, err
+	}
+	for _, task := range tasks {
+		if b, err := os.ReadFile(dir + "/task/" + task.Name() + "/schedstat"); err == nil { // else it has ended
+			ran, _, _ := strings.Cut(string(b), " ")
+			n, _ := strconv.ParseInt(ran, 10, 64)
+			precise += time.Duration(n)
+		}
+	}
+	// The threads that have ended are in the ticks only.
+	if precise > 0 && precise > total-time.Second {
+		total = precise
+	}
+	return total, nil
+}
+
+// Look reads what a process has used and has, from proc(5).
+func Look(pid int) (Process, error) {
+	cpu, err := CPUTime(pid)
+	p := Process{CPU: cpu}
+	if err != nil {
+		return p, err
+	}
+	dir := fmt.Sprintf("/proc/%d", pid)
 	status, err := os.ReadFile(dir + "/status")
 	if err != nil {
 		return p, err
@@ -41,7 +68,6 @@ func Look(pid int) (Process, error) {
 	if err != nil {
 		return p, err
 	}
-	var precise time.Duration
 	for _, task := range tasks {
 		status, err := os.ReadFile(task + "/status")
 		if err != nil {
@@ -49,15 +75,6 @@ func Look(pid int) (Process, error) {
 		}
 		p.Voluntary += statusValue(string(status), "voluntary_ctxt_switches")
 		p.Involuntary += statusValue(string(status), "nonvoluntary_ctxt_switches")
-		if b, err := os.ReadFile(task + "/schedstat"); err == nil {
-			ran, _, _ := strings.Cut(string(b), " ")
-			n, _ := strconv.ParseInt(ran, 10, 64)
-			precise += time.Duration(n)
-		}
-	}
-	// The threads that have ended are in the ticks only.
-	if precise > 0 && precise > p.CPU-time.Second {
-		p.CPU = precise
 	}
 	files, err := os.ReadDir(dir + "/fd")
 	if err == nil { // it may be somebody else's
