@@ -25,7 +25,8 @@ func (c *pending) due() time.Time {
 	return c.since.Add(c.mux.limits.DecideTimeout)
 }
 
-// arm sets the deadlines for waiting and for what is written meanwhile.
+// arm sets the deadlines for waiting and for what is written meanwhile. Where they are the same, a socket has an alarm in
+// their place, which costs less.
 func (c *pending) arm(now time.Time) *refusal {
 	limit := c.due()
 	wake := limit
