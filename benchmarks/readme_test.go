@@ -79,10 +79,8 @@ func TestREADME(t *testing.T) {
 			switch {
 			case contender == "servehttp" && row.scenario == "mixed":
 				want = "1" // it is the baseline
-			case ok && e.Median >= 1.95:
-				want = fmt.Sprintf("%.1f", e.Median)
 			case ok:
-				want = fmt.Sprintf("%.2f", e.Median)
+				want = ratio(e.Median)
 			}
 			if got := cells[1+i]; got != want {
 				t.Errorf("%s, %s: %q, and the results say %q", cells[0], contender, got, want)
@@ -91,6 +89,87 @@ func TestREADME(t *testing.T) {
 	}
 	if found != len(rows) {
 		t.Errorf("the README has %d of %d rows", found, len(rows))
+	}
+}
+
+// ratio returns a ratio as the pages have it.
+func ratio(v float64) string {
+	if v >= 1.95 {
+		return fmt.Sprintf("%.1f", v)
+	}
+	return fmt.Sprintf("%.2f", v)
+}
+
+// TestGoals holds the tables of goals in docs/performance.md to the results: the figures, how certain they are, and which
+// of the goals are reached. A goal within the interval is not told from one that is reached.
+func TestGoals(t *testing.T) {
+	t.Parallel()
+	r, err := results.Read(filepath.Join("results", "full", results.File))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := r.Summarize()
+	page, err := os.ReadFile(filepath.Join("..", "docs", "performance.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	contenders := map[string]string{"`Server`": "oneport-server", "`Mux` on `oneport.Listen`": "oneport-listen"}
+	rows := map[string]struct{ scenario, metric string }{
+		"server CPU, new strict gRPC connection, one RPC":                     {"new-grpc", "cpu"},
+		"the same connection, one client at a time":                           {"one-grpc", "cpu"},
+		"server CPU, new HTTP/1 connection, one request":                      {"new-http1", "cpu"},
+		"the same request, one client at a time":                              {"one-http1", "cpu"},
+		"server CPU, new HTTP/2 connection of net/http, one client at a time": {"one-h2c", "cpu"},
+		"RPC/s on open connections, 32 in flight":                             {"rpc-32", "throughput"},
+		"server CPU for each of these":                                        {"rpc-32", "cpu"},
+		"memory of an idle gRPC connection":                                   {"idle-grpc", "memory"},
+		"the same before its first RPC":                                       {"pending-grpc", "memory"},
+		"gRPC and REST on one connection, requests/s, to `ServeHTTP`":         {"mixed", "throughput"},
+	}
+	_, tables, _ := strings.Cut(string(page), "## The goals\n")
+	tables, _, _ = strings.Cut(tables, "**Compared with others")
+	contender, found := "", 0
+	for line := range strings.Lines(tables) {
+		cells := tableCells(line)
+		if c, ok := contenders[cells[0]]; ok {
+			contender = c
+		}
+		row, ok := rows[cells[0]]
+		if !ok {
+			if !strings.HasPrefix(line, "|") || contenders[cells[0]] != "" || strings.HasPrefix(cells[0], "---") {
+				continue
+			}
+			t.Fatalf("the page has a goal that is not known here: %s", cells[0])
+		}
+		found++
+		e, ok := sum.Ratio(row.scenario, contender, row.metric)
+		goal, err := strconv.ParseFloat(cells[1], 64)
+		if !ok || err != nil {
+			t.Fatalf("%s: there is no ratio, or no goal: %v", cells[0], err)
+		}
+		if e.Wide() {
+			t.Errorf("%s, %s: the interval is [%.3f, %.3f]", contender, cells[0], e.Low, e.High)
+		}
+		if want := fmt.Sprintf("%s [%s, %s]", ratio(e.Median), ratio(e.Low), ratio(e.High)); cells[2] != want {
+			t.Errorf("%s, %s: %q, and the results say %q", contender, cells[0], cells[2], want)
+		}
+		best, worst := e.Low, e.High // of what can be true
+		if row.metric == "throughput" {
+			best, worst, goal = -e.High, -e.Low, -goal
+		}
+		want := "not reached"
+		switch {
+		case worst <= goal:
+			want = "reached"
+		case best <= goal:
+			want = "reached, within what the run can tell"
+		}
+		if got := strings.TrimPrefix(cells[3], "["); got != want && !strings.HasPrefix(got, want+"](#") {
+			t.Errorf("%s, %s: %q, and the results say %q", contender, cells[0], got, want)
+		}
+	}
+	if found < 17 {
+		t.Errorf("the page has %d goals", found)
 	}
 }
 
