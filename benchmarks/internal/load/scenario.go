@@ -155,7 +155,7 @@ func Table(processors int) []Scenario {
 		}, Scenario{
 			Name: "mixed", Main: true, Title: fmt.Sprintf("gRPC and REST by turns on %d open HTTP/2 connections, %d in flight on each", openClients, inFlight),
 			Needs:    []contender.Need{contender.Mixed},
-			Baseline: "servehttp", open: clients(openClients, openShared(inFlight)),
+			Baseline: "servehttp", Passes: 12, open: clients(openClients, openShared(inFlight)),
 		}, Scenario{
 			Name: "shared-10", Title: fmt.Sprintf("gRPC and REST by turns on %d open HTTP/2 connections, 10 in flight on each", openClients),
 			Needs:    []contender.Need{contender.Mixed},
