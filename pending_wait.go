@@ -25,8 +25,8 @@ func (c *pending) due() time.Time {
 	return c.since.Add(c.mux.limits.DecideTimeout)
 }
 
-// arm sets the deadlines for waiting and for what is written meanwhile. Where they are the same, a socket has an alarm in
-// their place, which costs less.
+// arm sets the deadlines for waiting and for what is written meanwhile. If the two are the same, a socket gets an alarm
+// in their place, which costs less.
 func (c *pending) arm(now time.Time) *refusal {
 	limit := c.due()
 	wake := limit
@@ -51,19 +51,10 @@ func (c *pending) arm(now time.Time) *refusal {
 		writes = limit.Add(lingerTime) // a Write that times out breaks crypto/tls, and it could not be said why
 	}
 	var err error
-	switch {
-	case !wake.Equal(writes):
-		c.mux.alarms.Clear(&c.alarm)
-		c.deadlines = true
-		err = errors.Join(c.conn.SetReadDeadline(wake), c.conn.SetWriteDeadline(writes))
-	case !isSocket(c.conn):
-		c.mux.alarms.Clear(&c.alarm)
-		c.deadlines = true
-		err = c.conn.SetDeadline(limit) // for which the net package needs one timer, not two
-	default:
-		if err = c.disarm(); err == nil {
-			c.mux.alarms.Set(&c.alarm, c, limit)
-		}
+	if !wake.Equal(writes) || !netconn.IsSocket(c.conn) {
+		err = c.setDeadlines(wake, writes)
+	} else if err = c.disarm(); err == nil {
+		c.mux.alarms.Set(&c.alarm, c, limit)
 	}
 	if err == nil {
 		return nil
@@ -78,6 +69,16 @@ func (c *pending) arm(now time.Time) *refusal {
 	return nil
 }
 
+// setDeadlines sets deadlines in place of an alarm.
+func (c *pending) setDeadlines(read, write time.Time) error {
+	c.mux.alarms.Clear(&c.alarm)
+	c.deadlines = true
+	if read.Equal(write) {
+		return c.conn.SetDeadline(read) // for which the net package needs one timer, not two
+	}
+	return errors.Join(c.conn.SetReadDeadline(read), c.conn.SetWriteDeadline(write))
+}
+
 // disarm ends what arm began, unless a timer stands in for deadlines.
 func (c *pending) disarm() error {
 	if rung := c.mux.alarms.Clear(&c.alarm); !rung && !c.deadlines {
@@ -89,16 +90,6 @@ func (c *pending) disarm() error {
 
 // Ring ends the wait of a socket when its time is over. The clock calls it, which is locked.
 func (c *pending) Ring() { c.raw.SetDeadline(aLongTimeAgo) }
-
-// isSocket reports whether a connection is a socket, whose deadlines do not fail and which has a buffer for what a mux
-// writes.
-func isSocket(c net.Conn) bool {
-	switch c.(type) {
-	case *net.TCPConn, *net.UnixConn:
-		return true
-	}
-	return false
-}
 
 func earlier(t, u time.Time) time.Time {
 	if u.Before(t) {
@@ -151,7 +142,7 @@ func (c *pending) interruptible() <-chan struct{} {
 // write to a net.Pipe waits for the client to read, while the client may want to finish its own write first. For these,
 // a goroutine writes while the mux keeps reading, and the next call of write or finishWrite returns the error.
 func (c *pending) write(b []byte) error {
-	if isSocket(c.raw) {
+	if netconn.IsSocket(c.raw) {
 		_, err := c.conn.Write(b)
 		return err
 	}

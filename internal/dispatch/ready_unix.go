@@ -7,6 +7,8 @@ import (
 	"net"
 	"os"
 	"syscall"
+
+	"github.com/oneport-go/oneport/internal/netconn"
 )
 
 // A socket is read from without a buffer to wait with.
@@ -22,9 +24,7 @@ type socket struct {
 
 // newSocket returns the socket that c is, or nil if c is none or has something above it.
 func newSocket(c net.Conn) *socket {
-	switch c.(type) {
-	case *net.TCPConn, *net.UnixConn:
-	default:
+	if !netconn.IsSocket(c) {
 		return nil
 	}
 	raw, err := c.(syscall.Conn).SyscallConn()

@@ -75,6 +75,15 @@ func HasSocket(c net.Conn) bool {
 	return ok
 }
 
+// IsSocket reports whether c is a TCP or Unix socket of package net, and not a connection above one.
+func IsSocket(c net.Conn) bool {
+	switch c.(type) {
+	case *net.TCPConn, *net.UnixConn:
+		return true
+	}
+	return false
+}
+
 // Socket returns c or the uppermost connection below it that gives access to a socket, or nil if there is none.
 func Socket(c net.Conn) syscall.Conn {
 	for c := range Chain(c) {
