@@ -33,27 +33,32 @@ func TestAgree(t *testing.T) {
 	}
 }
 
-// TestREADME holds the figures in the project's README to the results that they link to.
-func TestREADME(t *testing.T) {
-	t.Parallel()
+// keptRun returns the results of the full run to which the project's pages link.
+func keptRun(t *testing.T) (*results.Results, *results.Summary) {
+	t.Helper()
 	r, err := results.Read(filepath.Join("results", "full", results.File))
 	if err != nil {
 		t.Fatal(err)
 	}
-	sum := r.Summarize()
-	b, err := os.ReadFile(filepath.Join("..", "README.md"))
+	return r, r.Summarize()
+}
+
+// readPage returns one of the project's pages.
+func readPage(t *testing.T, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("..", filepath.FromSlash(name)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	columns := []string{"oneport", "oneport-listen", "oneport-server", "cmux", "servehttp"}
-	rows := map[string]struct{ scenario, metric string }{
-		"server CPU, new strict gRPC connection, one RPC":             {"new-grpc", "cpu"},
-		"server CPU, new HTTP/1 connection, one request":              {"new-http1", "cpu"},
-		"server CPU, new connections with 100 other routes":           {"routes-100", "cpu"},
-		"RPC/s on open connections, 32 in flight":                     {"rpc-32", "throughput"},
-		"memory per idle gRPC connection":                             {"idle-grpc", "memory"},
-		"requests/s, gRPC and REST on one connection, to `ServeHTTP`": {"mixed", "throughput"},
-	}
+	return string(b)
+}
+
+// A figure says which ratios are in a row of a table.
+type figure struct{ scenario, metric string }
+
+// checkMain checks that the scenarios of a table that are played in slices have more rounds than others.
+func checkMain(t *testing.T, rows map[string]figure) {
+	t.Helper()
 	for _, s := range load.Table(2) {
 		for name, row := range rows {
 			if row.scenario == s.Name && s.Sliced() && !s.Main {
@@ -61,8 +66,24 @@ func TestREADME(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestREADME holds the figures in the project's README to the results that they link to.
+func TestREADME(t *testing.T) {
+	t.Parallel()
+	_, sum := keptRun(t)
+	columns := []string{"oneport", "oneport-listen", "oneport-server", "cmux", "servehttp"}
+	rows := map[string]figure{
+		"server CPU, new strict gRPC connection, one RPC":             {"new-grpc", "cpu"},
+		"server CPU, new HTTP/1 connection, one request":              {"new-http1", "cpu"},
+		"server CPU, new connections with 100 other routes":           {"routes-100", "cpu"},
+		"RPC/s on open connections, 32 in flight":                     {"rpc-32", "throughput"},
+		"memory per idle gRPC connection":                             {"idle-grpc", "memory"},
+		"requests/s, gRPC and REST on one connection, to `ServeHTTP`": {"mixed", "throughput"},
+	}
+	checkMain(t, rows)
 	found := 0
-	for line := range strings.Lines(string(b)) {
+	for line := range strings.Lines(readPage(t, "README.md")) {
 		cells := tableCells(line)
 		row, ok := rows[cells[0]]
 		if !ok {
@@ -104,17 +125,10 @@ func ratio(v float64) string {
 // of the goals are reached. A goal within the interval is not told from one that is reached.
 func TestGoals(t *testing.T) {
 	t.Parallel()
-	r, err := results.Read(filepath.Join("results", "full", results.File))
-	if err != nil {
-		t.Fatal(err)
-	}
-	sum := r.Summarize()
-	page, err := os.ReadFile(filepath.Join("..", "docs", "performance.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, sum := keptRun(t)
+	page := readPage(t, "docs/performance.md")
 	contenders := map[string]string{"`Server`": "oneport-server", "`Mux` on `oneport.Listen`": "oneport-listen"}
-	rows := map[string]struct{ scenario, metric string }{
+	rows := map[string]figure{
 		"server CPU, new strict gRPC connection, one RPC":                     {"new-grpc", "cpu"},
 		"the same connection, one client at a time":                           {"one-grpc", "cpu"},
 		"server CPU, new HTTP/1 connection, one request":                      {"new-http1", "cpu"},
@@ -126,7 +140,8 @@ func TestGoals(t *testing.T) {
 		"the same before its first RPC":                                       {"pending-grpc", "memory"},
 		"gRPC and REST on one connection, requests/s, to `ServeHTTP`":         {"mixed", "throughput"},
 	}
-	_, tables, _ := strings.Cut(string(page), "## The goals\n")
+	checkMain(t, rows)
+	_, tables, _ := strings.Cut(page, "## The goals\n")
 	tables, _, _ = strings.Cut(tables, "**Compared with others")
 	contender, found := "", 0
 	for line := range strings.Lines(tables) {
@@ -192,11 +207,7 @@ func TestSizing(t *testing.T) {
 	columns := map[string]string{
 		"plain": "plain", "plain, µs": "plain", "`Mux`": "oneport-listen", "`Server`": "oneport-server", "`ServeHTTP`": "servehttp",
 	}
-	r, err := results.Read(filepath.Join("results", "full", results.File))
-	if err != nil {
-		t.Fatal(err)
-	}
-	sum := r.Summarize()
+	r, sum := keptRun(t)
 	baseline := make(map[string]string)
 	for _, s := range r.Scenarios {
 		baseline[s.Name] = s.Baseline
@@ -206,14 +217,11 @@ func TestSizing(t *testing.T) {
 			}
 		}
 	}
-	page, err := os.ReadFile(filepath.Join("..", "docs", "sizing.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	page := readPage(t, "docs/sizing.md")
 	scenario := regexp.MustCompile("`([a-z0-9-]+)`$")
 	var header []string
 	found := 0
-	for line := range strings.Lines(string(page)) {
+	for line := range strings.Lines(page) {
 		if !strings.HasPrefix(line, "|") {
 			header = nil
 			continue
@@ -268,16 +276,9 @@ func tableCells(line string) []string {
 // cmux or ServeHTTP by more than the intervals of the full run allow.
 func TestBehind(t *testing.T) {
 	t.Parallel()
-	r, err := results.Read(filepath.Join("results", "full", results.File))
-	if err != nil {
-		t.Fatal(err)
-	}
-	sum := r.Summarize()
-	page, err := os.ReadFile(filepath.Join("..", "docs", "performance.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, list, _ := strings.Cut(string(page), "**Compared with others")
+	r, sum := keptRun(t)
+	page := readPage(t, "docs/performance.md")
+	_, list, _ := strings.Cut(page, "**Compared with others")
 	list, _, _ = strings.Cut(list, "\n## ")
 	for _, s := range r.Scenarios {
 		for _, ours := range []string{"oneport", "oneport-listen", "oneport-server"} {

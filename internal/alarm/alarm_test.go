@@ -2,6 +2,7 @@ package alarm
 
 import (
 	"math/rand/v2"
+	"net"
 	"slices"
 	"sync"
 	"testing"
@@ -155,8 +156,20 @@ func TestMemory(t *testing.T) {
 	}
 }
 
+// BenchmarkClock compares an alarm that is set and cleared with a deadline of a socket.
 func BenchmarkClock(b *testing.B) {
 	var clock Clock
+	b.Run("deadline", func(b *testing.B) {
+		l, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer l.Close()
+		for b.Loop() {
+			l.SetDeadline(time.Now().Add(10 * time.Second))
+			l.SetDeadline(time.Time{})
+		}
+	})
 	b.Run("alone", func(b *testing.B) {
 		b.ReportAllocs()
 		var w waiter

@@ -63,15 +63,14 @@ func BenchmarkPassing(b *testing.B) {
 	message := make([]byte, 20)
 	calls := func(n int) []byte {
 		block := client.encode(request)
-		call := h2.AppendFrame(nil, http2.FrameHeaders, http2.FlagHeadersEndHeaders, 1, block)
+		call := h2.AppendHeaders(nil, 1, false, nil, block, h2.DefaultMaxFrameSize)
 		call = h2.AppendFrame(call, http2.FrameData, http2.FlagDataEndStream, 1, message)
 		return bytes.Repeat(call, n)
 	}
 	answers := func(n int) []byte {
-		answer := h2.AppendFrame(nil, http2.FrameHeaders, http2.FlagHeadersEndHeaders, 1, server.encode(header))
+		answer := h2.AppendHeaders(nil, 1, false, nil, server.encode(header), h2.DefaultMaxFrameSize)
 		answer = h2.AppendFrame(answer, http2.FrameData, 0, 1, message)
-		const end = http2.FlagHeadersEndHeaders | http2.FlagHeadersEndStream
-		answer = h2.AppendFrame(answer, http2.FrameHeaders, end, 1, server.encode(trailer))
+		answer = h2.AppendHeaders(answer, 1, true, nil, server.encode(trailer), h2.DefaultMaxFrameSize)
 		return bytes.Repeat(answer, n)
 	}
 

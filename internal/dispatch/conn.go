@@ -192,18 +192,17 @@ func (c *conn) examine(it *item) {
 
 // decide decides where a request goes that opens a stream.
 func (c *conn) decide(it *item) decided {
-	switch d := (decided{grpc: isGRPC(it.fields)}); {
+	d := decided{grpc: isGRPC(it.fields)}
+	switch {
 	case it.large:
 		d.target = Refuse
-		return d
 	case it.StreamID == c.firstID:
 		d.target = int32(c.firstTarget)
-		return d
 	default:
 		target := c.d.decide(c.sock, it.fields)
 		d.target, d.lasting = int32(target), c.d.Lasting != nil && c.d.Lasting(target)
-		return d
 	}
+	return d
 }
 
 // shrink gives back what the header block looked at last has taken. It is for the one that reads.

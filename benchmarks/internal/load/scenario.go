@@ -25,11 +25,12 @@ type Scenario struct {
 	Series string
 	X      float64
 
-	// Main is set where the project's pages have the ratios of the scenario, which therefore has more rounds.
+	// Main is set where the scenario is in the tables of the README, or of the goals in docs/performance.md. It has more
+	// rounds than others.
 	Main bool
 
-	// MaxRounds bounds the rounds, and Passes those in a round, of what takes long and varies little; 0 is no bound of its
-	// own.
+	// MaxRounds bounds the rounds of what takes long and varies little; 0 is no bound of its own. Passes is how many slices
+	// each contender has in a round, if not results.Passes.
 	MaxRounds, Passes int
 
 	// Slice is how long a slice takes at least, where the usual length is too short for it.
