@@ -165,8 +165,8 @@ func (q *RequestMux) decide(c net.Conn, fields []hpack.HeaderField) int {
 	return dispatch.NotFound
 }
 
-// lasting reports whether this route gets every request of a connection that has the same fields as the one that it has
-// got: whether no matcher of a user's was asked, for which two such requests can be different.
+// lasting reports whether requests with equal fields on a connection all go to the route to which one of them went. A
+// matcher of a user, if one was asked, can depend on more than the fields.
 func (q *RequestMux) lasting(target int) bool {
 	return target >= 0 && !slices.ContainsFunc((*q.routes.Load())[:target+1], func(rt *requestRoute) bool { return rt.foreign })
 }

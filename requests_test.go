@@ -536,8 +536,8 @@ func TestSettingsBeforeRequest(t *testing.T) {
 	})
 }
 
-// TestMatchersAsked asks a user's matcher about each request, also about one like the one before, and wherever it is:
-// it can depend on more than the request. Here it takes every second one.
+// TestMatchersAsked checks that a matcher of a user is asked about each request, even if it equals the one before, and
+// wherever the matcher is: it can depend on more than the request. This one takes every second request.
 func TestMatchersAsked(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {

@@ -28,8 +28,8 @@ type Dispatcher struct {
 	// It is called by several goroutines at once for different connections.
 	Decide func(c net.Conn, fields []hpack.HeaderField) int
 
-	// Lasting reports whether Decide, which has returned this for a request, returns it for each request of the
-	// connection that has the same fields. Nil means that it does not. It is called as Decide is.
+	// Lasting reports whether Decide returns this target, as it did for one request, for all requests of the connection
+	// with the same fields. Nil means that it does not. It is called like Decide.
 	Lasting func(target int) bool
 
 	Limits Limits

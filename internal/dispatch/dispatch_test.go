@@ -608,8 +608,8 @@ func TestPanicInDecide(t *testing.T) {
 	})
 }
 
-// TestLasting has requests decided once whose header blocks are the same, where that decision lasts. The block of the
-// first request for each target is another one, since it adds to the table.
+// TestLasting checks that a header block that is sent again is not decided again if the decision lasts. The first
+// request for each target adds to the table, so the second one has a block that is new, too.
 func TestLasting(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
