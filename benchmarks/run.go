@@ -70,7 +70,7 @@ func run(ctx context.Context, o *options, errOut io.Writer) (*results.Results, e
 	busy.LoadNow = machine.Load()
 	busy.Steal = machine.Now().Stolen(machineBegan)
 	if busy.Slices > 0 {
-		busy.Others /= float64(busy.Slices)
+		busy.Others = max(0, busy.Others/float64(busy.Slices))
 	}
 	r.addLatencies()
 	switch {

@@ -80,7 +80,7 @@ func measureTarget(ctx context.Context, o *options, out, errOut io.Writer) error
 	}
 	report.Seconds = time.Since(began).Seconds()
 	report.Load = machine.Load()
-	report.Others = machine.Now().Others(before, m.used)
+	report.Others = max(0, machine.Now().Others(before, m.used))
 	if err := report.Print(out); err != nil {
 		return err
 	}
