@@ -147,21 +147,45 @@ func ratioOf(logarithms []float64) Estimate {
 }
 
 // adjust takes out of the values of a scenario what others did to them: the logarithm of each is a straight line of the
-// part of the processors that they had, with one slope for all contenders, which is fitted to the differences from the
-// means of each group, the slices of a contender in a round. The part does not depend on what is measured, and all
-// slices are treated alike, so this makes no difference where there is none. Where others had nothing, it changes
-// nothing.
-func adjust(groups [][]slice) {
-	slope := slopeOf(groups)
-	for _, g := range groups {
-		for i := range g {
-			g[i].value *= math.Exp(-slope * g[i].others)
+// part of the processors that they had. Each line is fitted to the differences from the means of each group, the slices
+// of a contender in a round.
+//
+// What others have costs a contender more throughput the less it waits for its client by itself, so one that is several
+// times slower than the baseline has another line. But a line that rests on few slices is uncertain, and a ratio between
+// two of these is more so. Contenders therefore have one slope, that of the baseline and all of them, unless their own is
+// clearly another one. The part does not depend on what is measured, and slices on one line are treated alike, so this
+// makes no difference where there is none. Where others had nothing, it changes nothing.
+func adjust(groups map[string][][]slice, baseline string) {
+	lines := make(map[string]line)
+	for contender, g := range groups {
+		lines[contender] = fit(g)
+	}
+	var shared line
+	for _, l := range lines {
+		if !l.differs(lines[baseline]) {
+			shared.xx += l.xx
+			shared.xy += l.xy
+		}
+	}
+	for contender, l := range lines {
+		if !l.differs(lines[baseline]) {
+			l = shared
+		}
+		slope := l.slope()
+		for _, g := range groups[contender] {
+			for i := range g {
+				g[i].value *= math.Exp(-slope * g[i].others)
+			}
 		}
 	}
 }
 
-func slopeOf(groups [][]slice) float64 {
-	var xy, xx float64
+// line is a regression of logarithms of values on what others had: the sums of squares and products of the differences
+// from the means, and how many are free to differ.
+type line struct{ xx, xy, yy, free float64 }
+
+func fit(groups [][]slice) line {
+	var l line
 	for _, g := range groups {
 		var x, y, n float64
 		for _, s := range g {
@@ -171,14 +195,35 @@ func slopeOf(groups [][]slice) float64 {
 		}
 		for _, s := range g {
 			if s.value > 0 {
-				dx := s.others - x/n
-				xy += dx * (math.Log(s.value) - y/n)
-				xx += dx * dx
+				dx, dy := s.others-x/n, math.Log(s.value)-y/n
+				l.xx += dx * dx
+				l.xy += dx * dy
+				l.yy += dy * dy
 			}
 		}
+		l.free += max(0, n-1)
 	}
-	if xx == 0 {
+	l.free-- // the slope
+	return l
+}
+
+func (l line) slope() float64 {
+	if l.xx == 0 {
 		return 0
 	}
-	return xy / xx
+	return l.xy / l.xx
+}
+
+// variance is that of the slope.
+func (l line) variance() float64 {
+	if l.xx == 0 || l.free <= 0 {
+		return math.Inf(1)
+	}
+	return max(0, l.yy-l.xy*l.xy/l.xx) / l.free / l.xx
+}
+
+// differs reports whether the slopes are clearly not the same: by more than four standard errors, which happens by
+// chance once in ten thousand times.
+func (l line) differs(m line) bool {
+	return math.Abs(l.slope()-m.slope()) > 4*math.Sqrt(l.variance()+m.variance())
 }

@@ -77,15 +77,18 @@ func (r *Results) Summarize() *Summary {
 	for _, s := range r.Scenarios {
 		baselines[s.Name] = s.Baseline
 	}
-	groups := make(map[key][][]slice) // of a scenario and metric
+	groups := make(map[key]map[string][][]slice) // of a scenario and metric, by contender
 	for k, rounds := range byRound {
-		k.contender = ""
-		for _, g := range rounds {
-			groups[k] = append(groups[k], g)
+		at := key{k.scenario, "", k.metric}
+		if groups[at] == nil {
+			groups[at] = make(map[string][][]slice)
+		}
+		for _, g := range slices.Sorted(maps.Keys(rounds)) {
+			groups[at][k.contender] = append(groups[at][k.contender], rounds[g])
 		}
 	}
-	for _, g := range groups {
-		adjust(g)
+	for at, g := range groups {
+		adjust(g, baselines[at.scenario])
 	}
 	for k, rounds := range byRound {
 		base := byRound[key{k.scenario, baselines[k.scenario], k.metric}]
