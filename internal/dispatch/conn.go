@@ -92,6 +92,7 @@ type splitConn struct {
 	alone   *time.Timer // until the connection has its first server
 	reading bool        // readLoop is at work
 	begun   int64       // what is still to come of the content of the frame that cur is for
+	written []*Conn     // that have written what nobody has taken
 	pings   pings
 	splitUpload
 	splitDownload
@@ -168,7 +169,7 @@ func newConn(d *Dispatcher, o *Opened, owner Owner) *conn {
 // examine decodes a header block of the client's, and decides where it goes. It is for the one that reads, without mu,
 // since it can take long.
 func (c *conn) examine(it *item) {
-	it.examined = examined{}
+	*it.examined = examined{priority: it.priority}
 	again := false
 	if c.firstFields != nil {
 		it.fields, it.size = c.firstFields, listSize(c.firstFields)
@@ -427,7 +428,7 @@ func (d *deadline) set(v *Conn, t time.Time, wake func(*Conn)) {
 		return
 	}
 	d.timer = time.AfterFunc(time.Until(t), func() {
-		c.mu.Lock()
+		c.lock()
 		defer c.mu.Unlock()
 		wake(v)
 	})

@@ -382,10 +382,11 @@ func (d *splitDownload) giveBack() {
 
 // writeLoop writes to the client, from the split to the end of the connection.
 func (c *conn) writeLoop() {
-	c.mu.Lock()
+	c.lock()
 	defer c.mu.Unlock()
 	for {
 		for {
+			c.takeWritten()
 			if c.dead {
 				return
 			}
@@ -419,7 +420,7 @@ func (c *conn) writeLoop() {
 			c.awaitReader()
 			c.owner.Linger(c.sock)
 		}
-		c.mu.Lock()
+		c.lock()
 		if err != nil || last || c.dead {
 			c.kill()
 			return

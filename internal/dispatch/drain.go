@@ -37,7 +37,7 @@ func (c *conn) Dismiss(reason string) { c.dismiss(errors.New(reason)) }
 
 // Close ends the connection at once.
 func (c *conn) Close() {
-	c.mu.Lock()
+	c.lock()
 	defer c.mu.Unlock()
 	c.kill()
 }
@@ -45,7 +45,7 @@ func (c *conn) Close() {
 // Drain tells the client to go elsewhere with new requests, and ends the connection when those that it has made were
 // answered.
 func (c *conn) Drain() {
-	c.mu.Lock()
+	c.lock()
 	defer c.mu.Unlock()
 	if c.shutdown != notDraining || c.closing || c.dead {
 		return
@@ -66,7 +66,7 @@ func (c *conn) appendDrain(b []byte) []byte {
 	c.shutdown = drainSent
 	c.goAway = true
 	c.pingTimer = time.AfterFunc(drainTime, func() {
-		c.mu.Lock()
+		c.lock()
 		defer c.mu.Unlock()
 		c.drainAnswered()
 	})
@@ -87,7 +87,7 @@ func (c *conn) drainPassing() {
 	}
 }
 
-// betweenFrames reports whether v has written whole frames only. The caller holds wmu.
+// betweenFrames reports whether v has written whole frames only. The caller holds mu.
 func (v *Conn) betweenFrames() bool { return !v.out.inFrame() && len(v.held) == 0 }
 
 // writeUnlocked writes to the client while the connection passes through. The caller holds mu, which is not held
@@ -96,14 +96,22 @@ func (c *conn) writeUnlocked(b []byte) error {
 	if len(b) == 0 {
 		return nil
 	}
-	c.writing, c.writer = true, c.pass
+	c.beginWriting()
 	c.mu.Unlock()
 	_, err := c.sock.Write(b)
-	c.mu.Lock()
+	c.lock()
+	c.endWriting()
+	return err
+}
+
+// beginWriting notes that somebody writes to the client while the connection passes through. The caller holds mu.
+func (c *conn) beginWriting() { c.writing, c.writer = true, c.pass }
+
+// endWriting notes that this has ended. The caller holds mu.
+func (c *conn) endWriting() {
 	c.writing, c.writer = false, nil
 	c.wake.Broadcast()
 	c.endPassing()
-	return err
 }
 
 // takeDrainACK takes the answer to the PING. It reports whether it is that.
@@ -143,14 +151,14 @@ func (c *conn) stopAnswer() {
 func (c *conn) lingerPassing() {
 	// The client may have made a request at the last moment, as the first GOAWAY permits. It was not taken, which the
 	// client has to know in order to try again (RFC 9113, Section 6.8).
-	c.mu.Lock()
+	c.lock()
 	goAway := h2.AppendGoAway(nil, min(c.lastID, c.maxID), http2.ErrCodeNo, "shutting down")
 	c.mu.Unlock()
 	if c.sock.SetWriteDeadline(time.Now().Add(lingerTime)) == nil {
 		c.sock.Write(goAway) // if that fails, the client has gone
 	}
 	c.owner.Linger(c.sock)
-	c.mu.Lock()
+	c.lock()
 	defer c.mu.Unlock()
 	c.kill()
 }

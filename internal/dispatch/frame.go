@@ -34,17 +34,18 @@ const (
 
 // An item is what a parser finds. Its slices are valid until the next call.
 type item struct {
-	kind itemKind
+	kind  itemKind
+	first bool // the part of the DATA frame with its header
+	last  bool // nothing of the content of the DATA frame follows
 	http2.FrameHeader
-	payload  []byte // of the frame; the part of the content of the DATA frame; the header block
-	priority []byte // of HEADERS, if it has the PRIORITY flag
-	first    bool   // the part of the DATA frame with its header
-	last     bool   // nothing of the content of the DATA frame follows
-	examined        // a header block of the client's
+	payload   []byte // of the frame; the part of the content of the DATA frame; the header block
+	*examined        // of the client's
 }
 
-// examined is what examine finds out about a header block of the client's.
+// examined is what examine finds out about a header block.
 type examined struct {
+	priority []byte // the priority fields of HEADERS, which are not decoded
+
 	fields []hpack.HeaderField
 	fault  *h2.ConnError
 	size   int  // of the header list (RFC 9113, Section 6.5.2)
@@ -57,7 +58,7 @@ type examined struct {
 // begin makes it an item of a frame, of which nothing else is known.
 func (it *item) begin(kind itemKind, h http2.FrameHeader) {
 	it.kind, it.FrameHeader = kind, h
-	it.payload, it.priority, it.first, it.last = nil, nil, false, false
+	it.payload, it.first, it.last = nil, false, false
 }
 
 func (it *item) ack() bool       { return h2.IsACK(it.FrameHeader) }
@@ -110,11 +111,15 @@ func (p *parser) next(it *item, b []byte) (n int, err *frameError) {
 	h := h2.ParseFrameHeader(b)
 	end := h2.FrameLen(h)
 	if p.from == h2.FromServer && !p.begun && (h.Type != http2.FrameSettings || h2.IsACK(h)) {
-		return 0, &frameError{*notSettings(b), end}
+		return 0, faultAt(end, notSettings(b))
 	}
 	p.begun = true
-	if e := p.check(h); e != nil {
-		return 0, &frameError{*e, end}
+	e := h2.CheckFrameHeader(h, p.from, p.maxFrame)
+	if e == nil {
+		e = p.tooMuch(h)
+	}
+	if e != nil {
+		return 0, faultAt(end, e)
 	}
 	switch {
 	case h.Type == http2.FrameData:
@@ -133,6 +138,11 @@ func (p *parser) next(it *item, b []byte) (n int, err *frameError) {
 	it.payload = b[h2.FrameHeaderLen:end]
 	return end, nil
 }
+
+// faultAt returns the fault of a frame that ends at end.
+//
+//go:noinline // see Conn.Write
+func faultAt(end int, e *h2.ConnError) *frameError { return &frameError{*e, end} }
 
 func notSettings(b []byte) *h2.ConnError {
 	return h2.ProtocolError(fmt.Sprintf("the first frame is not SETTINGS, but %.32q", b))
@@ -182,12 +192,15 @@ func (p *parser) block(it *item, h http2.FrameHeader, b []byte) (n int, err *fra
 	n = h2.FrameLen(h)
 	payload := b[h2.FrameHeaderLen:n]
 	it.begin(blockItem, h)
+	if it.examined != nil {
+		it.priority = nil
+	}
 	if h.Flags&(http2.FlagHeadersPadded|http2.FlagHeadersPriority) != 0 {
 		start, stop, cerr := h2.Fragment(h, payload)
 		if cerr != nil {
 			return 0, &frameError{*cerr, n}
 		}
-		if h.Flags.Has(http2.FlagHeadersPriority) {
+		if h.Flags.Has(http2.FlagHeadersPriority) && it.examined != nil {
 			it.priority = payload[start-h2.PriorityLen : start]
 		}
 		payload = payload[start:stop]
@@ -196,8 +209,13 @@ func (p *parser) block(it *item, h http2.FrameHeader, b []byte) (n int, err *fra
 	if h.Flags.Has(http2.FlagHeadersEndHeaders) {
 		return n, nil
 	}
+	return p.joinBlock(it, h, b, n)
+}
+
+// joinBlock is block for a header block of several frames, of which the first has its fragment in it and ends at n.
+func (p *parser) joinBlock(it *item, h http2.FrameHeader, b []byte, n int) (int, *frameError) {
 	if p.pos == 0 {
-		p.joined, p.pos, p.frames = append(p.joined[:0], payload...), n, 1
+		p.joined, p.pos, p.frames = append(p.joined[:0], it.payload...), n, 1
 	}
 	for ; ; p.frames++ {
 		if len(b) < p.pos+h2.FrameHeaderLen {
@@ -228,11 +246,10 @@ func (p *parser) block(it *item, h http2.FrameHeader, b []byte) (n int, err *fra
 	}
 }
 
-// check checks what the header of a frame alone can break, and that what has to be held of the frame is not too long.
-func (p *parser) check(h http2.FrameHeader) *h2.ConnError {
-	if cerr := h2.CheckFrameHeader(h, p.from, p.maxFrame); cerr != nil {
-		return cerr
-	}
+// tooMuch checks that what has to be held of a frame is not too long.
+//
+//go:noinline // see Conn.Write
+func (p *parser) tooMuch(h http2.FrameHeader) *h2.ConnError {
 	switch n := int(h.Length); h.Type {
 	case http2.FrameHeaders:
 		if n > p.maxBlock+maxAroundBlock {

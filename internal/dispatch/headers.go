@@ -116,10 +116,18 @@ func (d *blockDecoder) follow(block []byte) *h2.ConnError {
 	}
 	d.indexed = d.indexed[:0]
 	if d.dec == nil && len(d.missed)+len(block) <= maxMissed {
+		if d.missed == nil {
+			d.missed = make([]byte, 0, maxMissed/4)
+		}
 		d.missed = binary.BigEndian.AppendUint16(d.missed, uint16(len(block)))
 		d.missed = append(d.missed, block...)
 		return nil
 	}
+	return d.skip(block)
+}
+
+// skip decodes a block for its effect on the table alone.
+func (d *blockDecoder) skip(block []byte) *h2.ConnError {
 	err := d.catchUp()
 	if err == nil {
 		d.dec.SetEmitEnabled(false)

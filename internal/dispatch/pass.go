@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -118,7 +119,7 @@ const heldBuffer = 4 << 10
 // what follows clear has been taken care of. The caller holds rmu of v, and mu, which is not held all the time.
 func (c *conn) scanClient(v *Conn, b []byte) (clear, n int, split bool) {
 	n = len(b)
-	it := new(item)
+	it := &item{examined: new(examined)}
 	var at instant // when b was read, if it has requests
 	for clear < n {
 		if c.dropping || c.ended { // it was drained, and what follows will not be answered
@@ -308,8 +309,7 @@ func (c *conn) scanClientFrame(v *Conn, it *item) (drop bool, cerr *h2.ConnError
 
 // scanServer looks at what v writes while the connection passes through to it. It returns what has to be written to the
 // client now.
-func (v *Conn) scanServer(p []byte) (b []byte, err error) {
-	c := v.c
+func (v *Conn) scanServer(p []byte) (b []byte, cerr *h2.ConnError) {
 	b = p
 	if len(v.held) > 0 {
 		v.held = append(v.held, p...)
@@ -325,44 +325,21 @@ func (v *Conn) scanServer(p []byte) (b []byte, err error) {
 		if n == 0 {
 			break
 		}
-		var cerr *h2.ConnError
 		switch it.kind {
 		case blockItem:
-			c.controls.forgive()
-			cerr = v.dec.follow(it.payload)
-			v.dec.shrink()
-			v.out.shrink()
-			if s := c.streams.find(it.StreamID); s != nil {
-				if !s.answered {
-					s.answered = true
-					c.resets.forgive()
-				}
-				if it.endStream() {
-					s.serverEnded = true
-					c.endIfDone(s)
-				}
+			if cerr = v.scanServerBlock(it); cerr != nil {
+				return nil, cerr
 			}
 		case dataItem:
-			if !it.first {
-				break
-			}
-			c.controls.forgive()
-			c.download.credit -= int64(it.Length)
-			if s := c.streams.find(it.StreamID); s != nil {
-				s.downloadStream.window -= int64(it.Length)
-				if it.endStream() {
-					s.serverEnded = true
-					c.endIfDone(s)
-				}
+			if it.first {
+				v.scanServerData(it)
 			}
 		case frameItem:
-			if drop := v.scanServerFrame(it); drop {
-				without := append([]byte(nil), b[:pass]...)
-				b, n = append(without, b[pass+n:]...), 0
+			if it.Type != http2.FrameSettings {
+				v.scanServerFrame(it)
+			} else if v.scanServerSettings(it) {
+				b, n = without(b, pass, n), 0
 			}
-		}
-		if cerr != nil {
-			return nil, cerr
 		}
 		pass += n
 	}
@@ -370,7 +347,48 @@ func (v *Conn) scanServer(p []byte) (b []byte, err error) {
 	return b[:pass], nil
 }
 
+// without returns b without n bytes at some place.
+//
+//go:noinline // see Conn.Write
+func without(b []byte, at, n int) []byte { return slices.Concat(b[:at], b[at+n:]) }
+
+// scanServerBlock takes note of a header block.
+func (v *Conn) scanServerBlock(it *item) *h2.ConnError {
+	c := v.c
+	c.controls.forgive()
+	cerr := v.dec.follow(it.payload)
+	v.dec.shrink()
+	v.out.shrink()
+	if s := c.streams.find(it.StreamID); s != nil {
+		if !s.answered {
+			s.answered = true
+			c.resets.forgive()
+		}
+		if it.endStream() {
+			s.serverEnded = true
+			c.endIfDone(s)
+		}
+	}
+	return cerr
+}
+
+// scanServerData takes note of a DATA frame.
+func (v *Conn) scanServerData(it *item) {
+	c := v.c
+	c.controls.forgive()
+	c.download.credit -= int64(it.Length)
+	if s := c.streams.find(it.StreamID); s != nil {
+		s.downloadStream.window -= int64(it.Length)
+		if it.endStream() {
+			s.serverEnded = true
+			c.endIfDone(s)
+		}
+	}
+}
+
 // hold keeps the rest of what is held, or else was written, until more is written.
+//
+//go:noinline // see Conn.Write
 func (v *Conn) hold(rest []byte) {
 	switch {
 	case len(v.held) == 0:
@@ -380,33 +398,43 @@ func (v *Conn) hold(rest []byte) {
 	}
 }
 
-// scanServerFrame takes note of a frame. With drop, it is not for the client.
-func (v *Conn) scanServerFrame(it *item) (drop bool) {
+// scanServerSettings takes note of a SETTINGS frame. With drop, it is not for the client.
+func (v *Conn) scanServerSettings(it *item) (drop bool) {
 	c := v.c
-	switch it.Type {
-	case http2.FrameSettings:
-		if it.ack() {
-			if len(v.owes) == 0 {
-				return true
-			}
-			f := v.owes[0]
-			v.owes = v.owes[1:]
-			if f == nil {
-				return true // the client has had it
-			}
-			f.waiting--
-			c.fromClient = c.fromClient[1:]
-			c.tableSize, c.ackedWindow = f.tableSize, f.window
-			c.updateWindows()
-			return false
-		}
+	if !it.ack() {
 		c.spoken = true
 		f := &serverFrame{server: v}
-		for s := range h2.Settings(it.payload) {
-			v.noteSetting(s.ID, s.Val)
-			c.noteAdvertised(f, s.ID, s.Val)
-		}
+		v.noteSettings(f, it.payload)
 		c.sentToClient(f)
+		return false
+	}
+	if len(v.owes) == 0 {
+		return true
+	}
+	f := v.owes[0]
+	v.owes = v.owes[1:]
+	if f == nil {
+		return true // the client has had it
+	}
+	f.waiting--
+	c.fromClient = c.fromClient[1:]
+	c.tableSize, c.ackedWindow = f.tableSize, f.window
+	c.updateWindows()
+	return false
+}
+
+// noteSettings takes note of what a server sets with f, which the client is sent as it is.
+func (v *Conn) noteSettings(f *serverFrame, payload []byte) {
+	for s := range h2.Settings(payload) {
+		v.noteSetting(s.ID, s.Val)
+		v.c.noteAdvertised(f, s.ID, s.Val)
+	}
+}
+
+// scanServerFrame takes note of a frame.
+func (v *Conn) scanServerFrame(it *item) {
+	c := v.c
+	switch it.Type {
 	case http2.FramePing:
 		if !it.ack() {
 			if c.asked == 0 {
@@ -432,7 +460,6 @@ func (v *Conn) scanServerFrame(it *item) (drop bool) {
 		c.lastID = min(c.lastID, it.value())
 		v.lastID = c.lastID
 	}
-	return false
 }
 
 // noteSetting takes note of what a server sets for what it is sent, but for SETTINGS_INITIAL_WINDOW_SIZE.

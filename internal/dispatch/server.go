@@ -36,13 +36,15 @@ type Conn struct {
 	over  atomic.Bool // nothing is left to be read
 	begun atomic.Bool // the server has read something
 
+	wmu sync.Mutex // one Write at a time
+
+	// The following is guarded by c.mu.
+
 	// What the server writes.
-	wmu  sync.Mutex // one Write at a time, and guards out, held and dec
 	out  parser
 	held []byte // what is too short to be looked at
 	dec  blockDecoder
 
-	// The following is guarded by c.mu.
 	closed        bool
 	leaving       bool // it has sent GOAWAY
 	connect       bool // it has set SETTINGS_ENABLE_CONNECT_PROTOCOL
@@ -69,6 +71,9 @@ type Conn struct {
 type splitServer struct {
 	readable sync.Cond
 	writable sync.Cond
+
+	written []byte // what the server has written and nobody has taken
+	fault   error  // that of what it has written
 
 	cur  *stream // the stream of the DATA frame in which out is
 	enc  blockEncoder
@@ -201,7 +206,7 @@ func (v *Conn) read(l lazily) (n int, err error) {
 // readSplit is Read in splitting, and when nothing more passes through.
 func (v *Conn) readSplit(l lazily) (int, error) {
 	c := v.c
-	c.mu.Lock()
+	c.lock()
 	defer c.mu.Unlock()
 	for {
 		switch {
@@ -229,54 +234,170 @@ func (v *Conn) readSplit(l lazily) (int, error) {
 }
 
 // Write writes to the client.
+//
+// For each write, net/http starts a goroutine, of whose stack of 2 KiB a good part is taken. To grow it would cost more
+// than all that is done here. So in passing, what needs much of a stack has returned before the socket is written to,
+// and frames are small: what would make them large is not inlined. In splitting, which decodes and encodes, what is
+// written is mostly left to writeLoop (TestWriteStack).
 func (v *Conn) Write(p []byte) (int, error) {
+	var err error
 	v.wmu.Lock()
+	switch {
+	case v.writeLater(p):
+	case !v.lockPassing():
+		err = v.writeSplit(p)
+	default:
+		var b []byte
+		if b, err = v.passOn(v.scanServer(p)); len(b) > 0 {
+			_, err = v.c.sock.Write(b)
+			v.finishWrite()
+		}
+	}
+	v.wmu.Unlock()
+	if err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// writeLater reports whether the connection is split, and takes p later: when writeLoop or somebody else locks it. The
+// caller holds wmu.
+func (v *Conn) writeLater(p []byte) bool {
 	c := v.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	defer v.wmu.Unlock()
+	if c.mode != splitting || v.closed || c.closing || c.dead || v.mustWait() || len(v.written)+len(p) > writtenBuffer {
+		return false
+	}
+	if v.written == nil {
+		v.written = writtenBuffers.Get().(*[writtenBuffer]byte)[:0]
+		c.written = append(c.written, v)
+	}
+	v.written = append(v.written, p...)
+	c.wake.Broadcast()
+	return true
+}
+
+// writtenBuffers lends memory for what the servers have written.
+var writtenBuffers = sync.Pool{New: func() any { return new([writtenBuffer]byte) }}
+
+const writtenBuffer = 4 << 10
+
+// lock locks mu, and takes what the servers have written, so that nobody sees the connection without that. In
+// splitting, all use it but those who only wait, or wake others up.
+func (c *conn) lock() {
+	c.mu.Lock()
+	if c.mode == splitting {
+		c.takeWritten()
+	}
+}
+
+// takeWritten takes what the servers have written.
+func (c *conn) takeWritten() {
+	for i := 0; i < len(c.written); i++ { // which ends if the connection does
+		c.written[i].takeWritten()
+	}
+	clear(c.written)
+	c.written = c.written[:0]
+}
+
+// takeWritten takes what the server has written.
+func (v *Conn) takeWritten() {
+	b := v.written
+	v.written = nil
+	if b == nil {
+		return
+	}
+	if !v.closed && !v.c.closing && !v.c.dead {
+		if err := v.split(b); err != nil {
+			v.fails(err)
+		}
+		v.c.settle()
+	}
+	writtenBuffers.Put((*[writtenBuffer]byte)(b[:writtenBuffer]))
+}
+
+// fails closes the side of a server that has violated HTTP/2.
+func (v *Conn) fails(err error) {
+	v.fault = err
+	v.logServerFault(err)
+	v.close()
+}
+
+// lockPassing locks mu, when nobody writes to the client's connection, and reports whether that passes through. The
+// caller holds wmu.
+func (v *Conn) lockPassing() bool {
+	c := v.c
+	c.lock()
 	for c.writing && c.mode == passing { // not a Write, since there is one at a time
 		c.wake.Wait()
 	}
-	switch {
-	case v.closed:
-		return 0, v.opError("write", net.ErrClosed)
-	case c.dead || c.closing:
-		return 0, v.opError("write", errClientGone)
+	return c.mode == passing && !v.closed && !c.ended && !c.closing && !c.dead
+}
+
+// passOn returns what has to be written to the client now of what scanServer has returned. If that is anything,
+// finishWrite has to follow. The caller holds mu, which it unlocks.
+func (v *Conn) passOn(b []byte, cerr *h2.ConnError) ([]byte, error) {
+	c := v.c
+	defer c.mu.Unlock()
+	if cerr != nil {
+		return nil, v.failPassing(cerr)
 	}
-	if c.mode == passing {
-		if c.ended { // it was drained
-			return len(p), nil
-		}
-		b, err := v.scanServer(p)
-		if err != nil {
-			v.logServerFault(err)
-			c.kill()
-			return 0, v.opError("write", fmt.Errorf("the server has broken HTTP/2: %w", err))
-		}
-		c.inFrame = !v.betweenFrames()
-		if c.withhold(b) {
-			return len(p), nil
-		}
-		if err := c.writeUnlocked(c.endWithholding(b)); err != nil {
-			return 0, err
-		}
+	c.inFrame = !v.betweenFrames()
+	if c.withhold(b) {
+		return nil, nil
+	}
+	if b = c.endWithholding(b); len(b) > 0 {
+		c.beginWriting()
+	} else {
 		c.drainPassing()
-		return len(p), nil
+	}
+	return b, nil
+}
+
+// failPassing ends a connection that passes through to a server that has violated HTTP/2.
+func (v *Conn) failPassing(cerr *h2.ConnError) error {
+	v.logServerFault(cerr)
+	v.c.kill()
+	return v.opError("write", fmt.Errorf("the server has violated HTTP/2: %w", cerr))
+}
+
+// finishWrite goes on when what passOn has returned is written.
+func (v *Conn) finishWrite() {
+	c := v.c
+	c.lock()
+	defer c.mu.Unlock()
+	c.endWriting()
+	c.drainPassing()
+}
+
+// writeSplit is Write in splitting, and when nothing passes through any more. It waits while too much is queued. The
+// caller holds mu, which it unlocks.
+func (v *Conn) writeSplit(p []byte) error {
+	c := v.c
+	defer c.mu.Unlock()
+	switch {
+	case v.closed && v.splitServer != nil && v.fault != nil:
+		return v.opError("write", v.fault)
+	case v.closed:
+		return v.opError("write", net.ErrClosed)
+	case c.closing, c.dead:
+		return v.opError("write", errClientGone)
+	case c.mode == passing: // it was drained
+		return nil
 	}
 	if err := v.split(p); err != nil {
-		v.logServerFault(err)
-		v.close()
-		return 0, v.opError("write", err)
+		v.fails(err)
+		return v.opError("write", err)
 	}
 	c.settle()
 	for v.mustWait() {
 		if v.writeDeadline.passed() {
-			return 0, v.opError("write", os.ErrDeadlineExceeded)
+			return v.opError("write", os.ErrDeadlineExceeded)
 		}
 		v.writable.Wait()
 	}
-	return len(p), nil
+	return nil
 }
 
 var errNoSettings = errors.New("it has read the client's preface, and closed the connection without SETTINGS")
@@ -288,7 +409,7 @@ func (v *Conn) opError(op string, err error) error {
 // Close ends the server's side. Its streams are reset; what it has written is still sent. When no server is left, the
 // client's connection ends.
 func (v *Conn) Close() error {
-	v.c.mu.Lock()
+	v.c.lock()
 	defer v.c.mu.Unlock()
 	if v.closed {
 		return v.opError("close", net.ErrClosed)
@@ -335,7 +456,7 @@ func (v *Conn) drop() {
 	v.out, v.held, v.dec, v.owes = parser{}, nil, blockDecoder{}, nil
 	if v.splitServer != nil {
 		v.wakeAll()
-		v.in, v.enc, v.cur = byteQueue{}, blockEncoder{}, nil
+		v.in, v.enc, v.cur, v.written = byteQueue{}, blockEncoder{}, nil, nil
 		v.next, v.late = nextSettings{}, nil
 		v.holding, v.uploadServer.held, v.uploadServer.trailers = nil, 0, 0
 	}
@@ -352,7 +473,7 @@ func (v *Conn) reject(why error) {
 // rejectLocked is reject for a caller that holds rmu.
 func (v *Conn) rejectLocked(why error) {
 	c := v.c
-	c.mu.Lock()
+	c.lock()
 	defer c.mu.Unlock()
 	c.ends(why)
 	if c.mode == passing {
@@ -394,7 +515,7 @@ func (c *conn) drop() {
 			d := &s.server.downloadServer
 			d.waiting, d.bytes, d.memory = nil, 0, 0
 		}
-		c.queues, c.enc, c.pings = nil, blockEncoder{}, pings{}
+		c.queues, c.written, c.enc, c.pings = nil, nil, blockEncoder{}, pings{}
 	}
 	for _, v := range c.joined {
 		v.drop()

@@ -81,7 +81,7 @@ func (c *conn) readLoop(b []byte) {
 // endReading ends readLoop.
 func (c *conn) endReading() {
 	c.dropReader()
-	c.mu.Lock()
+	c.lock()
 	defer c.mu.Unlock()
 	c.reading = false
 	c.wake.Broadcast()
@@ -124,10 +124,10 @@ func (l *bufferLender) Put() {
 // takeFrames takes the frames in b, and returns what is left of it. It reports false when the client is not read from
 // any more.
 func (c *conn) takeFrames(b []byte) (rest []byte, ok bool) {
-	c.mu.Lock()
+	c.lock()
 	defer c.mu.Unlock()
 	c.applyAdvertised()
-	it := new(item)
+	it := &item{examined: new(examined)}
 	for {
 		for c.stalled() {
 			c.unread.Wait()
@@ -139,7 +139,7 @@ func (c *conn) takeFrames(b []byte) (rest []byte, ok bool) {
 		if it.kind == blockItem && n > 0 {
 			c.mu.Unlock()
 			c.examine(it) // which asks the matchers
-			c.mu.Lock()
+			c.lock()
 		}
 		cerr := it.fault
 		switch {
@@ -185,7 +185,7 @@ func (c *conn) stalled() bool {
 // clientEnded ends what the servers read. A client that has ended its side may still read, but neither net/http nor
 // grpc-go go on with a connection then: they close it, and when all have the connection ends.
 func (c *conn) clientEnded(err error) {
-	c.mu.Lock()
+	c.lock()
 	defer c.mu.Unlock()
 	if c.closing || c.dead {
 		return
@@ -264,7 +264,7 @@ const lingerTime = time.Second
 
 // dismiss ends a connection that no server has accepted.
 func (c *conn) dismiss(why error) {
-	c.mu.Lock()
+	c.lock()
 	defer c.mu.Unlock()
 	if !c.served && len(c.joined) == 0 && !c.closing && !c.dead {
 		c.why = why
@@ -274,7 +274,7 @@ func (c *conn) dismiss(why error) {
 
 // accepted notes that a server has accepted its side.
 func (c *conn) accepted() {
-	c.mu.Lock()
+	c.lock()
 	defer c.mu.Unlock()
 	if !c.served && !c.dead {
 		c.served = true
@@ -561,7 +561,7 @@ func (c *conn) joinServer(id uint32, target int) *Conn {
 	}
 	c.mu.Unlock()
 	c.owner.Joined(target)
-	c.mu.Lock()
+	c.lock()
 	if c.closing || c.dead || id > c.lastID {
 		queue.Unreserve()
 		return nil
@@ -1089,7 +1089,7 @@ func (v *Conn) leave(code http2.ErrCode) {
 	if c.leftBehind() && !c.closing {
 		c.stopPatience()
 		c.patience = time.AfterFunc(c.d.Limits.IdleTimeout, func() {
-			c.mu.Lock()
+			c.lock()
 			defer c.mu.Unlock()
 			if c.leftBehind() {
 				c.kill() // no server is there that would lose patience

@@ -1,0 +1,152 @@
+package dispatch
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
+	"github.com/oneport-go/oneport/internal/h2"
+)
+
+// TestWriteStack has servers write on goroutines that are new, as net/http does. Their stacks need not grow for it.
+func TestWriteStack(t *testing.T) {
+	if raceEnabled || runtime.GOARCH != "amd64" {
+		t.Skip("functions take more of the stack, or less")
+	}
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // which would shrink stacks
+	const n = 300
+	var enc blockEncoder
+	enc.init(h2.DefaultTableSize, true)
+	responses := [2][]byte{}
+	for i, date := range []string{"yesterday", "today"} {
+		block := enc.encode([]hpack.HeaderField{{Name: ":status", Value: "200"}, {Name: "date", Value: date}})
+		id := uint32(1 + 2*i)
+		responses[i] = h2.AppendHeaders(nil, id, false, nil, block, h2.DefaultMaxFrameSize)
+		responses[i] = h2.AppendFrame(responses[i], http2.FrameData, http2.FlagDataEndStream, id, []byte("hello"))
+	}
+	for mode, split := range map[string]bool{"passing": false, "splitting": true} {
+		conns := make([]net.Conn, n)
+		for i := range conns {
+			sock := newSilentSock()
+			conns[i] = sock.dispatch(t, split)
+			defer conns[i].Close()
+			conns[i].Write(append(h2.AppendSettingsACK(h2.AppendSettings(nil)), responses[0]...))
+			<-sock.answered
+		}
+		if by := stacksGrow(n, func(i int) { conns[i].Write(responses[1]) }) / n; by > 500 {
+			t.Errorf("%s: the stacks grow by %d bytes", mode, by)
+		}
+	}
+}
+
+// stacksGrow returns by how much the stacks of n goroutines, which are new, grow when they call write.
+func stacksGrow(n int, write func(int)) int {
+	var before, after runtime.MemStats
+	var ready, wrote, done sync.WaitGroup
+	begin, end := make(chan struct{}), make(chan struct{})
+	ready.Add(n)
+	wrote.Add(n)
+	for i := range n {
+		done.Go(func() {
+			ready.Done()
+			<-begin
+			asDeepAsHTTP(write, i)
+			wrote.Done()
+			<-end
+		})
+	}
+	ready.Wait()
+	runtime.ReadMemStats(&before)
+	close(begin)
+	wrote.Wait()
+	runtime.ReadMemStats(&after)
+	close(end)
+	done.Wait()
+	return int(after.StackInuse - before.StackInuse)
+}
+
+// asDeepAsHTTP calls write with as much on the stack as net/http has there.
+//
+//go:noinline
+func asDeepAsHTTP(write func(int), i int) {
+	var frame [336]byte
+	write(i)
+	use(frame[:])
+}
+
+//go:noinline
+func use([]byte) {}
+
+// silentSock is the connection of a client that has made two requests and has nothing else to say.
+type silentSock struct {
+	calling
+	answered chan struct{} // is closed when the first is
+	closed   chan struct{}
+	once     [2]sync.Once
+}
+
+func newSilentSock() *silentSock {
+	return &silentSock{answered: make(chan struct{}), closed: make(chan struct{})}
+}
+
+func (c *silentSock) Read([]byte) (int, error) {
+	<-c.closed
+	return 0, io.EOF
+}
+
+// Write takes as much of the stack as that of a socket.
+func (c *silentSock) Write(p []byte) (int, error) {
+	var frame [400]byte
+	use(frame[:])
+	if bytes.HasSuffix(p, []byte("hello")) {
+		c.once[0].Do(func() { close(c.answered) })
+	}
+	return len(p), nil
+}
+
+func (c *silentSock) Close() error {
+	c.once[1].Do(func() { close(c.closed) })
+	return nil
+}
+
+func (c *silentSock) SetDeadline(time.Time) error      { return nil }
+func (c *silentSock) SetReadDeadline(time.Time) error  { return c.Close() } // it is set to end a Read
+func (c *silentSock) SetWriteDeadline(time.Time) error { return nil }
+
+// dispatch begins to dispatch the requests, and returns what the server gets.
+func (c *silentSock) dispatch(t *testing.T, split bool) net.Conn {
+	t.Helper()
+	d := newDispatcher(1)
+	d.AlwaysSplit = split
+	request := []hpack.HeaderField{
+		{Name: ":method", Value: "GET"}, {Name: ":scheme", Value: "http"}, {Name: ":path", Value: "/0"}, {Name: ":authority", Value: "a"},
+	}
+	var enc blockEncoder
+	enc.init(h2.DefaultTableSize, true)
+	opening := h2.AppendSettings([]byte(h2.Preface))
+	settingsEnd := len(opening)
+	dec := hpack.NewDecoder(h2.DefaultTableSize, func(hpack.HeaderField) {})
+	for _, id := range []uint32{1, 3} {
+		block := enc.encode(request)
+		opening = h2.AppendHeaders(opening, id, true, nil, block, h2.DefaultMaxFrameSize)
+		if id == 1 {
+			dec.Write(block)
+			dec.Close()
+		}
+	}
+	d.Start(Opened{Conn: c, Received: opening, StreamID: 1, Fields: request, Decoder: dec, SettingsEnd: settingsEnd},
+		&owner{done: make(chan struct{})})
+	server, err := d.all()[0].Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return server
+}
