@@ -6,12 +6,14 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/oneport-go/oneport/internal/h2"
+	"github.com/oneport-go/oneport/internal/testkit"
 )
 
 // connPair returns a connection over the network with the client's end, which has sent "socket" behind "replayed ".
@@ -245,5 +247,30 @@ func TestFilteredConcurrentReads(t *testing.T) {
 	}
 	if want := len(stream) - len(ackFrame); sum != want {
 		t.Errorf("%d bytes came, want %d", sum, want)
+	}
+}
+
+// deepSock is a connection whose Write takes as much of the stack as that of a socket.
+type deepSock struct{ net.Conn }
+
+func (deepSock) Write(p []byte) (int, error) {
+	testkit.AsDeepAsSocket()
+	return len(p), nil
+}
+
+// TestWriteStack writes on goroutines that are new, as net/http does. Their stacks need not grow for it.
+func TestWriteStack(t *testing.T) {
+	if raceEnabled || runtime.GOARCH != "amd64" {
+		t.Skip("functions take more of the stack, or less")
+	}
+	settings := h2.AppendSettings(nil)
+	check := &answerCheck{rt: new(route)}
+	c := newConn(deepSock{}, changes{first: []byte("x"), check: check})
+	c.Write(settings) // which ends the check
+	if !check.over.Load() {
+		t.Fatal("the server has answered, and is still checked")
+	}
+	if by := testkit.StacksGrow(300, func(int) { c.Write(settings) }); by > 500 {
+		t.Errorf("the stacks grow by %d bytes", by)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"runtime"
-	"runtime/debug"
 	"sync"
 	"testing"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"github.com/oneport-go/oneport/internal/h2"
+	"github.com/oneport-go/oneport/internal/testkit"
 )
 
 // TestWriteStack has servers write on goroutines that are new, as net/http does. Their stacks need not grow for it.
@@ -21,7 +21,6 @@ func TestWriteStack(t *testing.T) {
 	if raceEnabled || runtime.GOARCH != "amd64" {
 		t.Skip("functions take more of the stack, or less")
 	}
-	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // which would shrink stacks
 	const n = 300
 	var enc blockEncoder
 	enc.init(h2.DefaultTableSize, true)
@@ -41,49 +40,11 @@ func TestWriteStack(t *testing.T) {
 			conns[i].Write(append(h2.AppendSettingsACK(h2.AppendSettings(nil)), responses[0]...))
 			<-sock.answered
 		}
-		if by := stacksGrow(n, func(i int) { conns[i].Write(responses[1]) }) / n; by > 500 {
+		if by := testkit.StacksGrow(n, func(i int) { conns[i].Write(responses[1]) }); by > 500 {
 			t.Errorf("%s: the stacks grow by %d bytes", mode, by)
 		}
 	}
 }
-
-// stacksGrow returns by how much the stacks of n goroutines, which are new, grow when they call write.
-func stacksGrow(n int, write func(int)) int {
-	var before, after runtime.MemStats
-	var ready, wrote, done sync.WaitGroup
-	begin, end := make(chan struct{}), make(chan struct{})
-	ready.Add(n)
-	wrote.Add(n)
-	for i := range n {
-		done.Go(func() {
-			ready.Done()
-			<-begin
-			asDeepAsHTTP(write, i)
-			wrote.Done()
-			<-end
-		})
-	}
-	ready.Wait()
-	runtime.ReadMemStats(&before)
-	close(begin)
-	wrote.Wait()
-	runtime.ReadMemStats(&after)
-	close(end)
-	done.Wait()
-	return int(after.StackInuse - before.StackInuse)
-}
-
-// asDeepAsHTTP calls write with as much on the stack as net/http has there.
-//
-//go:noinline
-func asDeepAsHTTP(write func(int), i int) {
-	var frame [336]byte
-	write(i)
-	use(frame[:])
-}
-
-//go:noinline
-func use([]byte) {}
 
 // silentSock is the connection of a client that has made two requests and has nothing else to say.
 type silentSock struct {
@@ -104,8 +65,7 @@ func (c *silentSock) Read([]byte) (int, error) {
 
 // Write takes as much of the stack as that of a socket.
 func (c *silentSock) Write(p []byte) (int, error) {
-	var frame [400]byte
-	use(frame[:])
+	testkit.AsDeepAsSocket()
 	if bytes.HasSuffix(p, []byte("hello")) {
 		c.once[0].Do(func() { close(c.answered) })
 	}

@@ -146,8 +146,12 @@ func (w *Writer) Plain() bool { return w.plain.Load() }
 // more.
 func (w *Writer) Write(p []byte) (int, error) {
 	if w.plain.Load() {
-		return w.dst.Write(p)
+		return w.dst.Write(p) // on a small stack: net/http starts a goroutine for each write
 	}
+	return w.writeFiltered(p)
+}
+
+func (w *Writer) writeFiltered(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	b := append(append(make([]byte, 0, len(w.filter.Held())+len(p)), w.filter.Held()...), p...)

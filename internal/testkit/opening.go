@@ -1,4 +1,4 @@
-// Package testkit opens and closes connections as a mux does, for the tests of package dispatch.
+// Package testkit is for the tests of other packages: it opens and closes connections as a mux does, and measures stacks.
 package testkit
 
 import (

@@ -150,6 +150,10 @@ func Table(processors int) []Scenario {
 			Needs: []contender.Need{contender.GRPC},
 			open:  clients(openClients, openGRPC(inFlight)),
 		}, Scenario{
+			Name: "rest-32", Title: fmt.Sprintf("Requests to net/http on %d open HTTP/2 connections, %d in flight on each", openClients, inFlight),
+			Needs: []contender.Need{contender.H2C},
+			open:  clients(openClients, openREST(inFlight)),
+		}, Scenario{
 			Name: "http1-keepalive", Title: fmt.Sprintf("HTTP/1 requests on %d open connections", openClients),
 			Needs:  []contender.Need{contender.HTTP1},
 			single: openHTTP1, open: clients(openClients, openHTTP1),
@@ -373,6 +377,14 @@ func openGRPC(n int) makeWorker {
 			return bodiesGRPC(req)(e, i)
 		}
 		return openPipelined(e, e.Addresses.GRPC, n, true, req)
+	}
+}
+
+// openREST keeps n requests to net/http in flight on a connection.
+func openREST(n int) makeWorker {
+	return func(e *Env, _ int) (worker, error) {
+		http, _ := e.small()
+		return openPipelined(e, e.Addresses.HTTP, n, false, http)
 	}
 }
 
