@@ -153,7 +153,7 @@ func TestDispatchedToHTTP1(t *testing.T) {
 				}
 				return
 			}
-			if strings.Count(got, "a server has broken HTTP/2") != 1 || !strings.Contains(got, tt.err) || !strings.Contains(got, "route=requests/server ") {
+			if strings.Count(got, "a server has violated HTTP/2") != 1 || !strings.Contains(got, tt.err) || !strings.Contains(got, "route=requests/server ") {
 				t.Errorf("%v; logged, in place of %s:\n%s", err, tt.err, got)
 			}
 		})

@@ -107,7 +107,7 @@ type Target struct {
 	hideTLS   bool // the server would not take HTTP/2 from what has a ConnectionState
 
 	accepted, requests atomic.Uint64
-	faulty             atomic.Int64 // when it was last logged that the server has broken HTTP/2, in nanoseconds
+	faulty             atomic.Int64 // when it was last logged that the server has violated HTTP/2, in nanoseconds
 }
 
 // TargetStats are the counts of a target.

@@ -17,13 +17,13 @@ func logPanic(d *Dispatcher, c net.Conn, v any) {
 // logInterval is the time in which at most one record is logged about the server of a target.
 const logInterval = time.Second
 
-// logServerFault reports a server that has broken HTTP/2.
+// logServerFault reports a server that has violated HTTP/2.
 func (v *Conn) logServerFault(err error) {
 	t := v.target
 	last, now := t.faulty.Load(), time.Now().UnixNano()
 	if now-last < int64(logInterval) || !t.faulty.CompareAndSwap(last, now) {
 		return
 	}
-	v.c.d.Logger.LogAttrs(context.Background(), slog.LevelError, "oneport: a server has broken HTTP/2", slog.Any("remote", v.RemoteAddr()),
+	v.c.d.Logger.LogAttrs(context.Background(), slog.LevelError, "oneport: a server has violated HTTP/2", slog.Any("remote", v.RemoteAddr()),
 		slog.Any("local", v.LocalAddr()), slog.String("route", t.name), slog.Any("err", err))
 }
