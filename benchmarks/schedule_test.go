@@ -160,7 +160,7 @@ func TestPlayers(t *testing.T) {
 		options             *options
 		want                []int // the rounds that it plays
 	}{
-		{"new-http1", "plain-again", fullRun(t), []int{0, 4, 8, 12, 15, 19, 23, 27}},
+		{"new-http1", "plain-again", fullRun(t), []int{0, 4, 7, 11, 14, 18, 21, 25}},
 		{"rpc-1", "haproxy", fullRun(t), []int{0, 1, 2, 3, 4, 5, 6, 7}},
 		{"idle-http1", "cmux-dropin", fullRun(t), []int{0, 1, 2, 3, 4, 5}},
 		{"new-http1", "plain-again", asked, []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}},

@@ -290,6 +290,11 @@ func (c *conn) newClientFrame() *clientFrame {
 	}
 }
 
+// has reports whether the client has set a parameter.
+func (c *conn) has(id http2.SettingID) bool {
+	return slices.ContainsFunc(c.settings, func(s http2.Setting) bool { return s.ID == id })
+}
+
 func (c *conn) setting(id http2.SettingID, def uint32) uint32 {
 	for _, s := range c.settings {
 		if s.ID == id {

@@ -9,7 +9,7 @@
 //
 //   - passing, while one server has all streams. Its Read reads from the client's connection and its Write writes to it;
 //     frames pass unchanged, and what the next mode has to know is recorded (start.go, pass.go).
-//   - splitting, from the first stream on that is not for this server. One goroutine reads frames and one writes them;
-//     header blocks are encoded anew on both sides, and flow control is accounted for on both (split.go, upload.go,
-//     download.go). What only this mode needs is there only then (splitConn, splitServer).
+//   - splitting, from the first stream on that is not for this server. One goroutine reads frames, and one takes what the
+//     servers have written, and writes; header blocks are encoded anew on both sides, and flow control is accounted for on
+//     both (split.go, upload.go, download.go). What only this mode needs is there only then (splitConn, splitServer).
 package dispatch

@@ -181,12 +181,18 @@ type blockEncoder struct {
 func (e *blockEncoder) init(limit uint32, empty bool) {
 	e.enc = hpack.NewEncoder(&e.buf)
 	if !empty {
-		e.enc.SetMaxDynamicTableSize(0)
-		e.enc.SetMaxDynamicTableSize(h2.DefaultTableSize)
+		e.clear()
 	}
 	if limit < h2.DefaultTableSize {
 		e.limit(limit)
 	}
+}
+
+// clear empties the table, and has the next block empty that of the peer.
+func (e *blockEncoder) clear() {
+	size := e.enc.MaxDynamicTableSize()
+	e.enc.SetMaxDynamicTableSize(0)
+	e.enc.SetMaxDynamicTableSize(size)
 }
 
 // limit obeys the peer's SETTINGS_HEADER_TABLE_SIZE.

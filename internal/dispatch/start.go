@@ -69,7 +69,8 @@ func (d *Dispatcher) Start(o Opened, owner Owner) {
 	}
 	received := c.skip.from(o.Received)
 	target := c.firstTarget
-	if target < 0 || target >= len(c.servers) || d.AlwaysSplit {
+	resized := o.Acknowledged > 1 && c.has(http2.SettingHeaderTableSize)
+	if target < 0 || target >= len(c.servers) || resized || d.AlwaysSplit {
 		if o.Acknowledged == 0 {
 			c.fromClient = append(c.fromClient, c.newClientFrame())
 		} else {
@@ -78,6 +79,11 @@ func (d *Dispatcher) Start(o Opened, owner Owner) {
 		owner.Started(c, false)
 		c.firstFields = slices.Clone(o.Fields)
 		c.startSplitting()
+		if resized {
+			// One of the values that were acknowledged may have been lower than the last. That has to be said to the
+			// client in the first header block (RFC 7541, Section 4.2), which no server would do: it learns the last alone.
+			c.enc.clear()
+		}
 		go c.readLoop(bytes.Clone(received))
 		return
 	}

@@ -13,7 +13,7 @@ const (
 
 	// FewestRounds is how many there are in any case, MainRounds how many the scenarios have whose ratios matter most,
 	// and MostRounds how many there are at most, however wide the intervals are.
-	FewestRounds, MainRounds, MostRounds = 8, 30, 54
+	FewestRounds, MainRounds, MostRounds = 8, 28, 54
 )
 
 // Pass is the order of the slices of one pass over n contenders, as indices of contenders, of which 0 is the baseline.
