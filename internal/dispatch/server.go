@@ -336,23 +336,23 @@ func (v *Conn) lockPassing() bool {
 }
 
 // passOn returns what has to be written to the client now of what scanServer has returned. If that is anything,
-// finishWrite has to follow. The caller holds mu, which it unlocks.
-func (v *Conn) passOn(b []byte, cerr *h2.ConnError) ([]byte, error) {
+// finishWrite has to follow. The caller holds mu, which it unlocks: a panic here would end the process.
+func (v *Conn) passOn(b []byte, cerr *h2.ConnError) (_ []byte, err error) {
 	c := v.c
-	defer c.mu.Unlock()
-	if cerr != nil {
-		return nil, v.failPassing(cerr)
+	switch c.inFrame = !v.betweenFrames(); {
+	case cerr != nil:
+		b, err = nil, v.failPassing(cerr)
+	case c.withhold(b):
+		b = nil
+	default:
+		if b = c.endWithholding(b); len(b) > 0 {
+			c.beginWriting()
+		} else {
+			c.drainPassing()
+		}
 	}
-	c.inFrame = !v.betweenFrames()
-	if c.withhold(b) {
-		return nil, nil
-	}
-	if b = c.endWithholding(b); len(b) > 0 {
-		c.beginWriting()
-	} else {
-		c.drainPassing()
-	}
-	return b, nil
+	c.mu.Unlock()
+	return b, err
 }
 
 // failPassing ends a connection that passes through to a server that has violated HTTP/2.
