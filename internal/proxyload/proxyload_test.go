@@ -24,9 +24,11 @@ import (
 
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
 
 	"github.com/oneport-go/oneport"
 	"github.com/oneport-go/oneport/grpccreds"
@@ -240,10 +242,14 @@ func TestImpatientClients(t *testing.T) {
 		proxy func(*testing.T, string) string
 		http  func(addr string) string // where HTTP/1 is taken, or nil
 		keeps bool                     // the proxy ends no connection of its own
+		tries int                      // how often a patient client has to try, because of faults of the proxy
 	}{
-		{"ReverseProxy", reverseProxy, func(addr string) string { return addr }, true},
-		{"HAProxy", haproxy, webAddr, false},
-		{"nginx", nginx, nil, false}, // a connection to a backend has one request at a time, which is cancelled with it
+		{"ReverseProxy", reverseProxy, func(addr string) string { return addr }, true, 1},
+		{"HAProxy", haproxy, webAddr, false, 1},
+
+		// A connection to a backend has one request at a time, which is cancelled with it. For a frame that comes later,
+		// nginx fails the next call there ("upstream sent frame for unknown stream"), which it does not always try again.
+		{"nginx", nginx, nil, false, 3},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			b := newBackend(t)
@@ -296,11 +302,13 @@ func TestImpatientClients(t *testing.T) {
 			for i := range 8 {
 				patient.Go(func() {
 					for {
-						var err error
+						ask := func() error { return check(ctx, "") }
 						if tt.http != nil && i%2 == 0 {
-							err = get(ctx, "/")
-						} else {
-							err = check(ctx, "")
+							ask = func() error { return get(ctx, "/") }
+						}
+						err := ask()
+						for try := 1; try < tt.tries && status.Code(err) == codes.Unavailable; try++ {
+							err = ask()
 						}
 						if err != nil {
 							t.Errorf("a patient client: %v", err)
