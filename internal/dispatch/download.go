@@ -37,10 +37,11 @@ type download struct {
 
 // splitDownload is the part of a splitConn in this.
 type splitDownload struct {
-	enc    blockEncoder // of the header blocks for the client
-	out    []byte       // what is to be written
-	spare  []byte       // memory for it
-	queues []*Conn      // the servers that have streams waiting, in the order in which they are served
+	enc         blockEncoder // of the header blocks for the client
+	out         []byte       // what is to be written
+	spare       []byte       // memory for it
+	writerWaits bool         // writeLoop waits to be woken up
+	queues      []*Conn      // the servers that have streams waiting, in the order in which they are served
 
 	// While one server is in the middle of a DATA frame that has passed through in part, its rest goes first.
 	raw     []byte
@@ -397,7 +398,9 @@ func (c *conn) writeLoop() {
 				break
 			}
 			c.giveBack()
+			c.writerWaits = true
 			c.wake.Wait()
+			c.writerWaits = false
 		}
 		b := c.raw
 		c.raw = nil

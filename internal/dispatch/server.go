@@ -230,6 +230,9 @@ func (v *Conn) readSplit(l lazily) (int, error) {
 		}
 		l.release()
 		v.readable.Wait()
+		if c.mode == splitting {
+			c.takeWritten()
+		}
 	}
 }
 
@@ -274,7 +277,11 @@ func (v *Conn) writeLater(p []byte) bool {
 		c.written = append(c.written, v)
 	}
 	v.written = append(v.written, p...)
-	c.wake.Broadcast()
+	if c.writerWaits {
+		c.wake.Broadcast()
+	} else {
+		v.readable.Broadcast() // writeLoop may be in the socket for long, and the Read wait for what p brings about
+	}
 	return true
 }
 

@@ -190,3 +190,38 @@ func TestWindowBeforeACK(t *testing.T) {
 		})
 	}
 }
+
+// A server that gives credit for content that is held gets it, even if its client does not read, so that nothing that
+// servers write can be sent.
+func TestCreditWhileClientDoesNotRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDispatcher(1)
+		d.AlwaysSplit = true
+		near, far := net.Pipe()
+		o := d.Handle(far)
+		var flight bytes.Buffer
+		flight.WriteString(http2.ClientPreface)
+		fr := http2.NewFramer(&flight, nil)
+		fr.WriteSettings()
+		fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, EndHeaders: true, BlockFragment: []byte{0x04, 2, '/', '0'}})
+		near.Write(flight.Bytes())
+		conn, err := d.all()[0].Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := newEnd(t, conn, true)
+		server.fr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 30})
+		server.got()
+		flight.Reset()
+		fr.WriteData(1, true, make([]byte, 100))
+		near.Write(flight.Bytes())
+		server.want("DATA 1 of 30")
+		server.fr.WriteWindowUpdate(1, 40)
+		server.want("DATA 1 of 40")
+		server.fr.WriteWindowUpdate(1, 40)
+		server.want("DATA 1 of 30 END")
+		near.Close()
+		server.close()
+		<-o.done
+	})
+}
