@@ -136,15 +136,20 @@ func signedRankBound(n int, confidence float64) int {
 	return 0
 }
 
-// ratioOf estimates a ratio from one logarithm for each round.
-func ratioOf(logarithms []float64) Estimate {
+// ratioOf estimates a ratio from one logarithm for each round, which have an error of that variance in common.
+func ratioOf(logarithms []float64, common float64) Estimate {
 	e := signedRank(logarithms)
-	e.Median = math.Exp(e.Median)
 	if !math.IsInf(e.Low, 0) {
-		e.Low, e.High = math.Exp(e.Low), math.Exp(e.High)
+		beyond := quantile * math.Sqrt(common)
+		e.Low = math.Exp(e.Median - math.Hypot(e.Median-e.Low, beyond))
+		e.High = math.Exp(e.Median + math.Hypot(e.High-e.Median, beyond))
 	}
+	e.Median = math.Exp(e.Median)
 	return e
 }
+
+// quantile is how many standard deviations around the mean of a normal distribution have the confidence.
+const quantile = 1.96
 
 // adjust takes out of the values of a scenario what others did to them: the logarithm of each is a straight line of the
 // part of the processors that they had. Each line is fitted to the differences from the means of each group, the slices
@@ -155,20 +160,30 @@ func ratioOf(logarithms []float64) Estimate {
 // two of these is more so. Contenders therefore have one slope, that of the baseline and all of them, unless their own is
 // clearly another one. The part does not depend on what is measured, and slices on one line are treated alike, so this
 // makes no difference where there is none. Where others had nothing, it changes nothing.
-func adjust(groups map[string][][]slice, baseline string) {
+//
+// A slope that is fitted to parts that are not exact is too flat. How exact they are, the parts below zero tell, which
+// cannot have been less than nothing.
+//
+// What adjust returns is the variance of the error that the slopes bring into all rounds of a contender's logarithmic
+// ratio alike. With one slope for both sides there is none.
+func adjust(groups map[string][][]slice, baseline string) (common map[string]float64) {
 	lines := make(map[string]line)
+	inexact := inexactness(groups)
 	for contender, g := range groups {
-		lines[contender] = fit(g)
+		lines[contender] = fit(g, inexact)
 	}
 	var shared line
 	for _, l := range lines {
 		if !l.differs(lines[baseline]) {
-			shared.xx += l.xx
+			shared.exact += l.exact
 			shared.xy += l.xy
 		}
 	}
+	common = make(map[string]float64)
 	for contender, l := range lines {
-		if !l.differs(lines[baseline]) {
+		if l.differs(lines[baseline]) {
+			common[contender] = l.error(groups[contender]) + lines[baseline].error(groups[baseline])
+		} else {
 			l = shared
 		}
 		slope := l.slope()
@@ -178,13 +193,31 @@ func adjust(groups map[string][][]slice, baseline string) {
 			}
 		}
 	}
+	return common
 }
 
 // line is a regression of logarithms of values on what others had: the sums of squares and products of the differences
-// from the means, and how many are free to differ.
-type line struct{ xx, xy, yy, free float64 }
+// from the means, and how many are free to differ. Of xx, exact is not due to parts that are not exact.
+type line struct{ xx, xy, yy, free, exact float64 }
 
-func fit(groups [][]slice) line {
+// inexactness is the variance of the parts that others are said to have had around those that they had.
+func inexactness(groups map[string][][]slice) float64 {
+	var squares, n float64
+	for _, slices := range groups {
+		for _, g := range slices {
+			for _, s := range g {
+				if s.others < 0 {
+					squares += s.others * s.others
+					n++
+				}
+			}
+		}
+	}
+	return squares / max(1, n)
+}
+
+// fit fits a line to parts with such a variance of their own.
+func fit(groups [][]slice, inexact float64) line {
 	var l line
 	for _, g := range groups {
 		var x, y, n float64
@@ -203,15 +236,19 @@ func fit(groups [][]slice) line {
 		}
 		l.free += max(0, n-1)
 	}
+	l.exact = l.xx - inexact*l.free
+	if l.exact < l.xx/2 {
+		l.exact = l.xx // there is next to nothing to be seen
+	}
 	l.free-- // the slope
 	return l
 }
 
 func (l line) slope() float64 {
-	if l.xx == 0 {
+	if l.exact == 0 {
 		return 0
 	}
-	return l.xy / l.xx
+	return l.xy / l.exact
 }
 
 // variance is that of the slope.
@@ -219,7 +256,19 @@ func (l line) variance() float64 {
 	if l.xx == 0 || l.free <= 0 {
 		return math.Inf(1)
 	}
-	return max(0, l.yy-l.xy*l.xy/l.xx) / l.free / l.xx
+	return max(0, l.yy-l.xy*l.xy/l.xx) / l.free * l.xx / (l.exact * l.exact)
+}
+
+// error is the variance that the slope brings into the mean of the logarithms.
+func (l line) error(groups [][]slice) float64 {
+	var others, n float64
+	for _, g := range groups {
+		for _, s := range g {
+			others += s.others
+			n++
+		}
+	}
+	return l.variance() * (others / n) * (others / n)
 }
 
 // differs reports whether the slopes are clearly not the same: by more than four standard errors, which happens by

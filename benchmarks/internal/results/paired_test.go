@@ -95,12 +95,12 @@ func TestAdjust(t *testing.T) {
 		groups := map[string][][]slice{"plain": rounds(1, tt.baseline, tt.noise), "other": rounds(3, tt.other, tt.noise)}
 		took := make(map[string]float64)
 		for contender, g := range groups {
-			took[contender] = fit(g).slope()
+			took[contender] = fit(g, 0).slope()
 		}
 		adjust(groups, "plain")
 		left := make(map[string]float64)
 		for contender, g := range groups {
-			left[contender] = fit(g).slope()
+			left[contender] = fit(g, 0).slope()
 			if g[0][0] != (slice{0, 0, 0.9}) {
 				t.Errorf("%s: nothing became %+v", tt.name, g[0][0])
 			}
@@ -123,7 +123,7 @@ func TestAdjust(t *testing.T) {
 	}
 	alone := map[string][][]slice{"other": rounds(1, -1, 0)}
 	adjust(alone, "plain")
-	if left := fit(alone["other"]).slope(); math.Abs(left) > 1e-9 {
+	if left := fit(alone["other"], 0).slope(); math.Abs(left) > 1e-9 {
 		t.Errorf("without a baseline: a slope of %v is left", left)
 	}
 }

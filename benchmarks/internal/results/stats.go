@@ -87,8 +87,9 @@ func (r *Results) Summarize() *Summary {
 			groups[at][k.contender] = append(groups[at][k.contender], rounds[g])
 		}
 	}
+	common := make(map[key]map[string]float64)
 	for at, g := range groups {
-		adjust(g, baselines[at.scenario])
+		common[at] = adjust(g, baselines[at.scenario])
 	}
 	for k, rounds := range byRound {
 		base := byRound[key{k.scenario, baselines[k.scenario], k.metric}]
@@ -102,7 +103,7 @@ func (r *Results) Summarize() *Summary {
 		// Rounded as they are kept, so that a report made of what was kept is the same.
 		sum.absolute[k] = intervalOf(estimate(values)).estimate()
 		if len(ratios) > 0 && FindMetric(k.metric).Ratio {
-			sum.ratio[k] = intervalOf(ratioOf(ratios)).estimate()
+			sum.ratio[k] = intervalOf(ratioOf(ratios, common[key{k.scenario, "", k.metric}][k.contender])).estimate()
 		}
 	}
 	return sum
