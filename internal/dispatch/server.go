@@ -343,7 +343,7 @@ func (v *Conn) lockPassing() bool {
 }
 
 // passOn returns what has to be written to the client now of what scanServer has returned. If that is anything,
-// finishWrite has to follow. The caller holds mu, which it unlocks: a panic here would end the process.
+// finishWrite has to follow. The caller holds mu. It is unlocked without a defer, which takes room on the stack.
 func (v *Conn) passOn(b []byte, cerr *h2.ConnError) (_ []byte, err error) {
 	c := v.c
 	switch c.inFrame = !v.betweenFrames(); {

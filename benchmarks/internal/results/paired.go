@@ -155,8 +155,8 @@ const quantile = 1.96
 // part of the processors that they had. Each line is fitted to the differences from the means of each group, the slices
 // of a contender in a round.
 //
-// What others have costs a contender more throughput the less it waits for its client by itself, so one that is several
-// times slower than the baseline has another line. But a line that rests on few slices is uncertain, and a ratio between
+// A contender that makes its client wait loses nothing when others hold up the client, so one that is several times
+// slower than the baseline has another line. But a line that rests on few slices is uncertain, and a ratio between
 // two of these is more so. Contenders therefore have one slope, that of the baseline and all of them, unless their own is
 // clearly another one. The part does not depend on what is measured, and slices on one line are treated alike, so this
 // makes no difference where there is none. Where others had nothing, it changes nothing.
@@ -203,8 +203,8 @@ type line struct{ xx, xy, yy, free, exact float64 }
 // inexactness is the variance of the parts that others are said to have had around those that they had.
 func inexactness(groups map[string][][]slice) float64 {
 	var squares, n float64
-	for _, slices := range groups {
-		for _, g := range slices {
+	for _, rounds := range groups {
+		for _, g := range rounds {
 			for _, s := range g {
 				if s.others < 0 {
 					squares += s.others * s.others
