@@ -8,8 +8,12 @@
 // A connection is in one of two modes:
 //
 //   - passing, while one server has all streams. Its Read reads from the client's connection and its Write writes to it;
-//     frames pass unchanged, and what the next mode has to know is recorded (start.go, pass.go).
-//   - splitting, from the first stream on that is not for this server. One goroutine reads frames, and one takes what the
-//     servers have written, and writes; header blocks are encoded anew on both sides, and flow control is accounted for on
-//     both (split.go, upload.go, download.go). What only this mode needs is there only then (splitConn, splitServer).
+//     frames pass unchanged, and what the next mode has to know is recorded (start.go, pass.go, withhold.go).
+//   - splitting, from the first stream on that is not for this server. One goroutine reads frames (split.go,
+//     fromclient.go), and one takes what the servers have written, and writes (fromserver.go, download.go); header blocks
+//     are encoded anew on both sides (headers.go), and flow control is accounted for on both (upload.go, download.go).
+//     What only this mode needs is there only then (splitConn, splitServer).
+//
+// A server's side of a connection is a [Conn] (server.go, write.go, ready.go). Connections end by a fault, with their
+// last server (end.go), or since they are drained (drain.go).
 package dispatch
