@@ -41,7 +41,7 @@ func TestWriteStack(t *testing.T) {
 			<-sock.answered
 		}
 		if by := testkit.StacksGrow(n, func(i int) { conns[i].Write(responses[1]) }); by > 500 {
-			t.Errorf("%s: the stacks grow by %d bytes", mode, by)
+			t.Errorf("%s: the stacks grow by %d bytes: something that Write calls has come to need more of them", mode, by)
 		}
 	}
 }

@@ -47,7 +47,7 @@ var interruptsInProcesses = sync.OnceValue(func() bool {
 	defer server.Close()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	const attempts, length = 100, 5 * time.Millisecond
+	const attempts, length = 250, 2 * time.Millisecond
 	for range attempts {
 		began, used := time.Now(), clock(unix.CLOCK_THREAD_CPUTIME_ID)
 		for time.Since(began) < length {
