@@ -50,6 +50,28 @@ func (c *calling) RemoteAddr() net.Addr        { return &net.TCPAddr{} }
 // BenchmarkPassing is what it costs to look at a unary call of gRPC, while its connection passes through to one server.
 func BenchmarkPassing(b *testing.B) {
 	const batch = 16 // calls in one Read and one Write
+	call := passingCalls(b, batch)
+	b.ReportAllocs()
+	for n := 0; b.Loop(); n++ {
+		if n%batch == 0 {
+			call()
+		}
+	}
+}
+
+// TestPassingAllocs makes calls on a connection that passes through to one server, for which nothing is allocated.
+func TestPassingAllocs(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	call := passingCalls(t, 1)
+	if n := testing.AllocsPerRun(1000, call); n > 0 {
+		t.Errorf("%v allocations for a call", n)
+	}
+}
+
+// passingCalls returns a function that makes so many unary calls of gRPC, with one Read and one Write of the server.
+func passingCalls(b testing.TB, batch int) func() {
 	request := []hpack.HeaderField{
 		{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: "http"}, {Name: ":path", Value: "/hello.Hello/Say"},
 		{Name: ":authority", Value: "127.0.0.1:8080"}, {Name: "content-type", Value: "application/grpc"},
@@ -107,11 +129,7 @@ func BenchmarkPassing(b *testing.B) {
 	read(len(opening))
 	write(append(h2.AppendSettingsACK(h2.AppendSettings(nil)), answers(1)...))
 	answer := frames{answers(batch), batch}
-	b.ReportAllocs()
-	for n := 0; b.Loop(); n++ {
-		if n%batch > 0 {
-			continue
-		}
+	return func() {
 		answer.number(sock.first)
 		read(len(sock.frames.b))
 		write(answer.b)

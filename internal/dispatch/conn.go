@@ -168,8 +168,8 @@ func newConn(d *Dispatcher, o *Opened, owner Owner) *conn {
 
 // examine decodes a header block of the client's, and decides where it goes. It is for the one that reads, without mu,
 // since it can take long.
-func (c *conn) examine(it *item) {
-	*it.examined = examined{priority: it.priority}
+func (c *conn) examine(it *clientItem) {
+	it.examined = examined{}
 	again := false
 	if c.firstFields != nil {
 		it.fields, it.size = c.firstFields, listSize(c.firstFields)
@@ -192,7 +192,7 @@ func (c *conn) examine(it *item) {
 }
 
 // decide decides where a request goes that opens a stream.
-func (c *conn) decide(it *item) decided {
+func (c *conn) decide(it *clientItem) decided {
 	d := decided{grpc: isGRPC(it.fields)}
 	switch {
 	case it.large:

@@ -32,20 +32,26 @@ const (
 	skipItem                  // a part of a frame that nobody needs to see: padding, and long frames of unknown type
 )
 
-// An item is what a parser finds. Its slices are valid until the next call.
+// An item is what a parser finds. Its payload is valid until the next call.
 type item struct {
-	kind  itemKind
-	first bool // the part of the DATA frame with its header
-	last  bool // nothing of the content of the DATA frame follows
+	kind        itemKind
+	first       bool // the part of the DATA frame with its header
+	last        bool // nothing of the content of the DATA frame follows
+	prioritized bool // the HEADERS frame has a priority
 	http2.FrameHeader
-	payload   []byte // of the frame; the part of the content of the DATA frame; the header block
-	*examined        // of the client's
+	payload  []byte // of the frame; the part of the content of the DATA frame; the header block
+	priority [h2.PriorityLen]byte
+}
+
+// A clientItem is an item of the client's, and what examine finds out about it if it is a header block. Its fields are
+// valid as long as its payload.
+type clientItem struct {
+	item
+	examined
 }
 
 // examined is what examine finds out about a header block.
 type examined struct {
-	priority []byte // the priority fields of HEADERS, which are not decoded
-
 	fields []hpack.HeaderField
 	fault  *h2.ConnError
 	size   int  // of the header list (RFC 9113, Section 6.5.2)
@@ -58,7 +64,7 @@ type examined struct {
 // begin makes it an item of a frame, of which nothing else is known.
 func (it *item) begin(kind itemKind, h http2.FrameHeader) {
 	it.kind, it.FrameHeader = kind, h
-	it.payload, it.first, it.last = nil, false, false
+	it.payload, it.first, it.last, it.prioritized = nil, false, false, false
 }
 
 func (it *item) ack() bool       { return h2.IsACK(it.FrameHeader) }
@@ -192,16 +198,13 @@ func (p *parser) block(it *item, h http2.FrameHeader, b []byte) (n int, err *fra
 	n = h2.FrameLen(h)
 	payload := b[h2.FrameHeaderLen:n]
 	it.begin(blockItem, h)
-	if it.examined != nil {
-		it.priority = nil
-	}
 	if h.Flags&(http2.FlagHeadersPadded|http2.FlagHeadersPriority) != 0 {
 		start, stop, cerr := h2.Fragment(h, payload)
 		if cerr != nil {
 			return 0, &frameError{*cerr, n}
 		}
-		if h.Flags.Has(http2.FlagHeadersPriority) && it.examined != nil {
-			it.priority = payload[start-h2.PriorityLen : start]
+		if h.Flags.Has(http2.FlagHeadersPriority) {
+			it.priority, it.prioritized = [h2.PriorityLen]byte(payload[start-h2.PriorityLen:]), true
 		}
 		payload = payload[start:stop]
 	}

@@ -12,10 +12,10 @@ import (
 // What the client sends, in splitting.
 
 // take takes an item of the client's.
-func (c *conn) take(it *item) *h2.ConnError {
+func (c *conn) take(it *clientItem) *h2.ConnError {
 	switch it.kind {
 	case dataItem:
-		return c.takeData(it)
+		return c.takeData(&it.item)
 	case blockItem:
 		if it.opens {
 			return c.newRequest(it)
@@ -28,7 +28,7 @@ func (c *conn) take(it *item) *h2.ConnError {
 		return nil
 	}
 
-	if c.skip.frame(it) {
+	if c.skip.frame(&it.item) {
 		return nil
 	}
 	switch it.Type {
@@ -37,20 +37,20 @@ func (c *conn) take(it *item) *h2.ConnError {
 			c.takeACK()
 			return nil
 		}
-		return c.takeSettings(it)
+		return c.takeSettings(&it.item)
 	case http2.FramePing:
 		if it.ack() {
-			if !c.takeDrainACK(it) {
-				c.takePingACK(it)
+			if !c.takeDrainACK(&it.item) {
+				c.takePingACK(&it.item)
 			}
 			return nil
 		}
 		c.emit(h2.AppendPingACK(c.out, [8]byte(it.payload)))
 		return c.spendControl()
 	case http2.FrameWindowUpdate:
-		return c.takeWindowUpdate(it)
+		return c.takeWindowUpdate(&it.item)
 	case http2.FrameRSTStream:
-		return c.takeReset(it)
+		return c.takeReset(&it.item)
 	case http2.FrameGoAway:
 		for _, v := range c.joined {
 			v.push(h2.AppendFrame(v.in.room(), it.Type, 0, 0, it.payload))
@@ -58,14 +58,14 @@ func (c *conn) take(it *item) *h2.ConnError {
 		return nil
 	case http2.FramePriority:
 		if s := c.streams.find(it.StreamID); s != nil {
-			s.server.pass(it)
+			s.server.pass(&it.item)
 		} else if cerr := h2.CheckIdlePriority(it.FrameHeader, it.payload); cerr != nil {
 			return cerr
 		}
 	case http2.FramePriorityUpdate:
 		if len(it.payload) >= 4 {
 			if s := c.streams.find(it.value()); s != nil {
-				s.server.pass(it)
+				s.server.pass(&it.item)
 			}
 		}
 	}
@@ -187,11 +187,11 @@ func (c *conn) notFound(it *item) {
 }
 
 // tooLarge answers a request whose header list is too large (RFC 6585, Section 5).
-func (c *conn) tooLarge(it *item) {
+func (c *conn) tooLarge(it *clientItem) {
 	if it.grpc {
-		c.answer(it, grpcStatus(false, grpcResourceExhausted, "header list too large"))
+		c.answer(&it.item, grpcStatus(false, grpcResourceExhausted, "header list too large"))
 	} else {
-		c.answer(it, []hpack.HeaderField{{Name: ":status", Value: "431"}, {Name: "content-length", Value: "0"}})
+		c.answer(&it.item, []hpack.HeaderField{{Name: ":status", Value: "431"}, {Name: "content-length", Value: "0"}})
 	}
 }
 
@@ -207,7 +207,7 @@ func (c *conn) answer(it *item, fields []hpack.HeaderField) {
 }
 
 // newRequest opens a stream.
-func (c *conn) newRequest(it *item) *h2.ConnError {
+func (c *conn) newRequest(it *clientItem) *h2.ConnError {
 	id, target, before := it.StreamID, it.target, c.maxID
 	c.maxID = id
 	if c.alone != nil {
@@ -216,19 +216,19 @@ func (c *conn) newRequest(it *item) *h2.ConnError {
 	switch {
 	case len(c.streams) >= c.most:
 		// Bare servers refuse any number of these, too, but the client knows better (RFC 9113, Section 5.1.2).
-		c.refuse(it)
+		c.refuse(&it.item)
 		return c.spendControl()
 	case id > c.lastID || len(c.streams) >= c.d.Limits.MaxStreams:
-		c.refuse(it)
+		c.refuse(&it.item)
 		return nil
 	case it.large:
 		c.tooLarge(it)
 		return nil
 	case target == NotFound:
-		c.notFound(it)
+		c.notFound(&it.item)
 		return nil
 	case target < 0 || target >= len(c.servers):
-		c.refuse(it)
+		c.refuse(&it.item)
 		return nil
 	}
 	v := c.servers[target]
@@ -240,12 +240,12 @@ func (c *conn) newRequest(it *item) *h2.ConnError {
 		case c.closing || c.dead:
 			return nil
 		case v == nil:
-			c.refuse(it)
+			c.refuse(&it.item)
 			return nil
 		}
 	}
 	if id > v.lastID || v.open >= int(min(v.maxStreams, h2.MaxStreamID)) {
-		c.refuse(it)
+		c.refuse(&it.item)
 		return nil
 	}
 	if v.maxList != 0 && it.size > int(v.maxList) {
@@ -255,7 +255,11 @@ func (c *conn) newRequest(it *item) *h2.ConnError {
 	s := c.newStream(id, v, it.endStream(), now())
 	s.grpc = it.grpc
 	s.requestAt = v.uploadServer.read + int64(v.in.len())
-	v.push(h2.AppendHeaders(v.in.room(), id, it.endStream(), it.priority, v.enc.encode(it.fields), v.maxFrame))
+	var priority []byte
+	if it.prioritized {
+		priority = it.priority[:]
+	}
+	v.push(h2.AppendHeaders(v.in.room(), id, it.endStream(), priority, v.enc.encode(it.fields), v.maxFrame))
 	if !s.clientEnded {
 		c.topUpIfLow(s)
 	}
@@ -288,7 +292,7 @@ func (c *conn) joinServer(id uint32, target int) *Conn {
 }
 
 // takeTrailers takes a header block on a stream that is not new.
-func (c *conn) takeTrailers(it *item) *h2.ConnError {
+func (c *conn) takeTrailers(it *clientItem) *h2.ConnError {
 	s := c.streams.find(it.StreamID)
 	if s == nil {
 		switch why, ok := c.gone.find(it.StreamID); {

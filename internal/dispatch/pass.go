@@ -117,13 +117,13 @@ const heldBuffer = 4 << 10
 // what follows clear has been taken care of. The caller holds rmu of v, and mu, which is not held all the time.
 func (c *conn) scanClient(v *Conn, b []byte) (clear, n int, split bool) {
 	n = len(b)
-	it := &item{examined: new(examined)}
+	it := new(clientItem)
 	var at instant // when b was read, if it has requests
 	for clear < n {
 		if c.dropping || c.ended { // it was drained, and what follows will not be answered
 			return clear, clear, false
 		}
-		m, ferr := c.in.next(it, b[clear:n])
+		m, ferr := c.in.next(&it.item, b[clear:n])
 		if it.kind == blockItem && m > 0 {
 			c.mu.Unlock()
 			c.examine(it) // which asks the matchers
@@ -184,7 +184,7 @@ func (c *conn) scanClient(v *Conn, b []byte) (clear, n int, split bool) {
 			go c.readLoop(bytes.Clone(b[clear+m : n]))
 			return clear, clear, true
 		case dataItem:
-			cerr = c.scanClientData(it)
+			cerr = c.scanClientData(&it.item)
 		case frameItem:
 			if it.Type == http2.FrameSettings && !it.ack() && len(v.owes) > 0 && c.skip.settings == 0 {
 				// Two to be acknowledged at once are ambiguous: net/http acknowledges several with one frame. Once the
@@ -197,7 +197,7 @@ func (c *conn) scanClient(v *Conn, b []byte) (clear, n int, split bool) {
 				return clear, clear, true
 			}
 			var drop bool
-			drop, cerr = c.scanClientFrame(v, it)
+			drop, cerr = c.scanClientFrame(v, &it.item)
 			if drop {
 				n = clear + copy(b[clear:], b[clear+m:n])
 				m = 0

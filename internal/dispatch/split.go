@@ -116,7 +116,7 @@ func (c *conn) takeFrames(b []byte) (rest []byte, ok bool) {
 	c.lock()
 	defer c.mu.Unlock()
 	c.applyAdvertised()
-	it := &item{examined: new(examined)}
+	it := new(clientItem)
 	for {
 		for c.stalled() {
 			c.unread.Wait()
@@ -124,7 +124,7 @@ func (c *conn) takeFrames(b []byte) (rest []byte, ok bool) {
 		if c.closing || c.dead {
 			return nil, false
 		}
-		n, ferr := c.in.next(it, b)
+		n, ferr := c.in.next(&it.item, b)
 		if it.kind == blockItem && n > 0 {
 			c.mu.Unlock()
 			c.examine(it) // which asks the matchers
