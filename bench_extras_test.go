@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/oneport-go/oneport/internal/testenv"
 )
 
 // An extra is something that a port may have more of, and what one connection or request pays for it.
@@ -102,7 +104,7 @@ func BenchmarkExtras(b *testing.B) {
 
 // TestExtrasAllocs keeps their allocations to what docs/sizing.md says.
 func TestExtrasAllocs(t *testing.T) {
-	if raceEnabled {
+	if testenv.RaceEnabled {
 		t.Skip("with the race detector, sync.Pool drops some of what it is given")
 	}
 	for _, e := range extras {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/oneport-go/oneport/internal/lobby"
+	"github.com/oneport-go/oneport/internal/testenv"
 )
 
 // flights are what clients send first, and for strict ones what they send after the server's SETTINGS.
@@ -128,7 +129,7 @@ func BenchmarkDecide(b *testing.B) {
 // TestDecideAllocs keeps the allocations of deciding a connection to a handful: one is the access to the socket, the
 // others are the strings of a compressed header block.
 func TestDecideAllocs(t *testing.T) {
-	if raceEnabled {
+	if testenv.RaceEnabled {
 		t.Skip("with the race detector, sync.Pool drops some of what it is given")
 	}
 	for _, tt := range []struct {

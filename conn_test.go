@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/oneport-go/oneport/internal/h2"
+	"github.com/oneport-go/oneport/internal/testenv"
 	"github.com/oneport-go/oneport/internal/testkit"
 )
 
@@ -260,7 +261,7 @@ func (deepSock) Write(p []byte) (int, error) {
 
 // TestWriteStack writes on goroutines that are new, as net/http does. Their stacks need not grow for it.
 func TestWriteStack(t *testing.T) {
-	if raceEnabled || runtime.GOARCH != "amd64" {
+	if testenv.RaceEnabled || runtime.GOARCH != "amd64" {
 		t.Skip("functions take more of the stack, or less")
 	}
 	settings := h2.AppendSettings(nil)

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/oneport-go/oneport/internal/testenv"
 )
 
 // A recordingHandler keeps records at a level or above.
@@ -205,7 +207,7 @@ func TestLogLimitClose(t *testing.T) {
 
 // TestLogNothing checks that what is not logged and not asked for costs nothing.
 func TestLogNothing(t *testing.T) {
-	if raceEnabled {
+	if testenv.RaceEnabled {
 		t.Skip("the race detector allocates")
 	}
 	m := newMux(newPipeListener())

@@ -17,6 +17,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/oneport-go/oneport/internal/testenv"
 )
 
 // A writer makes the frames of an attacking connection.
@@ -219,7 +221,7 @@ func awaitLast(c net.Conn) {
 
 // TestAttacks compares. ONEPORT_ATTACK_CONNS is how many connections attack.
 func TestAttacks(t *testing.T) {
-	if raceEnabled {
+	if testenv.RaceEnabled {
 		t.Skip("with the race detector a process takes other memory, and time")
 	}
 	if _, err := os.Stat("/proc/self/statm"); err != nil {

@@ -9,13 +9,15 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+
+	"github.com/oneport-go/oneport/internal/testenv"
 )
 
 // TestSlowConnections has many connections that gRPC and HTTP share. On each, answers of both wait for a client that
 // reads nothing, and uploads to both wait for handlers that read nothing. They stay below what docs/requests.md says is
 // held for a connection, and Shutdown ends them all in its time. ONEPORT_SLOW_CONNS is how many there are.
 func TestSlowConnections(t *testing.T) {
-	if raceEnabled {
+	if testenv.RaceEnabled {
 		t.Skip("with the race detector a process takes other memory, and time")
 	}
 	if _, err := os.Stat("/proc/self/statm"); err != nil {

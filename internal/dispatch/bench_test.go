@@ -10,6 +10,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"github.com/oneport-go/oneport/internal/h2"
+	"github.com/oneport-go/oneport/internal/testenv"
 )
 
 // frames are frames of calls, of the same length each.
@@ -61,7 +62,7 @@ func BenchmarkPassing(b *testing.B) {
 
 // TestPassingAllocs makes calls on a connection that passes through to one server, for which nothing is allocated.
 func TestPassingAllocs(t *testing.T) {
-	if raceEnabled {
+	if testenv.RaceEnabled {
 		t.Skip("the race detector allocates")
 	}
 	call := passingCalls(t, 1)

@@ -13,12 +13,13 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"github.com/oneport-go/oneport/internal/h2"
+	"github.com/oneport-go/oneport/internal/testenv"
 	"github.com/oneport-go/oneport/internal/testkit"
 )
 
 // TestWriteStack has servers write on goroutines that are new, as net/http does. Their stacks need not grow for it.
 func TestWriteStack(t *testing.T) {
-	if raceEnabled || runtime.GOARCH != "amd64" {
+	if testenv.RaceEnabled || runtime.GOARCH != "amd64" {
 		t.Skip("functions take more of the stack, or less")
 	}
 	const n = 300

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/oneport-go/oneport"
+	"github.com/oneport-go/oneport/internal/testenv"
 )
 
 // The test binary is the process of the clients too.
@@ -38,9 +39,9 @@ func TestFlood(t *testing.T) {
 			c := tt.config
 			c.limit, c.decide = 30*time.Second, 2*time.Second
 			switch {
-			case raceEnabled && c.serve != "mux" && c.serve != "requests", raceEnabled && c.hold:
+			case testenv.RaceEnabled && c.serve != "mux" && c.serve != "requests", testenv.RaceEnabled && c.hold:
 				t.Skip("takes too long with the race detector for its times to mean anything")
-			case raceEnabled:
+			case testenv.RaceEnabled:
 				c.decide = 4 * time.Second
 			}
 			c.maxBytes = 512 << 10 // with so few bad connections the good ones take most of the memory

@@ -1,0 +1,6 @@
+//go:build race
+
+package testenv
+
+// RaceEnabled reports whether the tests run with the race detector, which takes memory and time of its own.
+const RaceEnabled = true

@@ -1,5 +1,0 @@
-//go:build race
-
-package oneport
-
-const raceEnabled = true
