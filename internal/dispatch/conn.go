@@ -92,7 +92,7 @@ type splitConn struct {
 	alone   *time.Timer // until the connection has its first server
 	reading bool        // readLoop is at work
 	begun   int64       // what is still to come of the content of the frame that cur is for
-	written []*Conn     // that have written what nobody has taken
+	written []*Conn     // servers that have written what nobody has taken
 	pings   pings
 	splitUpload
 	splitDownload

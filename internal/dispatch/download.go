@@ -387,7 +387,6 @@ func (c *conn) writeLoop() {
 	defer c.mu.Unlock()
 	for {
 		for {
-			c.takeWritten()
 			if c.dead {
 				return
 			}
@@ -401,6 +400,7 @@ func (c *conn) writeLoop() {
 			c.writerWaits = true
 			c.wake.Wait()
 			c.writerWaits = false
+			c.takeWritten()
 		}
 		b := c.raw
 		c.raw = nil

@@ -165,7 +165,7 @@ func (p *parser) data(it *item, h http2.FrameHeader, b []byte) (n int, err *fram
 		pad = int(b[h2.FrameHeaderLen])
 		n++
 		if left -= 1 + pad; left < 0 {
-			return 0, &frameError{*h2.ProtocolError("DATA frame with more padding than payload"), h2.FrameLen(h)}
+			return 0, faultAt(h2.FrameLen(h), h2.ProtocolError("DATA frame with more padding than payload"))
 		}
 	}
 	p.hdr, p.left, p.pad = h, left, pad
@@ -201,7 +201,7 @@ func (p *parser) block(it *item, h http2.FrameHeader, b []byte) (n int, err *fra
 	if h.Flags&(http2.FlagHeadersPadded|http2.FlagHeadersPriority) != 0 {
 		start, stop, cerr := h2.Fragment(h, payload)
 		if cerr != nil {
-			return 0, &frameError{*cerr, n}
+			return 0, faultAt(n, cerr)
 		}
 		if h.Flags.Has(http2.FlagHeadersPriority) {
 			it.priority, it.prioritized = [h2.PriorityLen]byte(payload[start-h2.PriorityLen:]), true
@@ -237,7 +237,7 @@ func (p *parser) joinBlock(it *item, h http2.FrameHeader, b []byte, n int) (int,
 			return 0, nil
 		}
 		if cerr != nil {
-			return 0, &frameError{*cerr, end}
+			return 0, faultAt(end, cerr)
 		}
 		p.joined = append(p.joined, b[p.pos+h2.FrameHeaderLen:end]...)
 		p.pos = end

@@ -14,8 +14,8 @@ import (
 
 // What the servers send, in splitting.
 
-// split takes the frames that a server writes.
-func (v *Conn) split(b []byte) error {
+// takeFrames takes the frames that a server writes.
+func (v *Conn) takeFrames(b []byte) error {
 	if len(v.held) > 0 {
 		v.held = append(v.held, b...)
 		b = v.held

@@ -231,9 +231,7 @@ func (v *Conn) readSplit(l lazily) (int, error) {
 		}
 		l.release()
 		v.readable.Wait()
-		if c.mode == splitting {
-			c.takeWritten()
-		}
+		c.takeWritten()
 	}
 }
 

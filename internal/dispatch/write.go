@@ -36,8 +36,8 @@ func (v *Conn) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// writeLater reports whether the connection is split, and takes p later: when writeLoop or somebody else locks it. The
-// caller holds wmu.
+// writeLater leaves p to whoever locks the connection next, mostly writeLoop. It reports false if that is not to be: p is
+// long, the connection is not split or has ended, or too much is queued. The caller holds wmu.
 func (v *Conn) writeLater(p []byte) bool {
 	c := v.c
 	c.mu.Lock()
@@ -53,7 +53,7 @@ func (v *Conn) writeLater(p []byte) bool {
 	if c.writerWaits {
 		c.wake.Broadcast()
 	} else {
-		v.readable.Broadcast() // writeLoop may be in the socket for long, and the Read wait for what p brings about
+		v.readable.Broadcast() // writeLoop may be in the socket for long, and Read may wait for what p brings about
 	}
 	return true
 }
@@ -67,13 +67,14 @@ const writtenBuffer = 4 << 10
 // splitting, all use it but those who only wait, or wake others up.
 func (c *conn) lock() {
 	c.mu.Lock()
-	if c.mode == splitting {
-		c.takeWritten()
-	}
+	c.takeWritten()
 }
 
-// takeWritten takes what the servers have written.
+// takeWritten takes what the servers have written, in splitting.
 func (c *conn) takeWritten() {
+	if c.mode != splitting {
+		return
+	}
 	for i := 0; i < len(c.written); i++ { // which ends if the connection does
 		c.written[i].takeWritten()
 	}
@@ -89,19 +90,21 @@ func (v *Conn) takeWritten() {
 		return
 	}
 	if !v.closed && !v.c.closing && !v.c.dead {
-		if err := v.split(b); err != nil {
-			v.fails(err)
-		}
-		v.c.settle()
+		v.split(b) // a fault is kept for the next Write
 	}
 	writtenBuffers.Put((*[writtenBuffer]byte)(b[:writtenBuffer]))
 }
 
-// fails closes the side of a server that has violated HTTP/2.
-func (v *Conn) fails(err error) {
-	v.fault = err
-	v.logServerFault(err)
-	v.close()
+// split takes what the server writes apart. A server that violates HTTP/2 has its side closed.
+func (v *Conn) split(b []byte) error {
+	if err := v.takeFrames(b); err != nil {
+		v.fault = err
+		v.logServerFault(err)
+		v.close()
+		return err
+	}
+	v.c.settle()
+	return nil
 }
 
 // lockPassing locks mu, when nobody writes to the client's connection, and reports whether that passes through. The
@@ -116,7 +119,8 @@ func (v *Conn) lockPassing() bool {
 }
 
 // passOn returns what has to be written to the client now of what scanServer has returned. If that is anything,
-// finishWrite has to follow. The caller holds mu. It is unlocked without a defer, which takes room on the stack.
+// finishWrite has to follow. The caller holds mu, which passOn unlocks, without a defer that would take room on the
+// stack.
 func (v *Conn) passOn(b []byte, cerr *h2.ConnError) (_ []byte, err error) {
 	c := v.c
 	switch c.inFrame = !v.betweenFrames(); {
@@ -167,10 +171,8 @@ func (v *Conn) writeSplit(p []byte) error {
 		return nil
 	}
 	if err := v.split(p); err != nil {
-		v.fails(err)
 		return v.opError("write", err)
 	}
-	c.settle()
 	for v.mustWait() {
 		if v.writeDeadline.passed() {
 			return v.opError("write", os.ErrDeadlineExceeded)
