@@ -6,14 +6,12 @@ import (
 	"io"
 	"net"
 	"os"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/oneport-go/oneport/internal/h2"
-	"github.com/oneport-go/oneport/internal/testenv"
 	"github.com/oneport-go/oneport/internal/testkit"
 )
 
@@ -261,9 +259,7 @@ func (deepSock) Write(p []byte) (int, error) {
 
 // TestWriteStack writes on goroutines that are new, as net/http does. Their stacks need not grow for it.
 func TestWriteStack(t *testing.T) {
-	if testenv.RaceEnabled || runtime.GOARCH != "amd64" {
-		t.Skip("functions take more of the stack, or less")
-	}
+	testkit.NeedStacks(t)
 	settings := h2.AppendSettings(nil)
 	check := &answerCheck{rt: new(route)}
 	c := newConn(deepSock{}, changes{first: []byte("x"), check: check})
@@ -271,7 +267,5 @@ func TestWriteStack(t *testing.T) {
 	if !check.over.Load() {
 		t.Fatal("the server has answered, and is still checked")
 	}
-	if by := testkit.StacksGrow(300, func(int) { c.Write(settings) }); by > 500 {
-		t.Errorf("the stacks grow by %d bytes: something that Write calls has come to need more of them", by)
-	}
+	testkit.StacksStay(t, 300, func(int) { c.Write(settings) })
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+
+	"github.com/oneport-go/oneport/internal/h2"
 )
 
 // A server that acknowledges several SETTINGS frames at once, as net/http does, has one at a time to acknowledge, in
@@ -88,20 +90,8 @@ func TestWriteInSocketAtSplit(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				d := newDispatcher(2)
-				near, far := net.Pipe() // the client does not read
-				defer near.Close()
-				d.Handle(far)
-				var flight bytes.Buffer
-				flight.WriteString(http2.ClientPreface)
-				fr := http2.NewFramer(&flight, nil)
-				fr.WriteSettings()
-				fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, EndHeaders: true, BlockFragment: []byte{0x04, 2, '/', '0'}})
-				near.Write(flight.Bytes())
-				c, err := d.all()[0].Accept()
-				if err != nil {
-					t.Fatal(err)
-				}
-				v := c.(*Conn)
+				client, _, v := openUnread(t, d)
+				defer client.Close()
 				go func() {
 					for {
 						if _, err := v.Read(make([]byte, 1000)); err != nil {
@@ -111,7 +101,7 @@ func TestWriteInSocketAtSplit(t *testing.T) {
 				}()
 				tt.before(v)
 				var answer bytes.Buffer
-				fr = http2.NewFramer(&answer, nil)
+				fr := http2.NewFramer(&answer, nil)
 				fr.WriteSettings()
 				fr.WriteSettingsAck()
 				fr.WriteData(1, false, make([]byte, 10_000))
@@ -124,10 +114,7 @@ func TestWriteInSocketAtSplit(t *testing.T) {
 				if tt.err != nil {
 					time.Sleep(2 * time.Millisecond)
 				}
-				flight.Reset()
-				fr = http2.NewFramer(&flight, nil)
-				fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 3, EndHeaders: true, BlockFragment: []byte{0x04, 2, '/', '1'}})
-				near.Write(flight.Bytes())
+				http2.NewFramer(client, nil).WriteHeaders(unreadRequest(3, '1'))
 				b, err := d.all()[1].Accept()
 				if err != nil {
 					t.Fatal(err)
@@ -191,37 +178,74 @@ func TestWindowBeforeACK(t *testing.T) {
 	}
 }
 
+// openUnread opens a connection of a client that does not read, with a request for the first target, and returns what the
+// server of that gets. The client sends all at once, so that it is sent no early SETTINGS, which it would have to read.
+func openUnread(t *testing.T, d *Dispatcher) (client net.Conn, o *owner, server *Conn) {
+	t.Helper()
+	client, far := net.Pipe()
+	o = d.Handle(far)
+	var flight bytes.Buffer
+	flight.WriteString(http2.ClientPreface)
+	fr := http2.NewFramer(&flight, nil)
+	fr.WriteSettings()
+	fr.WriteHeaders(unreadRequest(1, '0'))
+	client.Write(flight.Bytes())
+	c, err := d.all()[0].Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client, o, c.(*Conn)
+}
+
+// unreadRequest is a request for a target.
+func unreadRequest(id uint32, target byte) http2.HeadersFrameParam {
+	return http2.HeadersFrameParam{StreamID: id, EndHeaders: true, BlockFragment: []byte{0x04, 2, '/', target}}
+}
+
 // A server that gives credit for content that is held gets it, even if its client does not read, so that nothing that
 // servers write can be sent.
 func TestCreditWhileClientDoesNotRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDispatcher(1)
 		d.AlwaysSplit = true
-		near, far := net.Pipe()
-		o := d.Handle(far)
-		var flight bytes.Buffer
-		flight.WriteString(http2.ClientPreface)
-		fr := http2.NewFramer(&flight, nil)
-		fr.WriteSettings()
-		fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, EndHeaders: true, BlockFragment: []byte{0x04, 2, '/', '0'}})
-		near.Write(flight.Bytes())
-		conn, err := d.all()[0].Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
+		client, o, conn := openUnread(t, d)
 		server := newEnd(t, conn, true)
 		server.fr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 30})
 		server.got()
-		flight.Reset()
-		fr.WriteData(1, true, make([]byte, 100))
-		near.Write(flight.Bytes())
+		http2.NewFramer(client, nil).WriteData(1, true, make([]byte, 100))
 		server.want("DATA 1 of 30")
 		server.fr.WriteWindowUpdate(1, 40)
 		server.want("DATA 1 of 40")
 		server.fr.WriteWindowUpdate(1, 40)
 		server.want("DATA 1 of 30 END")
-		near.Close()
+		client.Close()
 		server.close()
 		<-o.done
 	})
+}
+
+// A server that violates HTTP/2 on a shared connection loses its side, and learns why with its next Write at the latest,
+// whether what it writes is taken at once or later. The others go on.
+func TestFaultOnSharedConnection(t *testing.T) {
+	for name, most := range map[string]int{"taken later": 0, "taken at once": writtenBuffer} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, newDispatcher(2), func(w *world) {
+				a, b := w.shared()
+				defer a.close()
+				defer b.close()
+				fault := h2.AppendFrame(nil, http2.FrameHeaders, http2.FlagHeadersEndHeaders, 0, make([]byte, 10))
+				fault = append(fault, make([]byte, most)...)
+				_, err := a.conn.Write(fault)
+				if later := err == nil; later != (most == 0) {
+					t.Errorf("Write: %v", err)
+				}
+				w.client.want("RST_STREAM 1 INTERNAL_ERROR")
+				if _, err := a.conn.Write(fault); err == nil || !strings.Contains(err.Error(), "HEADERS") {
+					t.Errorf("the next Write: %v", err)
+				}
+				b.headers(3, true, ":status", "204")
+				w.client.want("HEADERS 3 :status=204 END")
+			})
+		})
+	}
 }

@@ -4,12 +4,31 @@ import (
 	"runtime"
 	"runtime/debug"
 	"sync"
+	"testing"
+
+	"github.com/oneport-go/oneport/internal/testenv"
 )
 
-// StacksGrow returns by how many bytes each the stacks of n goroutines, which are new, grow when they call write with
-// their number. There is as much on them as net/http has on those of the goroutines that it starts for its writes.
-// Nothing else may run meanwhile.
-func StacksGrow(n int, write func(int)) int {
+// NeedStacks skips a test that calls [StacksStay] where the functions of oneport take more of a stack, or less, than they
+// were made for.
+func NeedStacks(t testing.TB) {
+	t.Helper()
+	if testenv.RaceEnabled || runtime.GOARCH != "amd64" {
+		t.Skip("functions take more of the stack, or less")
+	}
+}
+
+// StacksStay checks that the stacks of n goroutines, which are new, need not grow when they call write with their number.
+// As much of each is taken as net/http has taken where it writes. Nothing else may run meanwhile.
+func StacksStay(t testing.TB, n int, write func(int)) {
+	t.Helper()
+	if by := stacksGrow(n, write); by > 500 {
+		t.Errorf("the stacks grow by %d bytes: something that Write calls has come to need more of them", by)
+	}
+}
+
+// stacksGrow returns by how many bytes each stack grows.
+func stacksGrow(n int, write func(int)) int {
 	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // which would shrink stacks
 	var before, after runtime.MemStats
 	var ready, wrote, done sync.WaitGroup
