@@ -13,10 +13,11 @@ import (
 
 // Now reads the times.
 func Now() Times {
+	irqInProcesses := interruptsInProcesses() // before the time is read: the first call takes a while
 	t := Times{At: time.Now()}
 	if b, err := os.ReadFile("/proc/stat"); err == nil {
 		t.Idle, t.IRQ, t.Steal, _ = parseStat(string(b))
-		if interruptsInProcesses() {
+		if irqInProcesses {
 			t.IRQ = 0
 		}
 	}

@@ -172,17 +172,18 @@ func adjust(groups map[string][][]slice, baseline string) (common map[string]flo
 	for contender, g := range groups {
 		lines[contender] = fit(g, inexact)
 	}
+	base := lines[baseline]
 	var shared line
 	for _, l := range lines {
-		if !l.differs(lines[baseline]) {
+		if !l.differs(base) {
 			shared.exact += l.exact
 			shared.xy += l.xy
 		}
 	}
 	common = make(map[string]float64)
 	for contender, l := range lines {
-		if l.differs(lines[baseline]) {
-			common[contender] = l.error(groups[contender]) + lines[baseline].error(groups[baseline])
+		if l.differs(base) {
+			common[contender] = l.error(groups[contender]) + base.error(groups[baseline])
 		} else {
 			l = shared
 		}

@@ -83,9 +83,7 @@ func (r *Results) Summarize() *Summary {
 		if groups[at] == nil {
 			groups[at] = make(map[string][][]slice)
 		}
-		for _, g := range slices.Sorted(maps.Keys(rounds)) {
-			groups[at][k.contender] = append(groups[at][k.contender], rounds[g])
-		}
+		groups[at][k.contender] = slices.Collect(maps.Values(rounds))
 	}
 	common := make(map[key]map[string]float64)
 	for at, g := range groups {
