@@ -524,3 +524,41 @@ func TestManySettings(t *testing.T) {
 		t.Errorf("%d settings: %v", len(got), got)
 	}
 }
+
+// TestTableSize has a client set SETTINGS_HEADER_TABLE_SIZE in HTTP2-Settings and in its SETTINGS frame. The server is
+// told the lowest value, of which it has to tell the client (RFC 7541, Section 4.2).
+func TestTableSize(t *testing.T) {
+	t.Parallel()
+	const none = -1
+	for _, tt := range []struct{ field, frame, want int }{
+		{none, none, none},
+		{none, 100, 100},
+		{100, none, 100},
+		{0, 4096, 0},
+		{100, 5000, 100},
+		{100, 50, 50},
+		{8192, 4096, 4096},
+	} {
+		var settings [2][]http2.Setting
+		for i, size := range []int{tt.field, tt.frame} {
+			settings[i] = []http2.Setting{{ID: http2.SettingInitialWindowSize, Val: uint32(1000 + i)}}
+			if size != none {
+				settings[i] = append(settings[i], http2.Setting{ID: http2.SettingHeaderTableSize, Val: uint32(size)})
+			}
+		}
+		field := base64.RawURLEncoding.EncodeToString(h2.AppendSettings(nil, settings[0]...)[h2.FrameHeaderLen:])
+		data := append([]byte(strings.Replace(upgrade(), "AAMAAABk", field, 1)), flight(settings[1]...)...)
+		r := mustCheck(t, data)
+		if state, err := r.Parse(data); state != h2.Complete {
+			t.Fatalf("%v, %v", state, err)
+		}
+		first, _ := r.Translate(nil, data)
+		want := []http2.Setting{{ID: http2.SettingInitialWindowSize, Val: 1001}}
+		if tt.want != none {
+			want = append(want, http2.Setting{ID: http2.SettingHeaderTableSize, Val: uint32(tt.want)})
+		}
+		if got := read(t, first).Settings; !cmp.Equal(got, want) {
+			t.Errorf("%d, then %d: %v, want %v", tt.field, tt.frame, got, want)
+		}
+	}
+}

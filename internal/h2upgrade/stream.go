@@ -2,6 +2,7 @@ package h2upgrade
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -55,12 +56,23 @@ func (r *Request) Parse(data []byte) (h2.State, *h2.ConnError) {
 // The settings of HTTP2-Settings and those of the client's SETTINGS frame become one frame, so that the server
 // acknowledges once: RFC 7540, Section 3.2.1 has the ones in force without acknowledgement, and the client waits for
 // that of its frame. Clients say the same in both, and the frame has each parameter once, since servers such as
-// net/http's take a parameter that is there twice for PROTOCOL_ERROR. The header block uses no dynamic table, whose
-// state has to remain that which the client knows.
+// net/http's take a parameter that is there twice for PROTOCOL_ERROR. Of two sizes of the header table it has the lower
+// one: if the client has raised it meanwhile, the server has to say that it was lower (RFC 7541, Section 4.2), and may
+// use less than it could. The header block uses no dynamic table, whose state has to remain that which the client knows.
 func (r *Request) Translate(dst, data []byte) (first []byte, rest int) {
 	settings := data[r.Len()+len(h2.Preface)+h2.FrameHeaderLen : r.ending]
+	list := h2.MergeSettings(nil, r.settings)
+	i := slices.IndexFunc(list, func(s http2.Setting) bool { return s.ID == http2.SettingHeaderTableSize })
+	var tableSize uint32
+	if i >= 0 {
+		tableSize = list[i].Val
+	}
+	list = h2.MergeSettings(list, settings)
+	if i >= 0 {
+		list[i].Val = min(list[i].Val, tableSize)
+	}
 	dst = append(dst, h2.Preface...)
-	dst = h2.AppendSettings(dst, h2.MergeSettings(h2.MergeSettings(nil, r.settings), settings)...)
+	dst = h2.AppendSettings(dst, list...)
 	dst = r.appendHeaders(dst)
 	dst = appendData(dst, data[r.headLen:r.Len()])
 	return dst, r.ending
