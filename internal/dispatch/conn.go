@@ -36,9 +36,8 @@ type conn struct {
 	firstTarget int
 	firstFields []hpack.HeaderField // until the block is examined
 
-	in   parser
-	dec  blockDecoder // of the client's header blocks
-	last decided      // of the block that dec has decoded last
+	in  parser
+	dec blockDecoder // of the client's header blocks
 
 	mu     sync.Mutex // guards what follows
 	mode   mode
@@ -78,13 +77,6 @@ type conn struct {
 	upload
 	download
 	*splitConn // in splitting
-}
-
-// decided is what was found out about a request.
-type decided struct {
-	target  int32
-	grpc    bool // it is one of gRPC
-	lasting bool // it is the same for the next one with the same fields
 }
 
 // splitConn is what a conn has once it is split.
@@ -170,25 +162,19 @@ func newConn(d *Dispatcher, o *Opened, owner Owner) *conn {
 // since it can take long.
 func (c *conn) examine(it *clientItem) {
 	it.examined = examined{}
-	again := false
 	if c.firstFields != nil {
-		it.fields, it.size = c.firstFields, listSize(c.firstFields)
+		it.headerList = c.dec.given(c.firstFields)
 		c.firstFields = nil
 	} else {
-		it.fields, again, it.fault = c.dec.decode(it.payload)
-		it.size, it.large = c.dec.size, c.dec.tooLarge()
-	}
-	if !again {
-		c.last = decided{}
+		it.headerList, it.fault = c.dec.decode(it.payload)
 	}
 	if it.fault != nil || it.StreamID <= c.maxID {
 		return
 	}
 	it.opens = true
-	if !c.last.lasting {
-		c.last = c.decide(it)
+	if !it.lasting {
+		it.decided = c.decide(it)
 	}
-	it.target, it.grpc = int(c.last.target), c.last.grpc
 }
 
 // decide decides where a request goes that opens a stream.
@@ -198,10 +184,10 @@ func (c *conn) decide(it *clientItem) decided {
 	case it.large:
 		d.target = Refuse
 	case it.StreamID == c.firstID:
-		d.target = int32(c.firstTarget)
+		d.target = c.firstTarget
 	default:
-		target := c.d.decide(c.sock, it.fields)
-		d.target, d.lasting = int32(target), c.d.Lasting != nil && c.d.Lasting(target)
+		d.target = c.d.decide(c.sock, it.fields)
+		d.lasting = c.d.Lasting != nil && c.d.Lasting(d.target)
 	}
 	return d
 }

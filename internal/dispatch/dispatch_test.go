@@ -608,8 +608,8 @@ func TestPanicInDecide(t *testing.T) {
 	})
 }
 
-// TestLasting checks that a header block that is sent again is not decided again if the decision lasts. The first
-// request for each target adds to the table, so the second one has a block that is new, too.
+// TestLasting checks that a header block that is sent again, at once or later, is not decided again if the decision
+// lasts. The first request for each target adds to the table, so the second one has a block that is new, too.
 func TestLasting(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -617,10 +617,10 @@ func TestLasting(t *testing.T) {
 		lasting func(int) bool
 		asked   string
 	}{
-		{"unknown", nil, "0 0 0 1 1 1 0 0"},
+		{"unknown", nil, "0 0 0 1 1 1 0 0 1 0"},
 		{"all", func(int) bool { return true }, "0 0 1 1 0"},
-		{"the first", func(target int) bool { return target == 0 }, "0 0 1 1 1 0"},
-		{"the second", func(target int) bool { return target == 1 }, "0 0 0 1 1 0 0"},
+		{"the first", func(target int) bool { return target == 0 }, "0 0 1 1 1 0 1"},
+		{"the second", func(target int) bool { return target == 1 }, "0 0 0 1 1 0 0 0"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -637,7 +637,7 @@ func TestLasting(t *testing.T) {
 				a := w.accept(0, "HEADERS 1 :method=GET :path=/0 END")
 				w.client.got()
 				lines := make([][]string, 2)
-				for i, target := range []int{0, 0, 1, 1, 1, 0, 0} {
+				for i, target := range []int{0, 0, 1, 1, 1, 0, 0, 1, 0} {
 					id := uint32(3 + 2*i)
 					w.client.request(id, strconv.Itoa(target), true)
 					lines[target] = append(lines[target], fmt.Sprintf("HEADERS %d :method=GET :path=/%d END", id, target))

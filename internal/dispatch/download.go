@@ -289,8 +289,8 @@ func (c *conn) emitData(s *stream, b []byte, end bool) {
 }
 
 // emitBlock sends a header block to the client.
-func (c *conn) emitBlock(s *stream, fields []hpack.HeaderField, end bool) {
-	c.emit(h2.AppendHeaders(c.out, s.id, end, nil, c.enc.encode(fields), h2.DefaultMaxFrameSize))
+func (c *conn) emitBlock(s *stream, block []byte, end bool) {
+	c.emit(h2.AppendHeaders(c.out, s.id, end, nil, block, h2.DefaultMaxFrameSize))
 	c.controls.forgive()
 	c.emitted(s, end)
 }
@@ -352,7 +352,7 @@ func (c *conn) pumpServer(v *Conn) {
 		s.dequeue()
 		switch {
 		case q.block:
-			c.emitBlock(s, q.fields, q.end)
+			c.emitBlock(s, c.enc.encode(q.fields), q.end)
 		case q.reset:
 			c.emit(h2.AppendRSTStream(c.out, s.id, q.code))
 			c.remove(s, byServer)

@@ -178,7 +178,7 @@ func (c *conn) cutOff(s *stream) {
 	if len(s.queue) > 0 {
 		c.enqueue(s, queued{block: true, fields: fields, end: true})
 	} else {
-		c.emitBlock(s, fields, true)
+		c.emitBlock(s, c.enc.encode(fields), true)
 	}
 	if !s.removed {
 		c.resetByServer(s, http2.ErrCodeNo) // RFC 9113, Section 8.1

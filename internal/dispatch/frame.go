@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 
 	"github.com/oneport-go/oneport/internal/h2"
 )
@@ -52,13 +51,9 @@ type clientItem struct {
 
 // examined is what examine finds out about a header block.
 type examined struct {
-	fields []hpack.HeaderField
-	fault  *h2.ConnError
-	size   int  // of the header list (RFC 9113, Section 6.5.2)
-	large  bool // fields are the front of a list that is too large
-	grpc   bool // the request is one of gRPC
-	opens  bool // a stream,
-	target int  // which is for this target
+	*headerList // if there is no fault
+	fault       *h2.ConnError
+	opens       bool // a stream
 }
 
 // begin makes it an item of a frame, of which nothing else is known.

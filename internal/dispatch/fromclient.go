@@ -259,7 +259,7 @@ func (c *conn) newRequest(it *clientItem) *h2.ConnError {
 	if it.prioritized {
 		priority = it.priority[:]
 	}
-	v.push(h2.AppendHeaders(v.in.room(), id, it.endStream(), priority, v.enc.encode(it.fields), v.maxFrame))
+	v.push(h2.AppendHeaders(v.in.room(), id, it.endStream(), priority, v.enc.recode(it.headerList), v.maxFrame))
 	if !s.clientEnded {
 		c.topUpIfLow(s)
 	}
@@ -317,7 +317,7 @@ func (c *conn) takeTrailers(it *clientItem) *h2.ConnError {
 		return c.spendReset()
 	}
 	s.clientEnded = true
-	c.uploadedTrailers(s, it.fields, it.size)
+	c.uploadedTrailers(s, it.headerList)
 	c.endIfDone(s)
 	return nil
 }

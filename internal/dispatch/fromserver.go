@@ -60,11 +60,11 @@ func (v *Conn) take(it *item) error {
 	case dataItem:
 		return v.takeData(it)
 	case blockItem:
-		fields, _, cerr := v.dec.decode(it.payload)
+		l, cerr := v.dec.decode(it.payload)
 		switch {
 		case cerr != nil:
 			return cerr
-		case v.dec.tooLarge():
+		case l.large:
 			return errors.New("header list too large")
 		}
 		s := v.stream(it.StreamID)
@@ -75,9 +75,9 @@ func (v *Conn) take(it *item) error {
 		switch {
 		case s == nil:
 		case len(s.queue) > 0:
-			c.enqueue(s, queued{block: true, fields: slices.Clone(fields), end: it.endStream()})
+			c.enqueue(s, queued{block: true, fields: slices.Clone(l.fields), end: it.endStream()})
 		default:
-			c.emitBlock(s, fields, it.endStream())
+			c.emitBlock(s, c.enc.recode(l), it.endStream())
 		}
 		v.out.shrink()
 		v.dec.shrink()

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"strings"
+	"sync"
 
 	"golang.org/x/net/http2/hpack"
 
@@ -16,12 +17,11 @@ import (
 type blockDecoder struct {
 	dec     *hpack.Decoder // made when it is needed
 	missed  []byte         // blocks that it has to decode first, each behind its length in two bytes
-	fields  []hpack.HeaderField
-	indexed []byte // the block that has fields, if it was the last and has only what is in a table
-	size    int
-	block   int    // the length of the block
-	maxList int    // in bytes, as RFC 9113, Section 6.5.2 counts
-	allowed uint32 // the largest table that the peer may use
+	known   knownLists
+	list    *headerList // of the block decoded last, if it is not remembered
+	block   int         // the length of the block decoded last
+	maxList int         // in bytes, as RFC 9113, Section 6.5.2 counts
+	allowed uint32      // the largest table that the peer may use
 }
 
 func (d *blockDecoder) init(maxList int) { d.maxList, d.allowed = maxList, h2.DefaultTableSize }
@@ -62,51 +62,70 @@ func (d *blockDecoder) catchUp() error {
 }
 
 func (d *blockDecoder) emit(f hpack.HeaderField) {
-	d.size += int(f.Size())
-	if d.size > d.maxList {
+	l := d.list
+	l.size += int(f.Size())
+	if l.size > d.maxList {
+		l.large = true
 		d.dec.SetEmitEnabled(false)
 		return
 	}
-	d.fields = append(d.fields, f)
+	l.fields = append(l.fields, f)
 }
 
-// decode decodes a block. The fields are valid until the next call. If the list is larger than maxList, they are those
-// in front of what is beyond it. With again, they are those of the call before.
-func (d *blockDecoder) decode(block []byte) (fields []hpack.HeaderField, again bool, cerr *h2.ConnError) {
-	if len(block) > 0 && bytes.Equal(block, d.indexed) {
-		return d.fields, true, nil // which no block has changed since
+// decode decodes a block. The list is valid until the next call, or until shrink.
+func (d *blockDecoder) decode(block []byte) (*headerList, *h2.ConnError) {
+	d.endList()
+	if l := d.known.find(block); l != nil {
+		return l, nil
 	}
-	d.fields, d.size, d.indexed = d.fields[:0], 0, d.indexed[:0]
+	indexed := isIndexed(block)
+	if !indexed {
+		d.known.forget()
+	}
+	l := headerLists.Get().(*headerList)
+	d.list = l
 	err := d.catchUp()
 	if err == nil {
 		d.dec.SetEmitEnabled(true)
 		err = d.write(block)
 	}
 	if err != nil {
-		return nil, false, h2.CompressionError(err)
+		return nil, h2.CompressionError(err)
 	}
-	if len(block) <= maxIndexed && onlyIndexed(block) {
-		d.indexed = append(d.indexed, block...)
+	if indexed {
+		l = d.known.add(block, l)
 	}
-	return d.fields, false, nil
+	return l, nil
 }
 
-// maxIndexed is the longest block that is remembered. A call of gRPC is much shorter, when it is not the first.
-const maxIndexed = 64
-
-// onlyIndexed reports whether a block consists of indexed fields, each in a single byte (RFC 7541, Section 6.1). Such a
-// block does not change the table, and calls of gRPC mostly are sent in one, and answered in two.
-func onlyIndexed(block []byte) bool {
-	for _, b := range block {
-		if b <= 0x80 || b == 0xff {
-			return false
-		}
-	}
-	return true
+// given returns the list of a block that somebody else has decoded. It is valid as long as one of decode.
+func (d *blockDecoder) given(fields []hpack.HeaderField) *headerList {
+	d.endList()
+	d.list = headerLists.Get().(*headerList)
+	*d.list = headerList{fields: fields, size: listSize(fields), borrowed: true}
+	return d.list
 }
 
-// tooLarge reports whether the list decoded last is larger than maxList.
-func (d *blockDecoder) tooLarge() bool { return d.size > d.maxList }
+// headerLists lends memory for what is not remembered.
+var headerLists = sync.Pool{New: func() any { return new(headerList) }}
+
+// endList gives back the list of the block decoded last.
+func (d *blockDecoder) endList() {
+	l := d.list
+	if l == nil {
+		return
+	}
+	d.list = nil
+	fields := l.fields[:0]
+	switch {
+	case l.borrowed, cap(fields) > keptFields:
+		fields = nil
+	default:
+		clear(l.fields)
+	}
+	*l = headerList{fields: fields}
+	headerLists.Put(l)
+}
 
 // follow takes a block for its effect on the table alone. Few of them are kept undecoded, since most connections never
 // need them decoded: their errors are found later, or never.
@@ -114,7 +133,7 @@ func (d *blockDecoder) follow(block []byte) *h2.ConnError {
 	if onlyIndexed(block) {
 		return nil
 	}
-	d.indexed = d.indexed[:0]
+	d.known.forget()
 	if d.dec == nil && len(d.missed)+len(block) <= maxMissed {
 		if d.missed == nil {
 			d.missed = make([]byte, 0, maxMissed/4)
@@ -143,15 +162,9 @@ func (d *blockDecoder) skip(block []byte) *h2.ConnError {
 // server of gRPC sends to the table on a connection on which all answers are alike.
 const maxMissed = 256
 
-// shrink gives back what the block decoded last has taken, if it is much. Its fields are not valid any more.
+// shrink gives back what the block decoded last has taken, if it is much. Its list is not valid any more.
 func (d *blockDecoder) shrink() {
-	if len(d.indexed) > 0 {
-		return
-	}
-	clear(d.fields)
-	if cap(d.fields) > keptFields {
-		d.fields = nil
-	}
+	d.endList()
 	if d.block > maxKept {
 		// The decoder refers to what it was given last. Let that be less: the first byte of a block that ends there.
 		d.dec.Write([]byte{0})
@@ -171,8 +184,9 @@ func (d *blockDecoder) write(block []byte) error {
 
 // A blockEncoder encodes the header blocks of one direction of a connection.
 type blockEncoder struct {
-	enc *hpack.Encoder
-	buf bytes.Buffer
+	enc   *hpack.Encoder
+	buf   bytes.Buffer
+	state uint64 // of the table, which no other encoder has
 }
 
 // init makes an encoder whose table has at most the size limit, and no more than RFC 7541 starts with. If the peer's
@@ -180,6 +194,7 @@ type blockEncoder struct {
 // and 6.3).
 func (e *blockEncoder) init(limit uint32, empty bool) {
 	e.enc = hpack.NewEncoder(&e.buf)
+	e.changed()
 	if !empty {
 		e.clear()
 	}
@@ -193,6 +208,7 @@ func (e *blockEncoder) clear() {
 	size := e.enc.MaxDynamicTableSize()
 	e.enc.SetMaxDynamicTableSize(0)
 	e.enc.SetMaxDynamicTableSize(size)
+	e.changed()
 }
 
 // limit obeys the peer's SETTINGS_HEADER_TABLE_SIZE.
@@ -200,6 +216,7 @@ func (e *blockEncoder) limit(size uint32) {
 	size = min(size, h2.DefaultTableSize)
 	e.enc.SetMaxDynamicTableSizeLimit(size)
 	e.enc.SetMaxDynamicTableSize(size)
+	e.changed()
 }
 
 // encode returns the block of the fields, which is valid until the next call.
@@ -208,7 +225,11 @@ func (e *blockEncoder) encode(fields []hpack.HeaderField) []byte {
 	for _, f := range fields {
 		e.enc.WriteField(f) // to a buffer, which does not fail
 	}
-	return e.buf.Bytes()
+	b := e.buf.Bytes()
+	if !onlyIndexed(b) {
+		e.changed()
+	}
+	return b
 }
 
 // shrink gives back the memory of the block encoded last, if it is much.

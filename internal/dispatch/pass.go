@@ -181,6 +181,7 @@ func (c *conn) scanClient(v *Conn, b []byte) (clear, n int, split bool) {
 			if cerr := c.newRequest(it); cerr != nil {
 				c.fail(cerr)
 			}
+			c.shrink()
 			go c.readLoop(bytes.Clone(b[clear+m : n]))
 			return clear, clear, true
 		case dataItem:

@@ -155,20 +155,20 @@ func (c *conn) uploaded(s *stream, b []byte, end bool) {
 }
 
 // uploadedTrailers takes the header block that ends a request.
-func (c *conn) uploadedTrailers(s *stream, fields []hpack.HeaderField, size int) {
+func (c *conn) uploadedTrailers(s *stream, l *headerList) {
 	switch v := s.server; {
 	case v.closed || s.resetQueued:
-	case s.isHeld && v.uploadServer.trailers+int64(size) > int64(c.d.Limits.MaxBuffered):
+	case s.isHeld && v.uploadServer.trailers+int64(l.size) > int64(c.d.Limits.MaxBuffered):
 		// No window holds the client back from sending more, and few bytes can be many fields.
 		c.reset(s, http2.ErrCodeEnhanceYourCalm)
 	case s.isHeld:
-		s.end, s.trailers, s.size = true, slices.Clone(fields), int64(size)
+		s.end, s.trailers, s.size = true, slices.Clone(l.fields), int64(l.size)
 		v.uploadServer.trailers += s.size
 		if s.trailers == nil {
 			s.trailers = []hpack.HeaderField{}
 		}
 	default:
-		v.push(h2.AppendHeaders(v.in.room(), s.id, true, nil, v.enc.encode(fields), v.maxFrame))
+		v.push(h2.AppendHeaders(v.in.room(), s.id, true, nil, v.enc.recode(l), v.maxFrame))
 	}
 }
 
