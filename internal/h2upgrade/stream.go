@@ -56,20 +56,17 @@ func (r *Request) Parse(data []byte) (h2.State, *h2.ConnError) {
 // The settings of HTTP2-Settings and those of the client's SETTINGS frame become one frame, so that the server
 // acknowledges once: RFC 7540, Section 3.2.1 has the ones in force without acknowledgement, and the client waits for
 // that of its frame. Clients say the same in both, and the frame has each parameter once, since servers such as
-// net/http's take a parameter that is there twice for PROTOCOL_ERROR. Of two sizes of the header table it has the lower
-// one: if the client has raised it meanwhile, the server has to say that it was lower (RFC 7541, Section 4.2), and may
-// use less than it could. The header block uses no dynamic table, whose state has to remain that which the client knows.
+// net/http's take a parameter that is there twice for PROTOCOL_ERROR. Of two header table sizes, it has the lower one: a
+// client that has raised the size must still be told of the lower one (RFC 7541, Section 4.2), and a server need not use
+// the whole table. The header block uses no dynamic table, whose state has to remain that which the client knows.
 func (r *Request) Translate(dst, data []byte) (first []byte, rest int) {
 	settings := data[r.Len()+len(h2.Preface)+h2.FrameHeaderLen : r.ending]
-	list := h2.MergeSettings(nil, r.settings)
-	i := slices.IndexFunc(list, func(s http2.Setting) bool { return s.ID == http2.SettingHeaderTableSize })
-	var tableSize uint32
-	if i >= 0 {
-		tableSize = list[i].Val
-	}
-	list = h2.MergeSettings(list, settings)
-	if i >= 0 {
-		list[i].Val = min(list[i].Val, tableSize)
+	before := h2.MergeSettings(nil, r.settings)
+	list := h2.MergeSettings(slices.Clone(before), settings) // which has the same parameters first
+	for i, s := range before {
+		if s.ID == http2.SettingHeaderTableSize {
+			list[i].Val = min(list[i].Val, s.Val)
+		}
 	}
 	dst = append(dst, h2.Preface...)
 	dst = h2.AppendSettings(dst, list...)
