@@ -51,7 +51,7 @@ type clientItem struct {
 
 // examined is what examine finds out about a header block.
 type examined struct {
-	*headerList // if there is no fault
+	*headerList // nil if there is a fault
 	fault       *h2.ConnError
 	opens       bool // a stream
 }

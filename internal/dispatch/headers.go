@@ -6,6 +6,7 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/net/http2/hpack"
 
@@ -72,7 +73,7 @@ func (d *blockDecoder) emit(f hpack.HeaderField) {
 	l.fields = append(l.fields, f)
 }
 
-// decode decodes a block. The list is valid until the next call, or until shrink.
+// decode decodes a block. The list is valid until the next call of decode or shrink.
 func (d *blockDecoder) decode(block []byte) (*headerList, *h2.ConnError) {
 	d.endList()
 	if l := d.known.find(block); l != nil {
@@ -186,8 +187,14 @@ func (d *blockDecoder) write(block []byte) error {
 type blockEncoder struct {
 	enc   *hpack.Encoder
 	buf   bytes.Buffer
-	state uint64 // of the table, which no other encoder has
+	state uint64 // another one whenever the table has changed, and for each encoder
 }
+
+// states numbers the states of all encoders.
+var states atomic.Uint64
+
+// changed takes note that the table has changed.
+func (e *blockEncoder) changed() { e.state = states.Add(1) }
 
 // init makes an encoder whose table has at most the size limit, and no more than RFC 7541 starts with. If the peer's
 // table is not empty, since somebody else has encoded for it so far, the first block empties it (RFC 7541, Sections 4.2

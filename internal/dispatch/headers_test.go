@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/net/http2/hpack"
 )
 
@@ -48,7 +48,7 @@ func TestBlockDecoder(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(l.fields) != len(want) || len(want) > 0 && !cmp.Equal(l.fields, want) || l.size != listSize(want) {
+			if !slices.Equal(l.fields, want) || l.size != listSize(want) {
 				t.Fatalf("seed %d, block %d: got %v of size %d, want %v", seed, i, l.fields, l.size, want)
 			}
 			if rnd.IntN(2) == 0 {

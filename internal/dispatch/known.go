@@ -2,7 +2,6 @@ package dispatch
 
 import (
 	"bytes"
-	"sync/atomic"
 
 	"golang.org/x/net/http2/hpack"
 )
@@ -17,14 +16,14 @@ type headerList struct {
 	fields   []hpack.HeaderField
 	size     int  // in bytes, as RFC 9113, Section 6.5.2 counts
 	large    bool // it is larger than it may be, and fields are the front of it
-	borrowed bool // fields are in memory of somebody else's
+	borrowed bool // the memory of fields is somebody else's
 
 	decided // of a client's block
 
-	// If it is remembered:
-	block   []byte // that says it
-	recoded []byte // the block that says it to the other side
-	state   uint64 // of the encoder that has made recoded
+	// If it is remembered.
+	block   []byte // the block
+	recoded []byte // what recode has made of it
+	state   uint64 // of the encoder, then
 }
 
 // decided is what was found out about a request.
@@ -92,8 +91,8 @@ func (k *knownLists) add(block []byte, said *headerList) *headerList {
 	return l
 }
 
-// forget forgets all. The memory of one list is left for the next, so that blocks which are remembered for a short time
-// only take no allocation.
+// forget forgets all. The memory of one list is left for the next, so that nothing is allocated where blocks are
+// forgotten one by one.
 func (k *knownLists) forget() {
 	if len(*k) == 0 {
 		return
@@ -103,19 +102,14 @@ func (k *knownLists) forget() {
 	*k = (*k)[:0]
 }
 
-// states numbers the states of the tables of all encoders.
-var states atomic.Uint64
-
-// changed takes note that the table is another one than before.
-func (e *blockEncoder) changed() { e.state = states.Add(1) }
-
 // recode returns the block that says what a block of the other side does. It is valid until the next call.
 func (e *blockEncoder) recode(l *headerList) []byte {
 	if l.state == e.state {
 		return l.recoded
 	}
+	before := e.state
 	b := e.encode(l.fields)
-	if len(l.block) > 0 && isIndexed(b) {
+	if e.state == before && len(l.block) > 0 && len(b) <= maxKnownFields {
 		l.recoded, l.state = append(l.recoded[:0], b...), e.state
 	}
 	return b

@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/net/http2/hpack"
 
 	"github.com/oneport-go/oneport/internal/h2"
@@ -62,7 +62,7 @@ func TestRecode(t *testing.T) {
 			if cerr != nil {
 				t.Fatalf("seed %d, block %d: %v", seed, i, cerr)
 			}
-			if len(l.fields) != len(want) || len(want) > 0 && !cmp.Equal(l.fields, want) || l.size != listSize(want) || l.large {
+			if !slices.Equal(l.fields, want) || l.size != listSize(want) || l.large {
 				t.Fatalf("seed %d, block %d: got %v, want %v", seed, i, l.fields, want)
 			}
 			side := rnd.IntN(2)
@@ -73,7 +73,7 @@ func TestRecode(t *testing.T) {
 			if err != nil {
 				t.Fatalf("seed %d, block %d: %v", seed, i, err)
 			}
-			if len(got) != len(want) || len(want) > 0 && !cmp.Equal(got, want) {
+			if !slices.Equal(got, want) {
 				t.Fatalf("seed %d, block %d: side %d decodes %v, want %v", seed, i, side, got, want)
 			}
 			if rnd.IntN(4) > 0 {
@@ -129,8 +129,33 @@ func TestKnownRepeats(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 	all(func(l *headerList) {
-		if l.block == nil || l.state != to.state {
+		if len(l.block) == 0 || l.state != to.state {
 			t.Errorf("%v is not remembered", l.fields)
 		}
 	})
+}
+
+// TestKnownForget remembers and forgets by turns, which takes no memory, and leaves nothing of what was forgotten.
+func TestKnownForget(t *testing.T) {
+	said := &headerList{fields: []hpack.HeaderField{{Name: ":path", Value: "/a"}, {Name: "a", Value: "b"}}}
+	var known knownLists
+	if n := testing.AllocsPerRun(100, func() {
+		known.add([]byte{0x84, 0xbe}, said)
+		known.forget()
+	}); n > 0 {
+		t.Errorf("%v allocations", n)
+	}
+	for range maxKnown {
+		known.add([]byte{0x84, 0xbe}, said)
+	}
+	all := known
+	known.forget()
+	if len(known) > 0 {
+		t.Errorf("%d lists are remembered", len(known))
+	}
+	for i, l := range all {
+		if i == 0 && !slices.Equal(l.fields, make([]hpack.HeaderField, 2)) || i > 0 && l != nil {
+			t.Errorf("list %d is left: %v", i, l)
+		}
+	}
 }
