@@ -157,7 +157,7 @@ func (c *wayClient) send(s string) {
 }
 
 // frames returns the frames that have come.
-func (c *wayClient) frames() (list []http2.FrameHeader, payloads [][]byte) {
+func (c *wayClient) frames() (list []h2.FrameHeader, payloads [][]byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for b := c.read; len(b) >= h2.FrameHeaderLen; {

@@ -73,10 +73,10 @@ func (f *frameFilter) Done() bool {
 }
 
 // Needs asks for no payload.
-func (f *frameFilter) Needs(http2.FrameHeader) int { return 0 }
+func (f *frameFilter) Needs(h2.FrameHeader) int { return 0 }
 
 // Takes reports whether the frame is one that is still to be taken out.
-func (f *frameFilter) Takes(h http2.FrameHeader, _ []byte) bool {
+func (f *frameFilter) Takes(h h2.FrameHeader, _ []byte) bool {
 	var n *int
 	switch ack := h2.IsACK(h); {
 	case h.Type == http2.FrameSettings && !ack:

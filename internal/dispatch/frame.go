@@ -37,7 +37,7 @@ type item struct {
 	first       bool // the part of the DATA frame with its header
 	last        bool // nothing of the content of the DATA frame follows
 	prioritized bool // the HEADERS frame has a priority
-	http2.FrameHeader
+	h2.FrameHeader
 	payload  []byte // of the frame; the part of the content of the DATA frame; the header block
 	priority [h2.PriorityLen]byte
 }
@@ -57,7 +57,7 @@ type examined struct {
 }
 
 // begin makes it an item of a frame, of which nothing else is known.
-func (it *item) begin(kind itemKind, h http2.FrameHeader) {
+func (it *item) begin(kind itemKind, h h2.FrameHeader) {
 	it.kind, it.FrameHeader = kind, h
 	it.payload, it.first, it.last, it.prioritized = nil, false, false, false
 }
@@ -78,8 +78,8 @@ type parser struct {
 	maxBlock         int  // the longest header block, compressed
 	maxContinuations int
 
-	hdr       http2.FrameHeader // of the frame in which the parser is
-	left, pad int               // what is left of its content, and of its padding behind that
+	hdr       h2.FrameHeader // of the frame in which the parser is
+	left, pad int            // what is left of its content, and of its padding behind that
 
 	// A header block of several frames that has begun: what of its frames is joined already, their length, and how many
 	// they are.
@@ -150,7 +150,7 @@ func notSettings(b []byte) *h2.ConnError {
 }
 
 // data begins a DATA frame (RFC 9113, Section 6.1).
-func (p *parser) data(it *item, h http2.FrameHeader, b []byte) (n int, err *frameError) {
+func (p *parser) data(it *item, h h2.FrameHeader, b []byte) (n int, err *frameError) {
 	n, pad := h2.FrameHeaderLen, 0
 	left := int(h.Length)
 	if h.Flags.Has(http2.FlagDataPadded) {
@@ -189,7 +189,7 @@ func (p *parser) part(it *item, b []byte) (n int) {
 }
 
 // block finds a header block (RFC 9113, Section 4.3), of whose HEADERS frame all is there.
-func (p *parser) block(it *item, h http2.FrameHeader, b []byte) (n int, err *frameError) {
+func (p *parser) block(it *item, h h2.FrameHeader, b []byte) (n int, err *frameError) {
 	n = h2.FrameLen(h)
 	payload := b[h2.FrameHeaderLen:n]
 	it.begin(blockItem, h)
@@ -211,7 +211,7 @@ func (p *parser) block(it *item, h http2.FrameHeader, b []byte) (n int, err *fra
 }
 
 // joinBlock is block for a header block of several frames, of which the first has its fragment in it and ends at n.
-func (p *parser) joinBlock(it *item, h http2.FrameHeader, b []byte, n int) (int, *frameError) {
+func (p *parser) joinBlock(it *item, h h2.FrameHeader, b []byte, n int) (int, *frameError) {
 	if p.pos == 0 {
 		p.joined, p.pos, p.frames = append(p.joined[:0], it.payload...), n, 1
 	}
@@ -247,7 +247,7 @@ func (p *parser) joinBlock(it *item, h http2.FrameHeader, b []byte, n int) (int,
 // tooMuch checks that what has to be held of a frame is not too long.
 //
 //go:noinline // see Conn.Write
-func (p *parser) tooMuch(h http2.FrameHeader) *h2.ConnError {
+func (p *parser) tooMuch(h h2.FrameHeader) *h2.ConnError {
 	switch n := int(h.Length); h.Type {
 	case http2.FrameHeaders:
 		if n > p.maxBlock+maxAroundBlock {

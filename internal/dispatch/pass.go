@@ -229,7 +229,7 @@ func (c *conn) scanClient(v *Conn, b []byte) (clear, n int, split bool) {
 // on, is not delivered.
 func (c *conn) leaveFault(end, n int) (clear int) {
 	if end > n {
-		c.in.hdr, c.in.left, c.in.pad = http2.FrameHeader{Type: faultyFrame}, end-n, 0
+		c.in.hdr, c.in.left, c.in.pad = h2.FrameHeader{Type: faultyFrame}, end-n, 0
 		return n
 	}
 	c.dropping = true

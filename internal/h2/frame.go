@@ -40,9 +40,18 @@ const (
 	MaxWindow = 1<<31 - 1
 )
 
+// A FrameHeader is the header of a frame (RFC 9113, Section 4.1). Unlike [http2.FrameHeader], which has a field more, it
+// is passed in registers.
+type FrameHeader struct {
+	Length   uint32 // of the payload
+	Type     http2.FrameType
+	Flags    http2.Flags
+	StreamID uint32
+}
+
 // ParseFrameHeader decodes the frame header that b begins with. b must hold at least FrameHeaderLen bytes.
-func ParseFrameHeader(b []byte) http2.FrameHeader {
-	return http2.FrameHeader{
+func ParseFrameHeader(b []byte) FrameHeader {
+	return FrameHeader{
 		Length:   uint32(b[0])<<16 | uint32(b[1])<<8 | uint32(b[2]),
 		Type:     http2.FrameType(b[3]),
 		Flags:    http2.Flags(b[4]),
@@ -51,10 +60,10 @@ func ParseFrameHeader(b []byte) http2.FrameHeader {
 }
 
 // FrameLen returns the length of the frame with the header h, including the header.
-func FrameLen(h http2.FrameHeader) int { return FrameHeaderLen + int(h.Length) }
+func FrameLen(h FrameHeader) int { return FrameHeaderLen + int(h.Length) }
 
 // IsACK reports whether h is the header of an acknowledgment, of SETTINGS or of PING (RFC 9113, Sections 6.5 and 6.7).
-func IsACK(h http2.FrameHeader) bool {
+func IsACK(h FrameHeader) bool {
 	// The flag is the same bit in both types.
 	return (h.Type == http2.FrameSettings || h.Type == http2.FramePing) && h.Flags.Has(http2.FlagSettingsAck)
 }

@@ -119,8 +119,9 @@ func TestFrameHeader(t *testing.T) {
 	}
 	for _, tt := range tests {
 		h := ParseFrameHeader(tt.b)
-		if want, err := http2.ReadFrameHeader(bytes.NewReader(tt.b)); err != nil || h.String() != want.String() {
-			t.Errorf("%s: got %v, want %v, %v", tt.name, h, want, err)
+		want, err := http2.ReadFrameHeader(bytes.NewReader(tt.b))
+		if err != nil || h != (FrameHeader{want.Length, want.Type, want.Flags, want.StreamID}) {
+			t.Errorf("%s: got %+v, want %v, %v", tt.name, h, want, err)
 		}
 		if FrameLen(h) != tt.len || IsACK(h) != tt.ack {
 			t.Errorf("%s: length %d, acknowledgment %v", tt.name, FrameLen(h), IsACK(h))

@@ -78,7 +78,7 @@ type Parser struct {
 	// offset is where the part not yet understood starts: within the preface, or at a frame header.
 	offset int
 	// frame is the header of the frame at offset, once inFrame.
-	frame   http2.FrameHeader
+	frame   FrameHeader
 	inFrame bool
 	frames  int
 	// granted is the sum of the increments to the connection window.

@@ -23,7 +23,7 @@ const (
 //
 // Where a frame breaks several rules RFC 9113 does not say which of them to report. It is the size that any frame may
 // have first, then the stream, then the size of the type.
-func CheckFrameHeader(h http2.FrameHeader, from Direction, maxFrameSize int) *ConnError {
+func CheckFrameHeader(h FrameHeader, from Direction, maxFrameSize int) *ConnError {
 	if err := checkLength(h, maxFrameSize); err != nil {
 		return err
 	}
@@ -97,17 +97,17 @@ func CheckFrameHeader(h http2.FrameHeader, from Direction, maxFrameSize int) *Co
 	return nil
 }
 
-func noStream(h http2.FrameHeader) *ConnError {
+func noStream(h FrameHeader) *ConnError {
 	return ProtocolError(h.Type.String() + " frame on stream 0")
 }
 
-func onStream(h http2.FrameHeader) *ConnError {
+func onStream(h FrameHeader) *ConnError {
 	return ProtocolError(h.Type.String() + " frame on a stream")
 }
 
 // CheckContinuation checks the header of a frame that comes where only a CONTINUATION frame can: after HEADERS or
 // CONTINUATION on the stream without the flag END_HEADERS (RFC 9113, Section 6.10, and for unknown types Section 5.5).
-func CheckContinuation(h http2.FrameHeader, streamID uint32, maxFrameSize int) *ConnError {
+func CheckContinuation(h FrameHeader, streamID uint32, maxFrameSize int) *ConnError {
 	if h.Type != http2.FrameContinuation || h.StreamID != streamID {
 		return ProtocolError(h.Type.String() + " frame in a header block")
 	}
@@ -115,14 +115,14 @@ func CheckContinuation(h http2.FrameHeader, streamID uint32, maxFrameSize int) *
 }
 
 // checkLength is RFC 9113, Section 4.2.
-func checkLength(h http2.FrameHeader, maxFrameSize int) *ConnError {
+func checkLength(h FrameHeader, maxFrameSize int) *ConnError {
 	if int(h.Length) > maxFrameSize {
 		return FrameSizeError(h.Type.String() + " frame longer than SETTINGS_MAX_FRAME_SIZE")
 	}
 	return nil
 }
 
-func checkFixedLength(h http2.FrameHeader, want uint32) *ConnError {
+func checkFixedLength(h FrameHeader, want uint32) *ConnError {
 	if h.Length != want {
 		return FrameSizeError(h.Type.String() + " frame of the wrong length")
 	}
@@ -131,7 +131,7 @@ func checkFixedLength(h http2.FrameHeader, want uint32) *ConnError {
 
 // headersFixedLen returns the length of what comes before the field block fragment in the HEADERS frame h (RFC 9113,
 // Section 6.2).
-func headersFixedLen(h http2.FrameHeader) int {
+func headersFixedLen(h FrameHeader) int {
 	n := 0
 	if h.Flags.Has(http2.FlagHeadersPadded) {
 		n++
@@ -144,7 +144,7 @@ func headersFixedLen(h http2.FrameHeader) int {
 
 // Fragment returns where the field block fragment is in the payload of a HEADERS frame whose header was checked (RFC
 // 9113, Section 6.2). If the frame has the PRIORITY flag, the PriorityLen bytes before start are the priority fields.
-func Fragment(h http2.FrameHeader, payload []byte) (start, end int, err *ConnError) {
+func Fragment(h FrameHeader, payload []byte) (start, end int, err *ConnError) {
 	start, end = headersFixedLen(h), len(payload)
 	if h.Flags.Has(http2.FlagHeadersPadded) {
 		end -= int(payload[0])
@@ -159,7 +159,7 @@ func Fragment(h http2.FrameHeader, payload []byte) (start, end int, err *ConnErr
 // CheckIdlePriority checks a PRIORITY frame on a stream that does not exist yet: a stream cannot depend on itself (RFC
 // 7540, Section 5.3.1). That is an error of the stream, which cannot be reset, so it is made one of the connection. A
 // frame of a wrong length is not judged; see [CheckFrameHeader].
-func CheckIdlePriority(h http2.FrameHeader, payload []byte) *ConnError {
+func CheckIdlePriority(h FrameHeader, payload []byte) *ConnError {
 	if len(payload) == PriorityLen && binary.BigEndian.Uint32(payload)&MaxStreamID == h.StreamID {
 		return ProtocolError("PRIORITY frame that makes a stream depend on itself")
 	}

@@ -103,7 +103,7 @@ func TestCheckFrameHeader(t *testing.T) {
 		{"unknown frame", 0xfa, 0xff, 2, longest, ok, ok},
 	}
 	for _, tt := range tests {
-		h := http2.FrameHeader{Type: tt.typ, Flags: tt.flags, StreamID: tt.streamID, Length: tt.length}
+		h := FrameHeader{Type: tt.typ, Flags: tt.flags, StreamID: tt.streamID, Length: tt.length}
 		for from, want := range []http2.ErrCode{FromClient: tt.fromClient, FromServer: tt.fromServer} {
 			if got := codeOf(CheckFrameHeader(h, Direction(from), longest)); got != want {
 				t.Errorf("%s, direction %d: got %v, want %v", tt.name, from, got, want)
@@ -138,7 +138,7 @@ func TestCheckContinuation(t *testing.T) {
 		{"PRIORITY, too long", http2.FramePriority, 3, 101, http2.ErrCodeProtocol},
 	}
 	for _, tt := range tests {
-		h := http2.FrameHeader{Type: tt.typ, StreamID: tt.streamID, Length: tt.length}
+		h := FrameHeader{Type: tt.typ, StreamID: tt.streamID, Length: tt.length}
 		if got := codeOf(CheckContinuation(h, 3, 100)); got != tt.want {
 			t.Errorf("%s: got %v, want %v", tt.name, got, tt.want)
 		}
@@ -164,7 +164,7 @@ func TestFragment(t *testing.T) {
 		{"padding over the priority fields", padded | priority, []byte{2, 0, 0, 0, 0, 0, 0}, 0, 0, http2.ErrCodeProtocol},
 	}
 	for _, tt := range tests {
-		h := http2.FrameHeader{Type: http2.FrameHeaders, Flags: tt.flags, Length: uint32(len(tt.payload))}
+		h := FrameHeader{Type: http2.FrameHeaders, Flags: tt.flags, Length: uint32(len(tt.payload))}
 		start, end, err := Fragment(h, tt.payload)
 		if start != tt.start || end != tt.end || codeOf(err) != tt.want {
 			t.Errorf("%s: got %d to %d, %v", tt.name, start, end, err)
@@ -187,7 +187,7 @@ func TestCheckIdlePriority(t *testing.T) {
 		{"nothing", nil, http2.ErrCodeNo},
 	}
 	for _, tt := range tests {
-		h := http2.FrameHeader{Type: http2.FramePriority, StreamID: 3, Length: uint32(len(tt.payload))}
+		h := FrameHeader{Type: http2.FramePriority, StreamID: 3, Length: uint32(len(tt.payload))}
 		if got := codeOf(CheckIdlePriority(h, tt.payload)); got != tt.want {
 			t.Errorf("%s: got %v, want %v", tt.name, got, tt.want)
 		}

@@ -1,13 +1,11 @@
 package h2
 
-import "golang.org/x/net/http2"
-
 // A FrameJudge says which frames a [FrameWalker] takes out of a stream.
 type FrameJudge interface {
 	// Needs returns how many bytes of the payload Takes has to see, 4 at most.
-	Needs(h http2.FrameHeader) int
+	Needs(h FrameHeader) int
 	// Takes reports whether to take the frame out. It may change the bytes of the payload that it is shown.
-	Takes(h http2.FrameHeader, payload []byte) bool
+	Takes(h FrameHeader, payload []byte) bool
 	// Done reports whether the rest of the stream passes as it is.
 	Done() bool
 }

@@ -38,7 +38,7 @@ func (f *WindowFilter) Held() []byte { return f.walker.Held() }
 func (f *WindowFilter) Done() bool { return f.owed == 0 }
 
 // Needs asks for the increment of a WINDOW_UPDATE frame for the connection.
-func (f *WindowFilter) Needs(h http2.FrameHeader) int {
+func (f *WindowFilter) Needs(h h2.FrameHeader) int {
 	if h.Type == http2.FrameWindowUpdate && h.StreamID == 0 && h.Length == h2.WindowUpdateLen {
 		return h2.WindowUpdateLen
 	}
@@ -47,7 +47,7 @@ func (f *WindowFilter) Needs(h http2.FrameHeader) int {
 
 // Takes takes as much as possible of what is owed out of the increment, or the frame if nothing is left of it: an
 // increment of nothing would be an error (RFC 9113, Section 6.9).
-func (f *WindowFilter) Takes(_ http2.FrameHeader, payload []byte) bool {
+func (f *WindowFilter) Takes(_ h2.FrameHeader, payload []byte) bool {
 	if len(payload) == 0 {
 		return false
 	}
