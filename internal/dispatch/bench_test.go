@@ -99,6 +99,7 @@ func passingCalls(b testing.TB, batch int) func() {
 
 	d := newDispatcher(2)
 	d.Decide = func(net.Conn, []hpack.HeaderField) int { return 0 }
+	d.Lasting = func(int) bool { return true }
 	opening := append(h2.AppendSettings([]byte(h2.Preface)), calls(1)...)
 	dec := hpack.NewDecoder(h2.DefaultTableSize, func(hpack.HeaderField) {})
 	dec.Write(client.buf.Bytes())

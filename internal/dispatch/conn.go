@@ -51,10 +51,10 @@ type conn struct {
 	withheld withheld
 	draining
 
-	streams streamTable
-	maxID   uint32  // the highest that the client has used
-	gone    recent  // streams that are closed
-	cur     *stream // the stream of the DATA frame in which in is
+	passed  passedStreams // open, in passing
+	streams streamTable   // open, in splitting
+	maxID   uint32        // the highest that the client has used
+	gone    recent        // streams that are closed
 
 	// SETTINGS of the client.
 	settings   []http2.Setting // the last value of each parameter
@@ -83,6 +83,7 @@ type conn struct {
 type splitConn struct {
 	alone   *time.Timer // until the connection has its first server
 	reading bool        // readLoop is at work
+	cur     *stream     // the stream of the DATA frame in which in is
 	begun   int64       // what is still to come of the content of the frame that cur is for
 	written []*Conn     // servers that have written what nobody has taken
 	pings   pings
@@ -177,6 +178,17 @@ func (c *conn) examine(it *clientItem) {
 	}
 }
 
+// recall is examine for a request like an earlier one, of which all is remembered. It reports false for any other block,
+// which it leaves to examine.
+func (c *conn) recall(it *clientItem) bool {
+	l := c.dec.known.find(it.payload)
+	if l == nil || !l.lasting || it.StreamID <= c.maxID {
+		return false
+	}
+	it.examined = examined{headerList: l, opens: true}
+	return true
+}
+
 // decide decides where a request goes that opens a stream.
 func (c *conn) decide(it *clientItem) decided {
 	d := decided{grpc: isGRPC(it.fields)}
@@ -211,7 +223,7 @@ func (c *conn) applyAdvertised() {
 	c.dec.allow(c.advertised.tableSize)
 }
 
-// remove takes a stream out of the table.
+// remove takes a stream out of the table, in splitting.
 func (c *conn) remove(s *stream, why reason) {
 	if s.removed {
 		return
@@ -223,18 +235,7 @@ func (c *conn) remove(s *stream, why reason) {
 	}
 	c.dropHeld(s)
 	c.dropQueued(s)
-	// In passing, the server knows its closed streams itself. Only what may still come for one that it has reset must be
-	// known later.
-	if c.mode == splitting || why == byServer && !s.clientEnded {
-		c.gone.add(s.id, why)
-	}
-	if c.mode == passing {
-		if c.cur == s {
-			c.cur = nil
-		}
-		*s = stream{}
-		freeStreams.Put(s)
-	}
+	c.gone.add(s.id, why)
 }
 
 // endIfDone removes a stream that has ended on both sides.
@@ -244,17 +245,14 @@ func (c *conn) endIfDone(s *stream) {
 	}
 }
 
-// newStream opens a stream for a server.
-func (c *conn) newStream(id uint32, v *Conn, endStream bool, at instant) *stream {
-	s := freeStreams.Get().(*stream)
-	s.id, s.server, s.opened, s.clientEnded = id, v, at, endStream
-	s.requestAt = -1
+// newStream puts a stream of a server into the table, in splitting.
+func (c *conn) newStream(v *Conn, state streamState) *stream {
+	s := &stream{streamState: state, server: v}
 	s.toClient = c.window
 	s.toServer = v.window
 	s.downloadStream.window = c.sendWindow
 	c.streams.add(s)
 	v.open++
-	v.target.requests.Add(1)
 	return s
 }
 
@@ -338,16 +336,13 @@ func (c *conn) spendReset() *h2.ConnError {
 // resetByClient removes a stream that the client has reset, and counts it if that was early: the server has not
 // answered, and the client has not waited for as long as those do that lose patience.
 func (c *conn) resetByClient(s *stream) *h2.ConnError {
-	early := !s.answered && !s.resetQueued && since(s.opened) < earlyReset
+	early := s.early() && !s.resetQueued
 	c.remove(s, byClient)
 	if early {
 		return c.spendReset()
 	}
 	return nil
 }
-
-// earlyReset is how long a stream must be open for its reset not to be early.
-const earlyReset = time.Second
 
 // spendControl counts a frame that does nothing for a request.
 func (c *conn) spendControl() *h2.ConnError {

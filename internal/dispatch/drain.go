@@ -167,7 +167,7 @@ func (c *conn) lingerPassing() {
 // written: the server is told that the client has ended its side, upon which it closes its own. It is called when what
 // was read has been looked at, and when what was looked at has been written.
 func (c *conn) endPassing() {
-	if c.mode != passing || c.shutdown != drained || len(c.streams) > 0 || c.writing || c.inFrame || c.ended || c.dead {
+	if c.mode != passing || c.shutdown != drained || c.passed.open > 0 || c.writing || c.inFrame || c.ended || c.dead {
 		return
 	}
 	c.ended = true

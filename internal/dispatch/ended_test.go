@@ -74,8 +74,8 @@ func nothingLeft(t *testing.T, c *conn, servers ...*Conn) {
 		return
 	}
 	c.fillIn(servers...)
-	if n := len(c.streams) + len(c.gone.ids) + len(c.queues) + len(c.fromClient) + len(c.toClient) + len(c.settings) + len(c.pings.sent); n != 0 {
-		t.Errorf("%d streams, %d remembered, %d queues, %d and %d SETTINGS frames, %d settings, %d PINGs are left", len(c.streams),
+	if n := len(c.passed.places) + len(c.streams) + len(c.gone.ids) + len(c.queues) + len(c.fromClient) + len(c.toClient) + len(c.settings) + len(c.pings.sent); n != 0 {
+		t.Errorf("%d and %d streams, %d remembered, %d queues, %d and %d SETTINGS frames, %d settings, %d PINGs are left", len(c.passed.places), len(c.streams),
 			len(c.gone.ids), len(c.queues), len(c.fromClient), len(c.toClient), len(c.settings), len(c.pings.sent))
 	}
 	if c.out != nil || c.spare != nil || c.raw != nil || c.rawFrom != nil || c.cur != nil || c.writing {

@@ -252,8 +252,8 @@ func (c *conn) newRequest(it *clientItem) *h2.ConnError {
 		c.tooLarge(it) // to net/http it can be a connection error
 		return nil
 	}
-	s := c.newStream(id, v, it.endStream(), now())
-	s.grpc = it.grpc
+	s := c.newStream(v, streamState{id: id, opened: now(), grpc: it.grpc, clientEnded: it.endStream()})
+	v.target.requests.Add(1)
 	s.requestAt = v.uploadServer.read + int64(v.in.len())
 	var priority []byte
 	if it.prioritized {

@@ -128,8 +128,8 @@ func (d *blockDecoder) endList() {
 	headerLists.Put(l)
 }
 
-// follow takes a block for its effect on the table alone. Few of them are kept undecoded, since most connections never
-// need them decoded: their errors are found later, or never.
+// follow takes a block for its effect on the table alone, and keeps little of it. Few blocks are kept undecoded, since
+// most connections never need them decoded: their errors are found later, or never.
 func (d *blockDecoder) follow(block []byte) *h2.ConnError {
 	if onlyIndexed(block) {
 		return nil
@@ -143,16 +143,12 @@ func (d *blockDecoder) follow(block []byte) *h2.ConnError {
 		d.missed = append(d.missed, block...)
 		return nil
 	}
-	return d.skip(block)
-}
-
-// skip decodes a block for its effect on the table alone.
-func (d *blockDecoder) skip(block []byte) *h2.ConnError {
 	err := d.catchUp()
 	if err == nil {
 		d.dec.SetEmitEnabled(false)
 		err = d.write(block)
 	}
+	d.shrink()
 	if err != nil {
 		return h2.CompressionError(err)
 	}

@@ -102,8 +102,8 @@ func TestKept(t *testing.T) {
 							t.Errorf("%s: %d bytes", what, n)
 						}
 					}
-					if c.dec.list != nil || v.dec.list != nil || cap(c.streams) > keptStreams {
-						t.Errorf("lists %v and %v, %d streams", c.dec.list, v.dec.list, cap(c.streams))
+					if c.dec.list != nil || v.dec.list != nil || cap(c.streams) > keptStreams || cap(c.passed.places) > keptPlaces {
+						t.Errorf("lists %v and %v, %d and %d streams", c.dec.list, v.dec.list, cap(c.streams), cap(c.passed.places))
 					}
 				})
 			})

@@ -124,7 +124,8 @@ func (c *conn) scanClient(v *Conn, b []byte) (clear, n int, split bool) {
 			return clear, clear, false
 		}
 		m, ferr := c.in.next(&it.item, b[clear:n])
-		if it.kind == blockItem && m > 0 {
+		examine := it.kind == blockItem && m > 0 && !c.recall(it)
+		if examine {
 			c.mu.Unlock()
 			c.examine(it) // which asks the matchers
 			c.mu.Lock()
@@ -159,19 +160,20 @@ func (c *conn) scanClient(v *Conn, b []byte) (clear, n int, split bool) {
 				break
 			}
 			if !it.opens {
-				if s := c.streams.find(it.StreamID); s != nil && it.endStream() {
-					s.clientEnded = true
-					c.endIfDone(s)
+				if s := c.passed.find(it.StreamID); s != nil && it.endStream() {
+					c.passed.endClient(s)
 				}
 				break
 			}
 			late := c.shutdown == drained && it.StreamID > c.lastID
-			if it.target == v.target.index && !late && len(c.streams) < c.d.Limits.MaxStreams {
+			if it.target == v.target.index && !late && c.passed.open < c.d.Limits.MaxStreams {
 				c.maxID = it.StreamID
 				if at == 0 {
 					at = now()
 				}
-				c.newStream(it.StreamID, v, it.endStream(), at).grpc = it.grpc
+				s := c.passed.add(it.StreamID)
+				s.opened, s.grpc, s.clientEnded = at, it.grpc, it.endStream()
+				v.target.requests.Add(1)
 				if !it.endStream() && c.withheld.timer != nil {
 					go c.sendWithheld() // see withhold; whoever reads does not write
 				}
@@ -217,7 +219,7 @@ func (c *conn) scanClient(v *Conn, b []byte) (clear, n int, split bool) {
 			go c.readLoop(nil)
 			return clear, clear, true
 		}
-		if it.kind == blockItem {
+		if examine {
 			c.shrink()
 		}
 		clear += m
@@ -247,15 +249,16 @@ func (c *conn) scanClientData(it *item) *h2.ConnError {
 				return cerr
 			}
 		}
-		c.cur = c.streams.find(it.StreamID)
-		if c.cur != nil {
-			c.cur.toServer -= int64(it.Length)
-			c.cur.toClient = c.cur.toServer
-		}
 	}
-	if it.last && it.endStream() && c.cur != nil && !c.cur.removed {
-		c.cur.clientEnded = true
-		c.endIfDone(c.cur)
+	s := c.passed.find(it.StreamID)
+	if s == nil {
+		return nil
+	}
+	if it.first {
+		s.upload -= int64(it.Length)
+	}
+	if it.last && it.endStream() {
+		c.passed.endClient(s)
 	}
 	return nil
 }
@@ -292,12 +295,15 @@ func (c *conn) scanClientFrame(v *Conn, it *item) (drop bool, cerr *h2.ConnError
 	case http2.FrameWindowUpdate:
 		if it.StreamID == 0 {
 			c.download.credit += int64(it.value()) // too much of it is for the server to answer
-		} else if s := c.streams.find(it.StreamID); s != nil {
-			s.downloadStream.window += int64(it.value())
+		} else if s := c.passed.find(it.StreamID); s != nil {
+			s.download += int64(it.value())
 		}
 	case http2.FrameRSTStream:
-		if s := c.streams.find(it.StreamID); s != nil {
-			return false, c.resetByClient(s)
+		if s := c.passed.find(it.StreamID); s != nil {
+			early := s.early()
+			if c.passed.remove(s); early {
+				return false, c.spendReset()
+			}
 		}
 	case http2.FrameGoAway:
 	default:
@@ -356,16 +362,14 @@ func (v *Conn) scanServerBlock(it *item) *h2.ConnError {
 	c := v.c
 	c.controls.forgive()
 	cerr := v.dec.follow(it.payload)
-	v.dec.shrink()
 	v.out.shrink()
-	if s := c.streams.find(it.StreamID); s != nil {
+	if s := c.passed.find(it.StreamID); s != nil {
 		if !s.answered {
 			s.answered = true
 			c.resets.forgive()
 		}
 		if it.endStream() {
-			s.serverEnded = true
-			c.endIfDone(s)
+			c.passed.endServer(s)
 		}
 	}
 	return cerr
@@ -376,11 +380,10 @@ func (v *Conn) scanServerData(it *item) {
 	c := v.c
 	c.controls.forgive()
 	c.download.credit -= int64(it.Length)
-	if s := c.streams.find(it.StreamID); s != nil {
-		s.downloadStream.window -= int64(it.Length)
+	if s := c.passed.find(it.StreamID); s != nil {
+		s.download -= int64(it.Length)
 		if it.endStream() {
-			s.serverEnded = true
-			c.endIfDone(s)
+			c.passed.endServer(s)
 		}
 	}
 }
@@ -446,13 +449,16 @@ func (v *Conn) scanServerFrame(it *item) {
 	case http2.FrameWindowUpdate:
 		if it.StreamID == 0 {
 			c.upload.credit += int64(it.value())
-		} else if s := c.streams.find(it.StreamID); s != nil {
-			s.toServer += int64(it.value())
-			s.toClient = s.toServer
+		} else if s := c.passed.find(it.StreamID); s != nil {
+			s.upload += int64(it.value())
 		}
 	case http2.FrameRSTStream:
-		if s := c.streams.find(it.StreamID); s != nil {
-			c.remove(s, byServer)
+		if s := c.passed.find(it.StreamID); s != nil {
+			// The server knows its closed streams itself. Only what may still come for this one must be known later.
+			if !s.clientEnded {
+				c.gone.add(s.id, byServer)
+			}
+			c.passed.remove(s)
 		}
 	case http2.FrameGoAway:
 		c.goAway, v.leaving = true, true

@@ -350,12 +350,12 @@ func (c *conn) drop() {
 			d := &s.server.downloadServer
 			d.waiting, d.bytes, d.memory = nil, 0, 0
 		}
-		c.queues, c.written, c.enc, c.pings = nil, nil, blockEncoder{}, pings{}
+		c.cur, c.queues, c.written, c.enc, c.pings = nil, nil, nil, blockEncoder{}, pings{}
 	}
 	for _, v := range c.joined {
 		v.drop()
 	}
-	c.streams, c.cur, c.gone = nil, nil, recent{}
+	c.passed, c.streams, c.gone = passedStreams{}, nil, recent{}
 	c.settings, c.fromClient, c.toClient = nil, nil, nil
 }
 

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"golang.org/x/net/http2"
 )
 
 // startSplitting goes over from opening or passing to splitting, between two frames of the client. The caller holds mu,
@@ -15,6 +17,7 @@ func (c *conn) startSplitting() {
 	c.mode, c.splitConn = splitting, new(splitConn)
 	if v != nil {
 		v.startSplitting()
+		c.splitStreams(v)
 	}
 	c.countShared(1)
 	if !c.spoken {
@@ -36,6 +39,24 @@ func (c *conn) startSplitting() {
 	}
 	c.reading = true
 	go c.writeLoop()
+}
+
+// splitStreams makes the streams that have passed through to v those of a split connection.
+func (c *conn) splitStreams(v *Conn) {
+	for _, p := range c.passed.places {
+		if p.removed {
+			continue
+		}
+		s := c.newStream(v, p.streamState)
+		s.requestAt = -1
+		s.toClient += p.upload
+		s.toServer += p.upload
+		s.downloadStream.window += p.download
+	}
+	c.passed = passedStreams{}
+	if c.in.inFrame() && c.in.hdr.Type == http2.FrameData {
+		c.cur = c.streams.find(c.in.hdr.StreamID)
+	}
 }
 
 // readLoop reads from the client, from the split to the end of the connection. It begins with b.

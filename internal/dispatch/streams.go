@@ -2,27 +2,115 @@ package dispatch
 
 import (
 	"slices"
-	"sync"
+	"time"
 )
 
-// A stream is one that is open.
-type stream struct {
+// streamState is what is known of a stream that is open, however its connection is dispatched.
+type streamState struct {
 	id                       uint32
-	server                   *Conn
-	opened                   instant
 	grpc                     bool
 	answered                 bool // a header block has come from the server
 	clientEnded, serverEnded bool
-	removed                  bool
+	opened                   instant
+}
+
+// early reports whether a reset by the client is early: the server has not answered, and the client has not waited for
+// as long as those do that lose patience.
+func (s *streamState) early() bool { return !s.answered && since(s.opened) < earlyReset }
+
+// earlyReset is how long a stream must be open for its reset not to be early.
+const earlyReset = time.Second
+
+// A passedStream is a stream while its connection passes through: what a stream begins with when that is split.
+type passedStream struct {
+	streamState
+	removed bool
+
+	// What flow control has come to, apart from the SETTINGS_INITIAL_WINDOW_SIZE of each side.
+	upload   int64 // given by the server, less what the client has sent
+	download int64 // given by the client, less what the server has sent
+}
+
+// passedStreams are the streams of a connection that passes through, in the order of their numbers, in which clients
+// open them (RFC 9113, Section 5.1.1). They hold no pointers, and those that were removed stay in their places until
+// they are the larger part: each call opens a stream and removes it.
+type passedStreams struct {
+	places []passedStream
+	open   int
+}
+
+// add adds a stream that was opened after all the others, and returns it. It is valid until another is added, or one is
+// removed.
+func (t *passedStreams) add(id uint32) *passedStream {
+	t.places = append(t.places, passedStream{})
+	t.open++
+	s := &t.places[len(t.places)-1]
+	s.id = id
+	return s
+}
+
+// find returns the stream with a number, or nil. It is valid as long as one that was added.
+func (t *passedStreams) find(id uint32) *passedStream {
+	i, end := 0, len(t.places)
+	for i < end {
+		if mid := int(uint(i+end) / 2); t.places[mid].id < id {
+			i = mid + 1
+		} else {
+			end = mid
+		}
+	}
+	if i == len(t.places) || t.places[i].id != id || t.places[i].removed {
+		return nil
+	}
+	return &t.places[i]
+}
+
+// remove removes a stream that find has returned. A table that is empty keeps little memory.
+func (t *passedStreams) remove(s *passedStream) {
+	s.removed = true
+	t.open--
+	switch removed := len(t.places) - t.open; {
+	case t.open == 0 && cap(t.places) > keptPlaces:
+		t.places = nil
+	case t.open == 0:
+		t.places = t.places[:0]
+	case removed > t.open:
+		t.places = slices.DeleteFunc(t.places, func(s passedStream) bool { return s.removed })
+	}
+}
+
+// endClient notes that the client has ended a stream.
+func (t *passedStreams) endClient(s *passedStream) {
+	if s.clientEnded = true; s.serverEnded {
+		t.remove(s)
+	}
+}
+
+// endServer notes that the server has ended a stream.
+func (t *passedStreams) endServer(s *passedStream) {
+	if s.serverEnded = true; s.clientEnded {
+		t.remove(s)
+	}
+}
+
+// sending reports whether there is a stream on which the client has more to send.
+func (t *passedStreams) sending() bool {
+	return slices.ContainsFunc(t.places, func(s passedStream) bool { return !s.removed && !s.clientEnded })
+}
+
+// keptPlaces is for how many streams the memory is kept when there are none.
+const keptPlaces = 64
+
+// A stream is one that is open, once its connection is split.
+type stream struct {
+	streamState
+	server  *Conn
+	removed bool
 	uploadStream
 	downloadStream
 }
 
-// freeStreams has memory for streams. Only connections that pass through give it back, where nothing refers to a stream
-// that has been removed.
-var freeStreams = sync.Pool{New: func() any { return new(stream) }}
-
-// A streamTable has streams in the order of their numbers, in which clients open them (RFC 9113, Section 5.1.1).
+// A streamTable has streams in the order of their numbers.
 type streamTable []*stream
 
 // add adds a stream that was opened after all the others.
@@ -56,11 +144,6 @@ func (t *streamTable) remove(s *stream) {
 	if len(*t) == 0 && cap(*t) > keptStreams {
 		*t = nil
 	}
-}
-
-// sending reports whether there is a stream on which the client has more to send.
-func (t streamTable) sending() bool {
-	return slices.ContainsFunc(t, func(s *stream) bool { return !s.clientEnded })
 }
 
 // keptStreams is for how many streams the memory is kept when there are none.

@@ -45,7 +45,7 @@ type withheld struct {
 func (c *conn) withhold(b []byte) bool {
 	w := &c.withheld
 	if w.over || c.shutdown != notDraining || c.inFrame || len(w.bytes)+len(b) > maxWithheld || !onlySettings(b) ||
-		c.streams.sending() {
+		c.passed.sending() {
 		return false
 	}
 	if w.bytes == nil {
