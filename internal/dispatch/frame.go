@@ -57,9 +57,9 @@ type examined struct {
 }
 
 // begin makes it an item of a frame, of which nothing else is known.
-func (it *item) begin(kind itemKind, h h2.FrameHeader) {
-	it.kind, it.FrameHeader = kind, h
-	it.payload, it.first, it.last, it.prioritized = nil, false, false, false
+func (it *item) begin(kind itemKind, h h2.FrameHeader, payload []byte) {
+	it.kind, it.FrameHeader, it.payload = kind, h, payload
+	it.first, it.last, it.prioritized = false, false, false
 }
 
 func (it *item) ack() bool       { return h2.IsACK(it.FrameHeader) }
@@ -127,7 +127,7 @@ func (p *parser) next(it *item, b []byte) (n int, err *frameError) {
 		return p.data(it, h, b)
 	case h.Length > maxUnknownLen && (h.Type > http2.FrameContinuation || h.Type == http2.FramePriority):
 		p.hdr, p.left = h, int(h.Length)
-		it.begin(skipItem, h)
+		it.begin(skipItem, h, nil)
 		it.first = true
 		return h2.FrameHeaderLen, nil
 	case len(b) < end:
@@ -135,8 +135,7 @@ func (p *parser) next(it *item, b []byte) (n int, err *frameError) {
 	case h.Type == http2.FrameHeaders:
 		return p.block(it, h, b)
 	}
-	it.begin(frameItem, h)
-	it.payload = b[h2.FrameHeaderLen:end]
+	it.begin(frameItem, h, b[h2.FrameHeaderLen:end])
 	return end, nil
 }
 
@@ -166,25 +165,26 @@ func (p *parser) data(it *item, h h2.FrameHeader, b []byte) (n int, err *frameEr
 	p.hdr, p.left, p.pad = h, left, pad
 	m := min(left, len(b)-n)
 	p.left -= m
-	it.begin(dataItem, h)
-	it.payload, it.first, it.last = b[n:n+m], true, p.left == 0
+	it.begin(dataItem, h, b[n:n+m])
+	it.first, it.last = true, p.left == 0
 	return n + m, nil
 }
 
 // part takes more of the frame that has begun.
 func (p *parser) part(it *item, b []byte) (n int) {
-	it.begin(dataItem, p.hdr)
-	if p.hdr.Type != http2.FrameData || p.left == 0 {
-		it.kind = skipItem
-	}
 	if p.left == 0 {
+		it.begin(skipItem, p.hdr, nil)
 		n = min(p.pad, len(b))
 		p.pad -= n
 		return n
 	}
 	n = min(p.left, len(b))
 	p.left -= n
-	it.payload, it.last = b[:n], p.left == 0
+	it.begin(dataItem, p.hdr, b[:n])
+	if p.hdr.Type != http2.FrameData {
+		it.kind = skipItem
+	}
+	it.last = p.left == 0
 	return n
 }
 
@@ -192,7 +192,7 @@ func (p *parser) part(it *item, b []byte) (n int) {
 func (p *parser) block(it *item, h h2.FrameHeader, b []byte) (n int, err *frameError) {
 	n = h2.FrameLen(h)
 	payload := b[h2.FrameHeaderLen:n]
-	it.begin(blockItem, h)
+	it.begin(blockItem, h, payload)
 	if h.Flags&(http2.FlagHeadersPadded|http2.FlagHeadersPriority) != 0 {
 		start, stop, cerr := h2.Fragment(h, payload)
 		if cerr != nil {
@@ -201,9 +201,8 @@ func (p *parser) block(it *item, h h2.FrameHeader, b []byte) (n int, err *frameE
 		if h.Flags.Has(http2.FlagHeadersPriority) {
 			it.priority, it.prioritized = [h2.PriorityLen]byte(payload[start-h2.PriorityLen:]), true
 		}
-		payload = payload[start:stop]
+		it.payload = payload[start:stop]
 	}
-	it.payload = payload
 	if h.Flags.Has(http2.FlagHeadersEndHeaders) {
 		return n, nil
 	}

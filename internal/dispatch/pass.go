@@ -301,7 +301,7 @@ func (c *conn) scanClientFrame(v *Conn, it *item) (drop bool, cerr *h2.ConnError
 	case http2.FrameRSTStream:
 		if s := c.passed.find(it.StreamID); s != nil {
 			early := s.early()
-			if c.passed.remove(s); early {
+			if c.passed.reset(s); early {
 				return false, c.spendReset()
 			}
 		}
@@ -458,7 +458,7 @@ func (v *Conn) scanServerFrame(it *item) {
 			if !s.clientEnded {
 				c.gone.add(s.id, byServer)
 			}
-			c.passed.remove(s)
+			c.passed.reset(s)
 		}
 	case http2.FrameGoAway:
 		c.goAway, v.leaving = true, true

@@ -44,7 +44,7 @@ func (c *conn) startSplitting() {
 // splitStreams makes the streams that have passed through to v those of a split connection.
 func (c *conn) splitStreams(v *Conn) {
 	for _, p := range c.passed.places {
-		if p.removed {
+		if p.over() {
 			continue
 		}
 		s := c.newStream(v, p.streamState)

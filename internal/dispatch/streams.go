@@ -24,23 +24,25 @@ const earlyReset = time.Second
 // A passedStream is a stream while its connection passes through: what a stream begins with when that is split.
 type passedStream struct {
 	streamState
-	removed bool
 
 	// What flow control has come to, apart from the SETTINGS_INITIAL_WINDOW_SIZE of each side.
 	upload   int64 // given by the server, less what the client has sent
 	download int64 // given by the client, less what the server has sent
 }
 
+// over reports whether both sides have ended the stream.
+func (s *passedStream) over() bool { return s.clientEnded && s.serverEnded }
+
 // passedStreams are the streams of a connection that passes through, in the order of their numbers, in which clients
-// open them (RFC 9113, Section 5.1.1). They hold no pointers, and those that were removed stay in their places until
-// they are the larger part: each call opens a stream and removes it.
+// open them (RFC 9113, Section 5.1.1). Each call opens a stream and ends it, so a stream that is over stays in its place
+// until such streams are the larger part. There are no pointers in the table.
 type passedStreams struct {
 	places []passedStream
-	open   int
+	open   int // streams that are not over
 }
 
-// add adds a stream that was opened after all the others, and returns it. It is valid until another is added, or one is
-// removed.
+// add adds a stream that was opened after all the others, and returns it. It is valid until another is added, or one
+// ends.
 func (t *passedStreams) add(id uint32) *passedStream {
 	t.places = append(t.places, passedStream{})
 	t.open++
@@ -49,57 +51,70 @@ func (t *passedStreams) add(id uint32) *passedStream {
 	return s
 }
 
-// find returns the stream with a number, or nil. It is valid as long as one that was added.
+// find returns the stream with a number that is open, or nil. It is valid as long as one that was added.
 func (t *passedStreams) find(id uint32) *passedStream {
-	i, end := 0, len(t.places)
-	for i < end {
-		if mid := int(uint(i+end) / 2); t.places[mid].id < id {
-			i = mid + 1
-		} else {
-			end = mid
-		}
-	}
-	if i == len(t.places) || t.places[i].id != id || t.places[i].removed {
+	end := len(t.places)
+	if end == 0 || t.places[end-1].id < id {
 		return nil
 	}
-	return &t.places[i]
+	// Most clients leave out no odd number, so this is mostly the place, and never behind it.
+	i := max(end-1-int(t.places[end-1].id-id)/2, 0)
+	if t.places[i].id != id {
+		for i < end {
+			if mid := int(uint(i+end) / 2); t.places[mid].id < id {
+				i = mid + 1
+			} else {
+				end = mid
+			}
+		}
+	}
+	if s := &t.places[i]; s.id == id && !s.over() {
+		return s
+	}
+	return nil
 }
 
-// remove removes a stream that find has returned. A table that is empty keeps little memory.
-func (t *passedStreams) remove(s *passedStream) {
-	s.removed = true
+// endClient ends the client's side of a stream.
+func (t *passedStreams) endClient(s *passedStream) {
+	s.clientEnded = true
+	t.settle(s)
+}
+
+// endServer ends the server's side of a stream.
+func (t *passedStreams) endServer(s *passedStream) {
+	s.serverEnded = true
+	t.settle(s)
+}
+
+// reset ends both sides of a stream.
+func (t *passedStreams) reset(s *passedStream) {
+	s.clientEnded, s.serverEnded = true, true
+	t.settle(s)
+}
+
+// settle takes note that a stream may be over. A table without open streams keeps little memory.
+func (t *passedStreams) settle(s *passedStream) {
+	if !s.over() {
+		return
+	}
 	t.open--
-	switch removed := len(t.places) - t.open; {
+	switch {
 	case t.open == 0 && cap(t.places) > keptPlaces:
 		t.places = nil
 	case t.open == 0:
 		t.places = t.places[:0]
-	case removed > t.open:
-		t.places = slices.DeleteFunc(t.places, func(s passedStream) bool { return s.removed })
+	case len(t.places) > 2*t.open:
+		t.places = slices.DeleteFunc(t.places, func(s passedStream) bool { return s.over() })
 	}
 }
 
-// endClient notes that the client has ended a stream.
-func (t *passedStreams) endClient(s *passedStream) {
-	if s.clientEnded = true; s.serverEnded {
-		t.remove(s)
-	}
-}
-
-// endServer notes that the server has ended a stream.
-func (t *passedStreams) endServer(s *passedStream) {
-	if s.serverEnded = true; s.clientEnded {
-		t.remove(s)
-	}
-}
-
-// sending reports whether there is a stream on which the client has more to send.
+// sending reports whether there is an open stream on which the client has more to send.
 func (t *passedStreams) sending() bool {
-	return slices.ContainsFunc(t.places, func(s passedStream) bool { return !s.removed && !s.clientEnded })
+	return slices.ContainsFunc(t.places, func(s passedStream) bool { return !s.clientEnded })
 }
 
-// keptPlaces is for how many streams the memory is kept when there are none.
-const keptPlaces = 64
+// keptPlaces is for how many streams the memory is kept when none is open.
+const keptPlaces = 128
 
 // A stream is one that is open, once its connection is split.
 type stream struct {
