@@ -88,8 +88,25 @@ const (
 	queuedData = 1 << 14 // the most content in one, which is a frame
 )
 
-// maxOut is how much can wait to be written before the servers' Writes wait too.
-const maxOut = 256 << 10
+// queuedBuffers lends memory for content that is queued. What was sent in part is not given back.
+var queuedBuffers = sync.Pool{New: func() any { return new([queuedData]byte) }}
+
+// withQueuedRoom returns b with room for n bytes more, in lent memory if that will be used for the better part soon.
+func withQueuedRoom(b []byte, n int) []byte {
+	if n += len(b); n <= cap(b) || n <= queuedData/4 {
+		return b
+	}
+	return append(queuedBuffers.Get().(*[queuedData]byte)[:0], b...)
+}
+
+const (
+	// maxOut is how much can wait to be written before the servers' Writes wait too. A large buffer has room for that,
+	// and for what they write last.
+	maxOut = 64 << 10
+
+	// maxUnwritten is how much can wait before nothing is read from the client any more, to which that adds answers.
+	maxUnwritten = 512 << 10
+)
 
 // grow takes credit from the client.
 func (d *download) grow(n int64) (cerr *h2.ConnError) {
@@ -168,7 +185,7 @@ func (c *conn) downloaded(s *stream, b []byte, end bool) {
 		}
 		n := min(len(b), queuedData-len(q.data))
 		v.memory -= int64(cap(q.data))
-		q.data = append(q.data, b[:n]...)
+		q.data = append(withQueuedRoom(q.data, n), b[:n]...)
 		v.memory += int64(cap(q.data))
 		if b = b[n:]; len(b) == 0 {
 			q.end = end
@@ -273,14 +290,11 @@ func (c *conn) updateWindows() {
 
 // emitData sends DATA to the client, which has given the credit for it.
 func (c *conn) emitData(s *stream, b []byte, end bool) {
-	if cap(c.out) == 0 && len(b) > maxKept/2 {
-		c.out = outBuffers.Get().(*[outBuffer]byte)[:0]
-	}
 	var flags http2.Flags
 	if end {
 		flags = http2.FlagDataEndStream
 	}
-	c.emit(h2.AppendFrame(c.out, http2.FrameData, flags, s.id, b))
+	c.emit(h2.AppendFrame(withRoom(c.out, h2.FrameHeaderLen+len(b)), http2.FrameData, flags, s.id, b))
 	c.download.credit -= int64(len(b))
 	s.window -= int64(len(b))
 	s.server.sent(int64(len(b)))
@@ -310,7 +324,7 @@ func (c *conn) emit(out []byte) {
 
 // pump moves what is queued to out, as far as the client has given credit.
 func (c *conn) pump() {
-	for len(c.queues) > 0 && c.download.credit > 0 && len(c.out) < maxOut/4 {
+	for len(c.queues) > 0 && c.download.credit > 0 && len(c.out) < maxOut {
 		v := c.queues[0]
 		c.queues = append(c.queues[:0], c.queues[1:]...)
 		v.isServed = false
@@ -358,27 +372,20 @@ func (c *conn) pumpServer(v *Conn) {
 			c.remove(s, byServer)
 		default:
 			c.emitData(s, q.data, q.end)
+			if cap(q.data) == queuedData {
+				queuedBuffers.Put((*[queuedData]byte)(q.data[:queuedData]))
+			}
 		}
 	}
 	c.wait(s)
 }
 
-// outBuffers lends memory for out while much is to be written.
-var outBuffers = sync.Pool{New: func() any { return new([outBuffer]byte) }}
-
-const outBuffer = maxOut/4 + 32<<10
-
 // giveBack gives back the memory of out while nothing is to be written, if it is much.
 func (d *splitDownload) giveBack() {
-	for _, b := range []*[]byte{&d.out, &d.spare} {
-		if len(*b) > 0 || cap(*b) <= maxKept {
-			continue
-		}
-		if cap(*b) == outBuffer {
-			outBuffers.Put((*[outBuffer]byte)((*b)[:outBuffer]))
-		}
-		*b = nil
+	if len(d.out) == 0 {
+		d.out = emptied(d.out)
 	}
+	d.spare = emptied(d.spare)
 }
 
 // writeLoop writes to the client, from the split to the end of the connection.
@@ -428,7 +435,7 @@ func (c *conn) writeLoop() {
 			c.kill()
 			return
 		}
-		if c.spare == nil && cap(b) <= maxOut {
+		if c.spare == nil && cap(b) <= largeBuffer {
 			c.spare = b[:0]
 		}
 		if len(c.out) <= maxOut {

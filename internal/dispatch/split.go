@@ -146,7 +146,7 @@ func (c *conn) takeFrames(b []byte) (rest []byte, ok bool) {
 			return nil, false
 		}
 		n, ferr := c.in.next(&it.item, b)
-		if it.kind == blockItem && n > 0 {
+		if it.kind == blockItem && n > 0 && !c.recall(it) {
 			c.mu.Unlock()
 			c.examine(it) // which asks the matchers
 			c.lock()
@@ -180,7 +180,7 @@ func (c *conn) stalled() bool {
 	if c.closing || c.dead {
 		return false
 	}
-	if len(c.out) > 2*maxOut {
+	if len(c.out) > maxUnwritten {
 		return true
 	}
 	for _, v := range c.joined {

@@ -186,7 +186,7 @@ func (c *conn) forward(s *stream, b []byte, end bool) {
 	v := s.server
 	s.toServer -= int64(len(b))
 	v.uploadServer.credit -= int64(len(b))
-	q := v.in.room()
+	q := withRoom(v.in.room(), len(b)+(len(b)/v.maxFrame+1)*h2.FrameHeaderLen)
 	for total := len(b); ; {
 		n := min(len(b), v.maxFrame)
 		var flags http2.Flags
