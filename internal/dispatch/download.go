@@ -91,7 +91,7 @@ const (
 // queuedBuffers lends memory for content that is queued. What was sent in part is not given back.
 var queuedBuffers = sync.Pool{New: func() any { return new([queuedData]byte) }}
 
-// withQueuedRoom returns b with room for n bytes more, in lent memory if that will be used for the better part soon.
+// withQueuedRoom returns b with room for n bytes more, in lent memory if they fill more than a quarter of that.
 func withQueuedRoom(b []byte, n int) []byte {
 	if n += len(b); n <= cap(b) || n <= queuedData/4 {
 		return b
@@ -104,7 +104,7 @@ const (
 	// and for what they write last.
 	maxOut = 64 << 10
 
-	// maxUnwritten is how much can wait before nothing is read from the client any more, to which that adds answers.
+	// maxUnwritten is how much can wait before nothing is read from the client any more, since answers to it add to that.
 	maxUnwritten = 512 << 10
 )
 

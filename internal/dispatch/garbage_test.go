@@ -7,7 +7,6 @@ import (
 	"runtime"
 	"sync"
 	"testing"
-	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -26,7 +25,7 @@ func TestContentGarbage(t *testing.T) {
 	content := bytes.Repeat(h2.AppendFrame(nil, http2.FrameData, 0, 1, make([]byte, size/4)), 4)
 	indexed := []byte{0x88} // :status: 200
 	response := append(h2.AppendHeaders(nil, 1, false, nil, indexed, h2.DefaultMaxFrameSize), content...)
-	sock := &contentSock{in: make(chan []byte), wrote: make(chan int, 100), closed: make(chan struct{})}
+	sock := &contentSock{closableSock: newClosableSock(), in: make(chan []byte), wrote: make(chan int, 100)}
 	server := sock.dispatch(t)
 	read := make(chan int, 100)
 	var wg sync.WaitGroup
@@ -103,12 +102,10 @@ func readContent(server net.Conn, content chan<- int) {
 
 // contentSock is the connection of a client that gives a stream credit for all that comes.
 type contentSock struct {
-	calling
-	in     chan []byte // what the client sends
-	rest   []byte      // of it
-	wrote  chan int    // how much content the client was sent
-	closed chan struct{}
-	once   sync.Once
+	closableSock
+	in    chan []byte // what the client sends
+	rest  []byte      // of it
+	wrote chan int    // how much content the client was sent
 }
 
 func (c *contentSock) Read(p []byte) (int, error) {
@@ -138,15 +135,6 @@ func (c *contentSock) Write(p []byte) (int, error) {
 	}
 	return len(p), nil
 }
-
-func (c *contentSock) Close() error {
-	c.once.Do(func() { close(c.closed) })
-	return nil
-}
-
-func (c *contentSock) SetDeadline(time.Time) error      { return nil }
-func (c *contentSock) SetReadDeadline(time.Time) error  { return c.Close() } // it is set to end a Read
-func (c *contentSock) SetWriteDeadline(time.Time) error { return nil }
 
 // dispatch begins to dispatch the requests of the client, and returns what the server gets.
 func (c *contentSock) dispatch(t *testing.T) net.Conn {

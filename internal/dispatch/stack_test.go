@@ -45,14 +45,13 @@ func TestWriteStack(t *testing.T) {
 
 // silentSock is the connection of a client that has made two requests and has nothing else to say.
 type silentSock struct {
-	calling
+	closableSock
 	answered chan struct{} // is closed when the first is
-	closed   chan struct{}
-	once     [2]sync.Once
+	once     sync.Once
 }
 
 func newSilentSock() *silentSock {
-	return &silentSock{answered: make(chan struct{}), closed: make(chan struct{})}
+	return &silentSock{closableSock: newClosableSock(), answered: make(chan struct{})}
 }
 
 func (c *silentSock) Read([]byte) (int, error) {
@@ -64,19 +63,30 @@ func (c *silentSock) Read([]byte) (int, error) {
 func (c *silentSock) Write(p []byte) (int, error) {
 	testkit.AsDeepAsSocket()
 	if bytes.HasSuffix(p, []byte("hello")) {
-		c.once[0].Do(func() { close(c.answered) })
+		c.once.Do(func() { close(c.answered) })
 	}
 	return len(p), nil
 }
 
-func (c *silentSock) Close() error {
-	c.once[1].Do(func() { close(c.closed) })
+// closableSock is the part of a client's connection that ends its Read.
+type closableSock struct {
+	calling
+	closed chan struct{}
+	ending *sync.Once
+}
+
+func newClosableSock() closableSock {
+	return closableSock{closed: make(chan struct{}), ending: new(sync.Once)}
+}
+
+func (c *closableSock) Close() error {
+	c.ending.Do(func() { close(c.closed) })
 	return nil
 }
 
-func (c *silentSock) SetDeadline(time.Time) error      { return nil }
-func (c *silentSock) SetReadDeadline(time.Time) error  { return c.Close() } // it is set to end a Read
-func (c *silentSock) SetWriteDeadline(time.Time) error { return nil }
+func (c *closableSock) SetDeadline(time.Time) error      { return nil }
+func (c *closableSock) SetReadDeadline(time.Time) error  { return c.Close() } // it is set to end a Read
+func (c *closableSock) SetWriteDeadline(time.Time) error { return nil }
 
 // dispatch begins to dispatch the requests, and returns what the server gets.
 func (c *silentSock) dispatch(t *testing.T, split bool) net.Conn {

@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"cmp"
 	"slices"
 	"time"
 )
@@ -53,20 +54,15 @@ func (t *passedStreams) add(id uint32) *passedStream {
 
 // find returns the stream with a number that is open, or nil. It is valid as long as one that was added.
 func (t *passedStreams) find(id uint32) *passedStream {
-	end := len(t.places)
-	if end == 0 || t.places[end-1].id < id {
+	last := len(t.places) - 1
+	if last < 0 || t.places[last].id < id {
 		return nil
 	}
 	// Most clients leave out no odd number, so this is mostly the place, and never behind it.
-	i := max(end-1-int(t.places[end-1].id-id)/2, 0)
+	i := max(last-int(t.places[last].id-id)/2, 0)
 	if t.places[i].id != id {
-		for i < end {
-			if mid := int(uint(i+end) / 2); t.places[mid].id < id {
-				i = mid + 1
-			} else {
-				end = mid
-			}
-		}
+		n, _ := slices.BinarySearchFunc(t.places[i:], id, func(s passedStream, id uint32) int { return cmp.Compare(s.id, id) })
+		i += n
 	}
 	if s := &t.places[i]; s.id == id && !s.over() {
 		return s
