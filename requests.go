@@ -227,12 +227,15 @@ func (q *RequestMux) start(c *pending) *refusal {
 		Received:     received,
 		StreamID:     parser.StreamID(),
 		Fields:       c.preview.h2Fields(),
-		Decoder:      parser.TakeDecoder(),
+		Block:        parser.Block(received),
 		Settings:     parser.Settings(),
 		SettingsEnd:  max(parser.SettingsEnd(), len(h2.Preface)),
 		Early:        c.early,
 		Acknowledged: c.acks,
 		Answered:     c.pings,
+	}
+	if !dispatch.KeepsBlock(opened.Block) {
+		opened.Decoder = parser.TakeDecoder()
 	}
 	owner := &dispatched{requests: q, raw: c.raw, tls: c.tls, accepted: c.accepted, early: c.early, held: held}
 	if q.mux.lobby.Replace(&c.Entry, &owner.Entry, owner) != lobby.None {

@@ -152,7 +152,7 @@ func newConn(d *Dispatcher, o *Opened, owner Owner) *conn {
 	}
 	c.advertised = advertised{maxStreams: math.MaxUint32, window: h2.DefaultWindow, maxFrame: h2.DefaultMaxFrameSize, tableSize: h2.DefaultTableSize}
 	c.lastID = h2.MaxStreamID
-	c.dec.goOn(o.Decoder, l.MaxHeaderListBytes)
+	c.dec.goOn(o.Block, o.Decoder, l.MaxHeaderListBytes)
 	c.upload.credit = h2.DefaultWindow
 	c.download.credit, c.sendWindow, c.ackedWindow = h2.DefaultWindow, h2.DefaultWindow, h2.DefaultWindow
 	c.wake.L = &c.mu

@@ -15,9 +15,13 @@ import (
 
 // A blockDecoder decodes the header blocks of one direction of a connection. It has to see all of them, in order, since
 // each changes the table that the next is decoded with (RFC 7541, Section 2.2).
+//
+// Most connections never need that table again. As long as the blocks that have changed it are short, they are kept in
+// its place, and if another one has to be decoded after all, the table is made from them for this once.
 type blockDecoder struct {
-	dec     *hpack.Decoder // made when it is needed
-	missed  []byte         // blocks that it has to decode first, each behind its length in two bytes
+	dec     *hpack.Decoder // or nil, if its table can be made from kept
+	kept    []byte         // the blocks that have changed the table, each behind its length in two bytes
+	lent    uint8          // how often dec was lent for one block
 	known   knownLists
 	list    *headerList // of the block decoded last, if it is not remembered
 	block   int         // the length of the block decoded last
@@ -27,10 +31,32 @@ type blockDecoder struct {
 
 func (d *blockDecoder) init(maxList int) { d.maxList, d.allowed = maxList, h2.DefaultTableSize }
 
-// goOn is init with a decoder that has decoded the blocks so far.
-func (d *blockDecoder) goOn(dec *hpack.Decoder, maxList int) {
+// goOn is init behind a first block, which somebody else has decoded, with dec unless KeepsBlock.
+func (d *blockDecoder) goOn(block []byte, dec *hpack.Decoder, maxList int) {
 	d.init(maxList)
-	d.use(dec)
+	if !d.keep(block) {
+		d.use(dec)
+	}
+}
+
+// KeepsBlock reports whether a first header block takes the place of the decoder that has decoded it.
+func KeepsBlock(block []byte) bool { return len(block) > 0 && 2+len(block) <= maxKeptBlocks }
+
+// maxKeptBlocks is for how much of blocks there is no decoder, about as much as one with an empty table takes. It is more
+// than a client or server of gRPC sends to the table on a connection on which all calls are alike.
+const maxKeptBlocks = 256
+
+// keep keeps a block that has changed the table. It reports false if that is too much.
+func (d *blockDecoder) keep(block []byte) bool {
+	if len(d.kept)+2+len(block) > maxKeptBlocks || len(block) == 0 {
+		return false
+	}
+	if d.kept == nil {
+		d.kept = make([]byte, 0, max(64, 2+len(block))) // a server of gRPC sends two short ones
+	}
+	d.kept = binary.BigEndian.AppendUint16(d.kept, uint16(len(block)))
+	d.kept = append(d.kept, block...)
+	return true
 }
 
 // use sets the decoder.
@@ -42,25 +68,44 @@ func (d *blockDecoder) use(dec *hpack.Decoder) {
 	dec.SetMaxStringLength(2 * d.maxList)
 }
 
-// catchUp makes the decoder, if there is none, and has it decode what it has missed.
+// catchUp makes the decoder, if there is none, and has it decode what is kept.
 func (d *blockDecoder) catchUp() error {
 	if d.dec != nil {
 		return nil
 	}
-	d.use(hpack.NewDecoder(h2.DefaultTableSize, nil))
+	d.use(decoders.Get().(*hpack.Decoder))
 	d.dec.SetAllowedMaxDynamicTableSize(d.allowed)
 	d.dec.SetEmitEnabled(false)
-	missed := d.missed
-	d.missed = nil
-	for len(missed) > 0 {
-		n := 2 + int(binary.BigEndian.Uint16(missed))
-		if err := d.write(missed[2:n]); err != nil {
+	for rest := d.kept; len(rest) > 0; {
+		n := 2 + int(binary.BigEndian.Uint16(rest))
+		if err := d.write(rest[2:n]); err != nil {
 			return err
 		}
-		missed = missed[n:]
+		rest = rest[n:]
 	}
 	return nil
 }
+
+// giveBack gives the decoder back that was lent for a block. If there have been too many, it stays instead.
+func (d *blockDecoder) giveBack(block []byte) {
+	if d.lent++; d.lent > maxLent || !onlyIndexed(block) && !d.keep(block) {
+		d.kept = nil
+		return
+	}
+	h2.RenewDecoder(d.dec)
+	d.dec.SetEmitFunc(ignore)
+	decoders.Put(d.dec)
+	d.dec, d.block = nil, 0
+}
+
+// maxLent is how often a decoder is lent, at the cost of decoding again what is kept. Blocks that are like an earlier one
+// are remembered, so that on most connections it happens once, if at all.
+const maxLent = 4
+
+// decoders lends decoders whose table is empty.
+var decoders = sync.Pool{New: func() any { return hpack.NewDecoder(h2.DefaultTableSize, ignore) }}
+
+func ignore(hpack.HeaderField) {}
 
 func (d *blockDecoder) emit(f hpack.HeaderField) {
 	l := d.list
@@ -85,6 +130,7 @@ func (d *blockDecoder) decode(block []byte) (*headerList, *h2.ConnError) {
 	}
 	l := headerLists.Get().(*headerList)
 	d.list = l
+	lend := d.dec == nil
 	err := d.catchUp()
 	if err == nil {
 		d.dec.SetEmitEnabled(true)
@@ -92,6 +138,9 @@ func (d *blockDecoder) decode(block []byte) (*headerList, *h2.ConnError) {
 	}
 	if err != nil {
 		return nil, h2.CompressionError(err)
+	}
+	if lend {
+		d.giveBack(block)
 	}
 	if indexed {
 		l = d.known.add(block, l)
@@ -135,16 +184,12 @@ func (d *blockDecoder) follow(block []byte) *h2.ConnError {
 		return nil
 	}
 	d.known.forget()
-	if d.dec == nil && len(d.missed)+len(block) <= maxMissed {
-		if d.missed == nil {
-			d.missed = make([]byte, 0, maxMissed/4)
-		}
-		d.missed = binary.BigEndian.AppendUint16(d.missed, uint16(len(block)))
-		d.missed = append(d.missed, block...)
+	if d.dec == nil && d.keep(block) {
 		return nil
 	}
 	err := d.catchUp()
 	if err == nil {
+		d.kept = nil
 		d.dec.SetEmitEnabled(false)
 		err = d.write(block)
 	}
@@ -154,10 +199,6 @@ func (d *blockDecoder) follow(block []byte) *h2.ConnError {
 	}
 	return nil
 }
-
-// maxMissed is for how much of blocks the decoder is not made, about as much as an empty one takes. It is more than a
-// server of gRPC sends to the table on a connection on which all answers are alike.
-const maxMissed = 256
 
 // shrink gives back what the block decoded last has taken, if it is much. Its list is not valid any more.
 func (d *blockDecoder) shrink() {

@@ -62,7 +62,7 @@ func (d *Dispatcher) open(sock net.Conn, owner *owner) {
 		return
 	}
 	d.Start(Opened{
-		Conn: sock, Received: o.Received, StreamID: o.StreamID, Fields: o.Fields, Decoder: o.Decoder, Settings: o.Settings,
+		Conn: sock, Received: o.Received, StreamID: o.StreamID, Fields: o.Fields, Block: o.Block, Decoder: o.Decoder, Settings: o.Settings,
 		SettingsEnd: o.SettingsEnd, Early: o.Early, Acknowledged: o.Acknowledged, Answered: o.Answered,
 	}, owner)
 	clear(o.Fields) // as a mux does, which uses their memory again

@@ -17,6 +17,7 @@ type fieldBlock struct {
 	decoded int  // the end of what the decoder has
 	scanner scanner
 	tail    []byte // a representation that began in an earlier frame
+	whole   span   // the block, if it is in one frame
 }
 
 // maxRetainedTail is the largest capacity that is kept between representations that are split over frames.
@@ -59,6 +60,9 @@ func (p *Parser) readFragment(data []byte, s span) *ConnError {
 	}
 	if b.scanned < s.start {
 		b.scanned, b.decoded = s.start, s.start
+	}
+	if p.frame.Type == http2.FrameHeaders && p.frame.Flags.Has(http2.FlagHeadersEndHeaders) {
+		b.whole = s
 	}
 	end := min(s.end, len(data))
 	if b.scanned >= end {
@@ -122,11 +126,18 @@ func (p *Parser) renewDecoder() {
 	case p.block.begun:
 		p.decoder = nil // it is in the middle of a block
 	case p.block.over && p.decoder != nil:
-		// The size update undoes what this client may have changed. It cannot fail.
-		p.decoder.SetMaxDynamicTableSize(0)
-		p.decoder.Write(tableSizeUpdate)
-		p.decoder.Close()
+		RenewDecoder(p.decoder)
 	}
+}
+
+// RenewDecoder makes a decoder like a new one whose table can have DefaultTableSize, but that it keeps memory. It must
+// have reached the end of a block, without an error.
+func RenewDecoder(d *hpack.Decoder) {
+	d.SetAllowedMaxDynamicTableSize(DefaultTableSize)
+	d.SetMaxDynamicTableSize(0)
+	d.SetEmitEnabled(true)
+	d.Write(tableSizeUpdate) // which undoes a size that was set, and lets go of the block
+	d.Close()
 }
 
 var errTruncated = errors.New("truncated header block")

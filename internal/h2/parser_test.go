@@ -921,3 +921,41 @@ func BenchmarkParse(b *testing.B) {
 		})
 	}
 }
+
+// TestParserBlock checks that the first header block is found again if it is in one frame, wherever reads are cut.
+func TestParserBlock(t *testing.T) {
+	t.Parallel()
+	block := []byte{0x82, 0x40, 1, 'a', 1, 'b'}
+	tests := []struct {
+		name   string
+		frames []byte
+		want   []byte
+	}{
+		{"plain", frame(http2.FrameHeaders, endHeaders, 1, block...), block},
+		{"padded", frame(http2.FrameHeaders, endHeaders|padded, 1, join([]byte{2}, block, []byte{0, 0})...), block},
+		{"with priority", frame(http2.FrameHeaders, endHeaders|priority, 1, join(make([]byte, 5), block)...), block},
+		{"behind other frames", join(windowUpdate(0, 1), frame(http2.FrameHeaders, endHeaders, 1, block...)), block},
+		{"in two frames", join(frame(http2.FrameHeaders, 0, 1, block[:3]...), frame(http2.FrameContinuation, endHeaders, 1, block[3:]...)), nil},
+		{"in front of an empty frame", join(frame(http2.FrameHeaders, 0, 1, block...), frame(http2.FrameContinuation, endHeaders, 1)), nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			data := join(opening, tt.frames)
+			var p Parser
+			for n := range len(data) + 1 {
+				p.Parse(data[:n])
+			}
+			if p.State() != Complete {
+				t.Fatalf("%v: %v", p.State(), p.Err())
+			}
+			if got := p.Block(data); !bytes.Equal(got, tt.want) {
+				t.Errorf("got % x, want % x", got, tt.want)
+			}
+			p.Reset()
+			if data := join(opening, get); p.Parse(data) != Complete || !bytes.Equal(p.Block(data), getBlock) {
+				t.Errorf("after Reset, %v with % x", p.State(), p.Block(data))
+			}
+		})
+	}
+}

@@ -110,7 +110,7 @@ func startSplit(d *dispatch.Dispatcher, c net.Conn) {
 		return
 	}
 	d.Start(dispatch.Opened{
-		Conn: c, Received: o.Received, StreamID: o.StreamID, Fields: o.Fields, Decoder: o.Decoder, Settings: o.Settings,
+		Conn: c, Received: o.Received, StreamID: o.StreamID, Fields: o.Fields, Block: o.Block, Decoder: o.Decoder, Settings: o.Settings,
 		SettingsEnd: o.SettingsEnd, Early: o.Early, Acknowledged: o.Acknowledged, Answered: o.Answered,
 	}, owner{})
 }

@@ -20,6 +20,7 @@ type Opened struct {
 	Received               []byte
 	StreamID               uint32
 	Fields                 []hpack.HeaderField
+	Block                  []byte
 	Decoder                *hpack.Decoder
 	Settings               []http2.Setting
 	SettingsEnd            int
@@ -64,7 +65,7 @@ func OpenHTTP2(sock net.Conn, early []http2.Setting, maxHeaderList int) (*Opened
 		sock.Write(opening.StandIn(nil))
 	}
 	return &Opened{
-		Received: b, StreamID: parser.StreamID(), Fields: parser.Fields(), Decoder: parser.TakeDecoder(), Settings: parser.Settings(),
+		Received: b, StreamID: parser.StreamID(), Fields: parser.Fields(), Block: parser.Block(b), Decoder: parser.TakeDecoder(), Settings: parser.Settings(),
 		SettingsEnd: parser.SettingsEnd(), Early: opening.Early(), Acknowledged: opening.Acknowledged(), Answered: opening.Answered(),
 	}, nil
 }
