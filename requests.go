@@ -137,7 +137,7 @@ func (q *RequestMux) begin(m *Mux) {
 	l := m.limits
 	q.engine.Decide, q.engine.Lasting = q.decide, q.lasting
 	q.engine.EarlySettings = settingsOf(m.earlySettings())
-	q.engine.Logger = m.logger()
+	q.engine.Logger, q.engine.Alarms = m.logger(), &m.alarms
 	q.engine.Limits = dispatch.Limits{
 		WriteTimeout:       l.DecideTimeout,
 		IdleTimeout:        l.IdleTimeout,

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
+	"github.com/oneport-go/oneport/internal/alarm"
 	"github.com/oneport-go/oneport/internal/caller"
 	"github.com/oneport-go/oneport/internal/queue"
 )
@@ -38,6 +39,9 @@ type Dispatcher struct {
 	EarlySettings []http2.Setting
 
 	Logger *slog.Logger
+
+	// Alarms end the withholding of what servers write first.
+	Alarms *alarm.Clock
 
 	// AlwaysSplit has no connection pass through, so that tests reach the other mode with one server.
 	AlwaysSplit bool

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
+	"github.com/oneport-go/oneport/internal/alarm"
 	"github.com/oneport-go/oneport/internal/h2"
 	"github.com/oneport-go/oneport/internal/testenv"
 )
@@ -31,6 +32,7 @@ func newDispatcher(targets int) *Dispatcher {
 		Decide:        decideByPath,
 		Limits:        testLimits(),
 		Logger:        slog.New(slog.DiscardHandler),
+		Alarms:        new(alarm.Clock),
 		EarlySettings: []http2.Setting{{ID: http2.SettingNoRFC7540Priorities, Val: 1}},
 	}
 	for range targets {

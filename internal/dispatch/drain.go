@@ -110,6 +110,7 @@ func (c *conn) beginWriting() { c.writing, c.writer = true, c.pass }
 // endWriting notes that this has ended. The caller holds mu.
 func (c *conn) endWriting() {
 	c.writing, c.writer = false, nil
+	c.forgetWithheld()
 	c.wake.Broadcast()
 	c.endPassing()
 }

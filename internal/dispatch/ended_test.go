@@ -81,17 +81,20 @@ func nothingLeft(t *testing.T, c *conn, servers ...*Conn) {
 	if c.out != nil || c.spare != nil || c.raw != nil || c.rawFrom != nil || c.cur != nil || c.writing {
 		t.Errorf("%d and %d bytes to write, %d to spare, writing %t", cap(c.out), cap(c.raw), cap(c.spare), c.writing)
 	}
+	if c.withheld.withholding != nil { // its memory is lent
+		t.Errorf("%d bytes are withheld", c.withheld.n)
+	}
 	if c.alone != nil || c.patience != nil || c.pingTimer != nil {
 		t.Error("a timer of the connection is left")
 	}
-	if c.enc.enc != nil || c.dec.dec != nil || c.in.joined != nil {
+	if c.enc.enc != nil || c.dec.dec != nil || c.dec.kept != nil || c.in.joined != nil {
 		t.Error("a table of the connection is left")
 	}
 	for _, v := range servers {
 		if v.readDeadline.timer != nil || v.writeDeadline.timer != nil {
 			t.Errorf("server %d: a timer is left", v.target.index)
 		}
-		if v.enc.enc != nil || v.dec.dec != nil || v.out.joined != nil {
+		if v.enc.enc != nil || v.dec.dec != nil || v.dec.kept != nil || v.out.joined != nil {
 			t.Errorf("server %d: a table is left", v.target.index)
 		}
 		if v.in.b != nil || v.held != nil || v.holding != nil || v.uploadServer.held != 0 || v.uploadServer.trailers != 0 {

@@ -17,6 +17,8 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/oneport-go/oneport/internal/alarm"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -302,7 +304,7 @@ func model(t *testing.T, seed uint64) {
 	}
 
 	synctest.Test(t, func(t *testing.T) {
-		d := &Dispatcher{Decide: decideByPath, Limits: testLimits(), Logger: slog.New(slog.DiscardHandler),
+		d := &Dispatcher{Decide: decideByPath, Limits: testLimits(), Logger: slog.New(slog.DiscardHandler), Alarms: new(alarm.Clock),
 			EarlySettings: []http2.Setting{{ID: http2.SettingNoRFC7540Priorities, Val: 1}}}
 		d.AlwaysSplit = rng.IntN(4) == 0
 		var wg sync.WaitGroup

@@ -174,7 +174,7 @@ func (c *conn) scanClient(v *Conn, b []byte) (clear, n int, split bool) {
 				s := c.passed.add(it.StreamID)
 				s.opened, s.grpc, s.clientEnded = at, it.grpc, it.endStream()
 				v.target.requests.Add(1)
-				if !it.endStream() && c.withheld.timer != nil {
+				if !it.endStream() && c.withheld.withholds() {
 					go c.sendWithheld() // see withhold; whoever reads does not write
 				}
 				break

@@ -276,7 +276,7 @@ func TestWithholdBlocked(t *testing.T) {
 						server.fr.WriteSettings()
 						server.fr.WriteSettingsAck()
 						synctest.Wait()
-						time.Sleep(withholdFor() + late)
+						time.Sleep(time.Until(withholdUntil()) + late)
 						a.do(w, server)
 						synctest.Wait()
 						b.do(w, server)

@@ -343,6 +343,7 @@ func (c *conn) drop() {
 	c.stopPatience()
 	c.stopAnswer()
 	c.endWithholding(nil)
+	c.forgetWithheld()
 	if c.mode == splitting {
 		c.attached()
 		for _, s := range c.streams {

@@ -23,7 +23,8 @@ func (c *conn) startSplitting() {
 	if !c.spoken {
 		c.out = c.appendEarlySettings(c.out)
 	}
-	c.out = c.appendDrain(c.endWithholding(c.out))
+	c.out = c.appendDrain(append(c.out, c.endWithholding(nil)...))
+	c.forgetWithheld()
 	c.startDownload()
 	c.startUpload()
 	c.acknowledge()

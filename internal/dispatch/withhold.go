@@ -1,10 +1,12 @@
 package dispatch
 
 import (
+	"sync"
 	"time"
 
 	"golang.org/x/net/http2"
 
+	"github.com/oneport-go/oneport/internal/alarm"
 	"github.com/oneport-go/oneport/internal/h2"
 )
 
@@ -17,18 +19,18 @@ import (
 // withholdTime is the least time that something is withheld, and half of the most. Until then the client goes by the
 // early SETTINGS, or by the defaults (RFC 9113, Section 6.5.2).
 //
-// Time is divided into periods of this length, the same for all connections, and withholding ends with one of them. A
-// timer that was stopped can still wake up a thread when it would have fired, if many others are set. This way that
-// happens 20 times a second at most, and not once for each connection.
+// Time is divided into periods of this length, the same for all connections, and withholding ends with one of them. So
+// however many connections there are, that wakes up nobody more than 20 times a second.
 const withholdTime = 50 * time.Millisecond
 
-// withholdFor returns how long something is withheld from now on.
-func withholdFor() time.Duration {
-	gone := time.Duration(now()) % withholdTime
+// withholdUntil returns when the withholding ends that begins now.
+func withholdUntil() time.Time {
+	now := time.Now()
+	gone := now.Sub(epoch) % withholdTime
 	if gone < 0 {
 		gone += withholdTime // the clock can be set back, in tests
 	}
-	return 2*withholdTime - gone
+	return now.Add(2*withholdTime - gone)
 }
 
 // maxWithheld is how much is withheld.
@@ -36,25 +38,41 @@ const maxWithheld = 256
 
 // withheld is what a server has written to a connection that passes through and the client has not been sent.
 type withheld struct {
-	bytes []byte
-	timer *time.Timer // ends it
-	over  bool        // nothing is withheld any more
+	*withholding      // or nil; once it is over, until what was in it is sent
+	over         bool // nothing is withheld any more
 }
+
+// A withholding has the bytes that are withheld, and ends in time. It is lent.
+type withholding struct {
+	alarm alarm.Alarm
+	c     *conn
+	n     int // bytes
+	mem   [maxWithheld]byte
+}
+
+var withholdings = sync.Pool{New: func() any { return new(withholding) }}
+
+// Ring ends it.
+func (w *withholding) Ring() { go w.c.sendWithheld() }
+
+// withholds reports whether something is withheld.
+func (w *withheld) withholds() bool { return w.withholding != nil && !w.over }
 
 // withhold reports whether b, which the server has written in passing, is withheld. The caller holds mu.
 func (c *conn) withhold(b []byte) bool {
 	w := &c.withheld
-	if w.over || c.shutdown != notDraining || c.inFrame || len(w.bytes)+len(b) > maxWithheld || !onlySettings(b) ||
-		c.passed.sending() {
+	if w.over || c.shutdown != notDraining || c.inFrame || len(b) > maxWithheld || !onlySettings(b) || c.passed.sending() {
 		return false
 	}
-	if w.bytes == nil {
-		w.bytes = make([]byte, 0, maxWithheld) // with room for a short response
+	if w.withholding == nil {
+		w.withholding = withholdings.Get().(*withholding)
+		w.c = c
+		c.d.Alarms.Set(&w.alarm, w.withholding, withholdUntil())
 	}
-	w.bytes = append(w.bytes, b...)
-	if w.timer == nil {
-		w.timer = time.AfterFunc(withholdFor(), c.sendWithheld)
+	if w.n+len(b) > maxWithheld {
+		return false
 	}
+	w.n += copy(w.mem[w.n:], b)
 	return true
 }
 
@@ -80,13 +98,22 @@ func (c *conn) sendWithheld() {
 	}
 }
 
-// endWithholding returns b behind what was withheld. The caller holds mu.
+// endWithholding returns b behind what was withheld, in memory that forgetWithheld takes back. The caller holds mu.
 func (c *conn) endWithholding(b []byte) []byte {
 	w := &c.withheld
-	if w.timer != nil {
-		w.timer.Stop()
-		b = append(w.bytes, b...)
+	if w.withholds() {
+		c.d.Alarms.Clear(&w.alarm)
+		b = append(w.mem[:w.n], b...)
 	}
-	*w = withheld{over: true}
+	w.over = true
 	return b
+}
+
+// forgetWithheld gives back the memory of what was withheld, when it is not being written. The caller holds mu.
+func (c *conn) forgetWithheld() {
+	if w := c.withheld.withholding; w != nil && c.withheld.over && !c.writing {
+		w.c, w.n = nil, 0
+		withholdings.Put(w)
+		c.withheld.withholding = nil
+	}
 }

@@ -32,8 +32,8 @@ func TestWithhold(t *testing.T) {
 		sends int32 // 0 for any number
 	}{
 		{"nothing more", func(*world, *end) {}, nil, 0},
-		{"not yet", func(*world, *end) { time.Sleep(withholdFor() - 1) }, nil, 0},
-		{"after a moment", func(*world, *end) { time.Sleep(withholdFor()) }, []string{"SETTINGS", "SETTINGS ACK"}, 1},
+		{"not yet", func(*world, *end) { time.Sleep(time.Until(withholdUntil()) - 1) }, nil, 0},
+		{"after a moment", func(*world, *end) { time.Sleep(time.Until(withholdUntil())) }, []string{"SETTINGS", "SETTINGS ACK"}, 1},
 		{"response", func(_ *world, server *end) {
 			server.headers(1, true, ":status", "204")
 		}, []string{"SETTINGS", "SETTINGS ACK", "HEADERS 1 :status=204 END"}, 1},

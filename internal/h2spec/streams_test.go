@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/oneport-go/oneport"
+	"github.com/oneport-go/oneport/internal/alarm"
 	"github.com/oneport-go/oneport/internal/dispatch"
 	"github.com/oneport-go/oneport/internal/testkit"
 	xhttp2 "golang.org/x/net/http2"
@@ -81,6 +82,7 @@ func serveSplit(t *testing.T, early []xhttp2.Setting) net.Addr {
 		Decide:        func(net.Conn, []hpack.HeaderField) int { return 0 },
 		EarlySettings: early,
 		Logger:        slog.New(slog.DiscardHandler),
+		Alarms:        new(alarm.Clock),
 		AlwaysSplit:   true,
 		Limits:        dispatch.DefaultLimits(),
 	}
