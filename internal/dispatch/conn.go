@@ -62,11 +62,11 @@ type conn struct {
 	tableSize  uint32          // SETTINGS_HEADER_TABLE_SIZE, acknowledged
 
 	// SETTINGS towards the client.
-	spoken     bool           // a SETTINGS frame was sent
-	toClient   []*serverFrame // frames that the client has not acknowledged, oldest first
-	advertised advertised     // what was sent last
-	window     int64          // SETTINGS_INITIAL_WINDOW_SIZE that the client goes by
-	most       int            // SETTINGS_MAX_CONCURRENT_STREAMS that the client goes by
+	spoken     bool          // a SETTINGS frame was sent
+	toClient   []serverFrame // frames that the client has not acknowledged, oldest first
+	advertised advertised    // what was sent last
+	window     int64         // SETTINGS_INITIAL_WINDOW_SIZE that the client goes by
+	most       int           // SETTINGS_MAX_CONCURRENT_STREAMS that the client goes by
 
 	rawPings int     // PING frames of the client that passed through and have not been answered
 	asked    int     // PING frames of pass that passed through and have not been answered
@@ -77,6 +77,13 @@ type conn struct {
 	upload
 	download
 	*splitConn // in splitting
+
+	// The memory of slices that are mostly short.
+	memory struct {
+		servers    [2]*Conn
+		joined     [1]*Conn
+		fromClient [1]*clientFrame
+	}
 }
 
 // splitConn is what a conn has once it is split.
@@ -139,7 +146,6 @@ func newConn(d *Dispatcher, o *Opened, owner Owner) *conn {
 		d:         d,
 		sock:      o.Conn,
 		owner:     owner,
-		servers:   make([]*Conn, len(d.all())),
 		tableSize: h2.DefaultTableSize,
 		window:    h2.DefaultWindow,
 		most:      h2.MaxStreamID,
@@ -151,6 +157,12 @@ func newConn(d *Dispatcher, o *Opened, owner Owner) *conn {
 		},
 	}
 	c.advertised = advertised{maxStreams: math.MaxUint32, window: h2.DefaultWindow, maxFrame: h2.DefaultMaxFrameSize, tableSize: h2.DefaultTableSize}
+	c.servers, c.joined, c.fromClient = c.memory.servers[:], c.memory.joined[:0], c.memory.fromClient[:0]
+	if n := len(d.all()); n <= len(c.servers) {
+		c.servers = c.servers[:n]
+	} else {
+		c.servers = make([]*Conn, n)
+	}
 	c.lastID = h2.MaxStreamID
 	c.dec.goOn(o.Block, o.Decoder, l.MaxHeaderListBytes)
 	c.upload.credit = h2.DefaultWindow
@@ -288,14 +300,26 @@ func (c *conn) setting(id http2.SettingID, def uint32) uint32 {
 	return def
 }
 
-// acknowledged applies the oldest SETTINGS frame that the client had not acknowledged (RFC 9113, Section 6.5.3). It is
-// nil if there was none.
-func (c *conn) acknowledged() *serverFrame {
+// acknowledgedByServers removes the oldest SETTINGS frame of the client, and applies what it has set.
+func (c *conn) acknowledgedByServers() *clientFrame {
+	f := c.fromClient[0]
+	c.fromClient[0] = nil
+	c.fromClient = c.fromClient[1:]
+	c.ackedWindow = f.window
+	c.updateWindows()
+	return f
+}
+
+// acknowledged applies the oldest SETTINGS frame that the client had not acknowledged (RFC 9113, Section 6.5.3). It
+// returns the server whose frame it is, or nil.
+func (c *conn) acknowledged() *Conn {
 	if len(c.toClient) == 0 {
-		return nil
+		return nil // to some servers that is an error, and harmless
 	}
 	f := c.toClient[0]
-	c.toClient = c.toClient[1:]
+	if c.toClient = c.toClient[1:]; len(c.toClient) == 0 {
+		c.toClient = nil
+	}
 	c.most = f.most
 	if f.hasWindow {
 		// RFC 9113, Section 6.9.2: the windows of all streams change with it.
@@ -308,7 +332,7 @@ func (c *conn) acknowledged() *serverFrame {
 	if f.server != nil && f.hasWindow {
 		f.server.setWindow(f.window)
 	}
-	return f
+	return f.server
 }
 
 // setWindow applies the SETTINGS_INITIAL_WINDOW_SIZE of the server.

@@ -409,10 +409,7 @@ func (v *Conn) passSettings() {
 // acknowledge acknowledges the client's SETTINGS frames that all servers have.
 func (c *conn) acknowledge() {
 	for len(c.fromClient) > 0 && c.fromClient[0].waiting == 0 {
-		f := c.fromClient[0]
-		c.fromClient = c.fromClient[1:]
-		c.ackedWindow = f.window
-		c.updateWindows()
+		f := c.acknowledgedByServers()
 		if f.tableSize != c.tableSize {
 			c.tableSize = f.tableSize
 			c.enc.limit(f.tableSize)
@@ -423,13 +420,9 @@ func (c *conn) acknowledge() {
 
 // takeACK takes the client's acknowledgement of SETTINGS.
 func (c *conn) takeACK() {
-	f := c.acknowledged()
-	if f == nil {
-		return // of nothing; to some servers that is an error, and harmless
-	}
-	if v := f.server; v != nil && !v.closed {
+	if v := c.acknowledged(); v != nil && !v.closed {
 		v.push(h2.AppendSettingsACK(v.in.room()))
-		if !slices.ContainsFunc(c.toClient, func(f *serverFrame) bool { return f.server == v }) {
+		if !v.awaitsACK() {
 			for _, payload := range v.late {
 				if err := v.takeSettings(payload); err != nil {
 					v.logServerFault(err)

@@ -93,7 +93,7 @@ func (v *Conn) take(it *item) error {
 			v.takeACK()
 			return nil
 		}
-		if slices.ContainsFunc(c.toClient, func(f *serverFrame) bool { return f.server == v }) {
+		if v.awaitsACK() {
 			v.late = append(v.late, slices.Clone(it.payload)) // what was sent first applies first
 			return nil
 		}
@@ -161,7 +161,7 @@ func (v *Conn) acknowledgeAll() {
 			f.waiting--
 		}
 	}
-	v.owes = nil
+	v.owes, v.first[0] = nil, nil
 }
 
 // takeSettings obeys the settings of a server, and sends the client what it has to know of them. Where servers differ
@@ -213,13 +213,18 @@ func (v *Conn) takeSettings(payload []byte) error {
 	if len(list) == 0 || c.closing {
 		return nil
 	}
-	f := &serverFrame{}
+	var f serverFrame
 	for _, s := range list {
-		c.noteAdvertised(f, s.ID, s.Val)
+		c.noteAdvertised(&f, s.ID, s.Val)
 	}
 	c.sentToClient(f)
 	c.emit(h2.AppendSettings(c.out, list...))
 	return nil
+}
+
+// awaitsACK reports whether a SETTINGS frame of the server passed through that the client has not acknowledged.
+func (v *Conn) awaitsACK() bool {
+	return slices.ContainsFunc(v.c.toClient, func(f serverFrame) bool { return f.server == v })
 }
 
 // takePing asks the client in the server's place, or passes on the answer to what the client had asked before the

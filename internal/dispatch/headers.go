@@ -21,12 +21,12 @@ import (
 type blockDecoder struct {
 	dec     *hpack.Decoder // or nil, if its table can be made from kept
 	kept    []byte         // the blocks that have changed the table, each behind its length in two bytes
-	lent    uint8          // how often dec was lent for one block
 	known   knownLists
 	list    *headerList // of the block decoded last, if it is not remembered
 	block   int         // the length of the block decoded last
 	maxList int         // in bytes, as RFC 9113, Section 6.5.2 counts
 	allowed uint32      // the largest table that the peer may use
+	lent    uint8       // how often dec was lent for one block
 }
 
 func (d *blockDecoder) init(maxList int) { d.maxList, d.allowed = maxList, h2.DefaultTableSize }

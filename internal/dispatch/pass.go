@@ -271,8 +271,7 @@ func (c *conn) scanClientFrame(v *Conn, it *item) (drop bool, cerr *h2.ConnError
 	switch it.Type {
 	case http2.FrameSettings:
 		if it.ack() {
-			f := c.acknowledged()
-			return f == nil || f.server == nil, nil
+			return c.acknowledged() == nil, nil
 		}
 		forbidPush(it.payload)
 		f := c.noteSettings(it.payload)
@@ -405,8 +404,8 @@ func (v *Conn) scanServerSettings(it *item) (drop bool) {
 	c := v.c
 	if !it.ack() {
 		c.spoken = true
-		f := &serverFrame{server: v}
-		v.noteSettings(f, it.payload)
+		f := serverFrame{server: v}
+		v.noteSettings(&f, it.payload)
 		c.sentToClient(f)
 		return false
 	}
@@ -414,14 +413,13 @@ func (v *Conn) scanServerSettings(it *item) (drop bool) {
 		return true
 	}
 	f := v.owes[0]
+	v.owes[0] = nil
 	v.owes = v.owes[1:]
 	if f == nil {
 		return true // the client has had it
 	}
 	f.waiting--
-	c.fromClient = c.fromClient[1:]
-	c.tableSize, c.ackedWindow = f.tableSize, f.window
-	c.updateWindows()
+	c.tableSize = c.acknowledgedByServers().tableSize
 	return false
 }
 

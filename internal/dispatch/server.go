@@ -52,7 +52,8 @@ type Conn struct {
 	readDeadline  deadline
 	writeDeadline deadline
 
-	owes []*clientFrame // SETTINGS frames that the server has to acknowledge; nil if the client is not to know
+	owes  []*clientFrame  // SETTINGS frames that the server has to acknowledge; nil if the client is not to know
+	first [1]*clientFrame // the memory of owes, mostly
 
 	lastID uint32 // the last stream that the server takes
 
@@ -120,6 +121,7 @@ func (c *conn) newServer(target int) *Conn {
 		lastID:     h2.MaxStreamID,
 		out:        parser{from: h2.FromServer, maxFrame: h2.LargestFrameSize, maxBlock: maxServerBlock, maxContinuations: maxServerBlock / 1024},
 	}
+	v.owes = v.first[:0]
 	if c.mode == splitting {
 		v.startSplitting()
 	}
@@ -288,7 +290,7 @@ func (c *conn) part(v *Conn) {
 func (v *Conn) drop() {
 	v.readDeadline.stop()
 	v.writeDeadline.stop()
-	v.out, v.held, v.dec, v.owes = parser{}, nil, blockDecoder{}, nil
+	v.out, v.held, v.dec, v.owes, v.first[0] = parser{}, nil, blockDecoder{}, nil, nil
 	if v.splitServer != nil {
 		v.wakeAll()
 		v.in, v.enc, v.cur, v.written = byteQueue{}, blockEncoder{}, nil, nil
@@ -357,7 +359,7 @@ func (c *conn) drop() {
 		v.drop()
 	}
 	c.passed, c.streams, c.gone = passedStreams{}, nil, recent{}
-	c.settings, c.fromClient, c.toClient = nil, nil, nil
+	c.settings, c.fromClient, c.memory.fromClient[0], c.toClient = nil, nil, nil, nil
 }
 
 // dropReader drops what the one that reads from the client needs. It is for that one, when it does not read any more.

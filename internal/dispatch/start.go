@@ -178,15 +178,15 @@ func (c *conn) appendEarlySettings(b []byte) []byte {
 // noteEarlySettings takes note that the client was sent that frame.
 func (c *conn) noteEarlySettings() {
 	c.spoken = true
-	f := &serverFrame{}
+	var f serverFrame
 	for _, s := range c.d.EarlySettings {
-		c.noteAdvertised(f, s.ID, s.Val)
+		c.noteAdvertised(&f, s.ID, s.Val)
 	}
 	c.sentToClient(f)
 }
 
 // sentToClient takes note of a SETTINGS frame that is sent to the client.
-func (c *conn) sentToClient(f *serverFrame) {
+func (c *conn) sentToClient(f serverFrame) {
 	f.most = int(min(c.advertised.maxStreams, h2.MaxStreamID))
 	c.toClient = append(c.toClient, f)
 }

@@ -6,12 +6,13 @@ import (
 	"sync"
 )
 
-// A Queue holds values until they are popped. It takes memory only for those that are in it. The zero value is ready to
-// use; it must not be copied. Its methods may be called by several goroutines at once.
+// A Queue holds values until they are popped. It takes memory for those that are in it, and for few. The zero value is
+// ready to use; it must not be copied. Its methods may be called by several goroutines at once.
 type Queue[T any] struct {
 	mu       sync.Mutex
 	arrived  sync.Cond
 	items    []T
+	few      [4]T    // the memory of items, while that is enough
 	reserved int     // places in the queue that are promised, by Reserve or to those whose Room is Ready
 	waiting  []*Room // in order
 	closed   bool
@@ -48,6 +49,9 @@ func (q *Queue[T]) HasRoom(max int) bool {
 func (q *Queue[T]) hasRoom(max int) bool { return !q.closed && len(q.items)+q.reserved < max }
 
 func (q *Queue[T]) put(v T) {
+	if q.items == nil {
+		q.items = q.few[:0]
+	}
 	q.items = append(q.items, v)
 	if q.arrived.L != nil {
 		q.arrived.Signal()
@@ -189,7 +193,8 @@ func (q *Queue[T]) release(r *Room) {
 func (q *Queue[T]) Close() []T {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	left := q.items
+	left := slices.Clone(q.items)
+	clear(q.items)
 	q.items, q.closed = nil, true
 	if q.arrived.L != nil {
 		q.arrived.Broadcast()
