@@ -49,6 +49,7 @@ type Conn struct {
 	closed        bool
 	leaving       bool // it has sent GOAWAY
 	connect       bool // it has set SETTINGS_ENABLE_CONNECT_PROTOCOL
+	hasSet        bool // in passing, the client was sent a SETTINGS frame of it
 	readDeadline  deadline
 	writeDeadline deadline
 

@@ -64,6 +64,9 @@ func (c *conn) withhold(b []byte) bool {
 	if w.over || c.shutdown != notDraining || c.inFrame || len(b) > maxWithheld || !onlySettings(b) || c.passed.sending() {
 		return false
 	}
+	if len(b) == 0 {
+		return true // acknowledgements that the client has had
+	}
 	if w.withholding == nil {
 		w.withholding = withholdings.Get().(*withholding)
 		w.c = c
