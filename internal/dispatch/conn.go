@@ -314,7 +314,7 @@ func (c *conn) acknowledgedByServers() *clientFrame {
 // returns the server whose frame it is, or nil.
 func (c *conn) acknowledged() *Conn {
 	if len(c.toClient) == 0 {
-		return nil // to some servers that is an error, and harmless
+		return nil
 	}
 	f := c.toClient[0]
 	if c.toClient = c.toClient[1:]; len(c.toClient) == 0 {

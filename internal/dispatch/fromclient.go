@@ -420,6 +420,9 @@ func (c *conn) acknowledge() {
 
 // takeACK takes the client's acknowledgement of SETTINGS.
 func (c *conn) takeACK() {
+	if len(c.toClient) == 0 {
+		return // of nothing; to some servers that is an error, and harmless
+	}
 	if v := c.acknowledged(); v != nil && !v.closed {
 		v.push(h2.AppendSettingsACK(v.in.room()))
 		if !v.awaitsACK() {

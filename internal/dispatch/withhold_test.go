@@ -122,3 +122,61 @@ func TestWithholdNoCredit(t *testing.T) {
 		w.client.want("SETTINGS ACK") // nothing is withheld behind what was sent
 	})
 }
+
+// TestWithheldMemory has a client that takes nothing when what was withheld is sent to it. Its memory is another
+// connection's only after that, whatever happens meanwhile.
+func TestWithheldMemory(t *testing.T) {
+	t.Parallel()
+	for name, meanwhile := range map[string]func(w *world, server *end){
+		"nothing":      func(*world, *end) {},
+		"closed":       func(w *world, _ *end) { go w.owner.client.Close() },
+		"split":        func(w *world, _ *end) { w.client.request(3, "-1", true) },
+		"shutdown":     func(w *world, _ *end) { go w.owner.client.Drain() },
+		"server gone":  func(_ *world, server *end) { go server.conn.Close() },
+		"more written": func(_ *world, server *end) { server.headers(1, true, ":status", "204") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				near, far := newDuplex()
+				d := newDispatcher(1)
+				defer d.Close()
+				sock := &gate{Conn: far}
+				w := &world{t: t, d: d, client: newEnd(t, near, false)}
+				defer w.client.close()
+				w.client.Write([]byte(http2.ClientPreface))
+				w.client.fr.WriteSettings()
+				w.client.request(1, "0", true)
+				w.owner = d.Handle(sock)
+				c, err := d.all()[0].Accept()
+				if err != nil {
+					t.Fatal(err)
+				}
+				conn := c.(*Conn).c
+				lent := func() bool {
+					synctest.Wait()
+					conn.mu.Lock()
+					defer conn.mu.Unlock()
+					return conn.withheld.withholding != nil
+				}
+				sock.shut()
+				server := newEnd(t, c, true)
+				defer server.close()
+				server.fr.WriteSettings()
+				time.Sleep(2 * withholdTime)
+				if !lent() {
+					t.Fatal("the memory is given back before it is sent")
+				}
+				meanwhile(w, server)
+				if !lent() {
+					t.Error("the memory is given back while it is sent")
+				}
+				sock.unshut()
+				time.Sleep(2 * withholdTime)
+				if lent() {
+					t.Error("the memory is still lent")
+				}
+			})
+		})
+	}
+}

@@ -157,8 +157,8 @@ func (p *Parser) Fields() []hpack.HeaderField {
 // Section 6.5.2.
 func (p *Parser) Held() int { return p.listSize + cap(p.block.tail) }
 
-// Block returns the first header block, if it is in one frame, and else nil. The state must be Complete, and data is what
-// Parse was given.
+// Block returns the first header block, if it is in one frame, and else nothing. The state must be Complete, and data is
+// what Parse was given.
 func (p *Parser) Block(data []byte) []byte { return data[p.block.whole.start:p.block.whole.end] }
 
 // TakeDecoder returns the decoder that has decoded the first header block, for the blocks that follow. The state must
