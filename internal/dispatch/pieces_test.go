@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -194,105 +193,6 @@ func TestClientPieces(t *testing.T) {
 					})
 				}
 			})
-		}
-	}
-}
-
-// A gate is a connection to which nothing is written before it is open.
-type gate struct {
-	net.Conn
-	mu   sync.Mutex
-	open chan struct{} // or nil
-}
-
-func (g *gate) shut() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.open = make(chan struct{})
-}
-
-func (g *gate) unshut() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	close(g.open)
-	g.open = nil
-}
-
-func (g *gate) Write(p []byte) (int, error) {
-	g.mu.Lock()
-	open := g.open
-	g.mu.Unlock()
-	if open != nil {
-		<-open
-	}
-	return g.Conn.Write(p)
-}
-
-// TestWithholdBlocked has a client that takes nothing while something is withheld, and while that is sent. What the
-// server writes, what a shutdown says and what the other server writes comes behind it, once the client reads.
-func TestWithholdBlocked(t *testing.T) {
-	t.Parallel()
-	const first = "SETTINGS, SETTINGS ACK"
-	actions := map[string]struct {
-		do   func(w *world, server *end)
-		want string
-	}{
-		"nothing":  {func(*world, *end) {}, ""},
-		"response": {func(_ *world, server *end) { server.headers(1, true, ":status", "204") }, ", HEADERS 1 :status=204 END"},
-		"half a frame, and its rest": {func(_ *world, server *end) {
-			server.Write([]byte("\x00\x00\x08\x06\x00\x00\x00"))
-			server.Write([]byte("\x00\x00payload."))
-		}, `, PING "payload."`},
-		"shutdown": {func(w *world, _ *end) { go w.owner.client.Drain() }, ", " + drainGoAway + ", " + drainAsks},
-		"split":    {func(w *world, _ *end) { w.client.request(3, "-1", true) }, ", HEADERS 3 :status=404 content-length=0 END"},
-	}
-	for _, late := range []time.Duration{-withholdTime, -1, 0, 1} { // when nothing is withheld any more
-		for one, a := range actions {
-			for other, b := range actions {
-				if one == other {
-					continue
-				}
-				t.Run(fmt.Sprintf("%s, %s, %v late", one, other, late), func(t *testing.T) {
-					t.Parallel()
-					synctest.Test(t, func(t *testing.T) {
-						near, far := newDuplex()
-						d := newDispatcher(1)
-						defer d.Close()
-						sock := &gate{Conn: far}
-						w := &world{t: t, d: d, client: newEnd(t, near, false)}
-						defer w.client.close()
-						w.client.Write([]byte(http2.ClientPreface))
-						w.client.fr.WriteSettings()
-						w.client.request(1, "0", true)
-						w.owner = d.Handle(sock)
-						c, err := d.all()[0].Accept()
-						if err != nil {
-							t.Fatal(err)
-						}
-						w.client.got()
-						sock.shut()
-						server := newEnd(t, c, true)
-						defer server.close()
-						server.fr.WriteSettings()
-						server.fr.WriteSettingsAck()
-						synctest.Wait()
-						time.Sleep(time.Until(withholdUntil()) + late)
-						a.do(w, server)
-						synctest.Wait()
-						b.do(w, server)
-						time.Sleep(2 * withholdTime)
-						sock.unshut()
-						time.Sleep(2 * withholdTime)
-						got := strings.Join(w.client.got(), ", ")
-						got = strings.ReplaceAll(got, `"1prt\x00\x00\x00\x01"`, `"payload."`) // of splitting
-						for _, want := range []string{first, a.want, b.want} {
-							if !strings.Contains(", "+got, want) || !strings.HasPrefix(got, first) {
-								t.Errorf("the client has got %q, want %q behind %q, in whole", got, want, first)
-							}
-						}
-					})
-				})
-			}
 		}
 	}
 }
