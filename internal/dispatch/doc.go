@@ -8,7 +8,8 @@
 // A connection is in one of two modes:
 //
 //   - passing, while one server has all streams. Its Read reads from the client's connection and its Write writes to it;
-//     frames pass unchanged, and what the next mode has to know is recorded (start.go, pass.go, withhold.go).
+//     frames pass unchanged, and what the next mode has to know is recorded (start.go, pass.go, streams.go). What a
+//     server writes first goes out with what follows it (withhold.go), or not at all (settings.go).
 //   - splitting, from the first stream on that is not for this server. One goroutine reads frames (split.go,
 //     fromclient.go), and one takes what the servers have written, and writes (fromserver.go, download.go); header blocks
 //     are encoded anew on both sides (headers.go), and flow control is accounted for on both (upload.go, download.go).

@@ -429,62 +429,6 @@ func (v *Conn) scanServerSettings(it *item) (drop bool) {
 	return false
 }
 
-// Most servers of gRPC begin with a SETTINGS frame that changes nothing for a client that was sent the early one. Such a
-// frame is not sent: the client would have to acknowledge it, mostly in a segment of its own, and the server to wake up
-// for that.
-
-// isKnown reports whether a SETTINGS frame of the server, which has sent no other to the client, says only what the
-// client goes by.
-func (v *Conn) isKnown(payload []byte) bool {
-	c := v.c
-	if !c.spoken || len(c.toClient) > 0 || v.hasSet {
-		return false
-	}
-	for s := range h2.Settings(payload) {
-		if !c.d.isInitial(s) {
-			return false
-		}
-	}
-	return true
-}
-
-// isInitial reports whether a setting is that of the early SETTINGS or else the initial value of RFC 9113, Section
-// 6.5.2.
-func (d *Dispatcher) isInitial(s http2.Setting) bool {
-	for _, early := range slices.Backward(d.EarlySettings) {
-		if early.ID == s.ID {
-			return early.Val == s.Val
-		}
-	}
-	switch s.ID {
-	case http2.SettingHeaderTableSize:
-		return s.Val == h2.DefaultTableSize
-	case http2.SettingInitialWindowSize:
-		return s.Val == h2.DefaultWindow
-	case http2.SettingMaxFrameSize:
-		return s.Val == h2.DefaultMaxFrameSize
-	}
-	return false
-}
-
-// answerSettings acknowledges a SETTINGS frame of the server behind the client's preface. It reports false if the server
-// has begun to read. The caller holds mu, and is not the one that reads.
-//
-//go:noinline // see Conn.Write
-func (v *Conn) answerSettings() bool {
-	if !v.rmu.TryLock() {
-		return false
-	}
-	defer v.unlockRead()
-	if v.begun.Load() || v.clear < len(h2.Preface)+h2.FrameHeaderLen {
-		return false
-	}
-	preface := len(h2.Preface) + h2.FrameLen(h2.ParseFrameHeader(v.buf[len(h2.Preface):]))
-	v.buf = slices.Insert(v.buf, preface, h2.AppendSettingsACK(nil)...)
-	v.clear += h2.FrameHeaderLen
-	return true
-}
-
 // noteSettings takes note of what a server sets with f, which the client is sent as it is.
 func (v *Conn) noteSettings(f *serverFrame, payload []byte) {
 	for s := range h2.Settings(payload) {
