@@ -220,7 +220,7 @@ func (q *RequestMux) start(c *pending) *refusal {
 			held.release()
 			return c.clientClosed(err)
 		}
-		received = (*buf)[:n]
+		received = (*buf)[:n:n]
 	}
 	opened := dispatch.Opened{
 		Conn:         c.conn,

@@ -3,6 +3,7 @@ package dispatch
 import (
 	"io"
 	"net"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -80,6 +81,9 @@ func nothingLeft(t *testing.T, c *conn, servers ...*Conn) {
 	}
 	if c.out != nil || c.spare != nil || c.raw != nil || c.rawFrom != nil || c.cur != nil || c.writing {
 		t.Errorf("%d and %d bytes to write, %d to spare, writing %t", cap(c.out), cap(c.raw), cap(c.spare), c.writing)
+	}
+	if v := c.memory.joined[0]; v != nil && !slices.Contains(c.joined, v) {
+		t.Error("a server that has left is left in memory")
 	}
 	if c.withheld.withholding != nil { // its memory is lent
 		t.Errorf("%d bytes are withheld", c.withheld.n)

@@ -202,6 +202,9 @@ func (c *conn) scanClient(v *Conn, b []byte) (clear, n int, split bool) {
 			var drop bool
 			drop, cerr = c.scanClientFrame(v, &it.item)
 			if drop {
+				if it.ack() && !v.begun.Load() {
+					v.ackAt = clear
+				}
 				n = clear + copy(b[clear:], b[clear+m:n])
 				m = 0
 			}

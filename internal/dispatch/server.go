@@ -30,6 +30,7 @@ type Conn struct {
 	rmu   sync.Mutex // one Read at a time
 	buf   []byte
 	clear int
+	ackAt int               // before the first Read, where the acknowledgement of the early SETTINGS was, behind the preface
 	lent  *[heldBuffer]byte // the memory of buf, where that is not larger
 
 	socket *socket // for ReadReady, or nil
@@ -282,6 +283,9 @@ func (v *Conn) close() {
 // part takes a server out of those that have joined. The caller holds mu.
 func (c *conn) part(v *Conn) {
 	c.joined = slices.DeleteFunc(c.joined, func(j *Conn) bool { return j == v })
+	if c.memory.joined[0] == v {
+		c.memory.joined[0] = nil // if joined is elsewhere
+	}
 	if c.servers[v.target.index] == v {
 		c.servers[v.target.index] = nil
 	}

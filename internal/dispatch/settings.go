@@ -46,8 +46,9 @@ func (d *Dispatcher) isInitial(s http2.Setting) bool {
 	return false
 }
 
-// answerSettings acknowledges a SETTINGS frame of the server behind the client's preface. It reports false if the server
-// has begun to read. The caller holds mu, and is not the one that reads.
+// answerSettings acknowledges a SETTINGS frame of the server where the client has acknowledged the early one: what it had
+// sent before, it had sent without knowing the settings. It reports false if the server has begun to read. The caller
+// holds mu, and is not the one that reads.
 //
 //go:noinline // see Conn.Write
 func (v *Conn) answerSettings() bool {
@@ -59,7 +60,7 @@ func (v *Conn) answerSettings() bool {
 		return false
 	}
 	preface := len(h2.Preface) + h2.FrameLen(h2.ParseFrameHeader(v.buf[len(h2.Preface):]))
-	v.buf = slices.Insert(v.buf, preface, h2.AppendSettingsACK(nil)...)
+	v.buf = slices.Insert(v.buf, preface+v.ackAt, h2.AppendSettingsACK(nil)...)
 	v.clear += h2.FrameHeaderLen
 	return true
 }

@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"bytes"
 	"slices"
 	"testing"
 
@@ -96,4 +97,34 @@ func TestKnownSettings(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestKnownSettingsOrder has a client make requests before it has seen the early SETTINGS, which allow fewer. Its server
+// must not take them for requests that came after.
+func TestKnownSettingsOrder(t *testing.T) {
+	t.Parallel()
+	d := newDispatcher(1)
+	d.EarlySettings = []http2.Setting{{ID: http2.SettingMaxConcurrentStreams, Val: 1}, {ID: http2.SettingInitialWindowSize, Val: 1000}}
+	inWorld(t, d, func(w *world) {
+		defer d.Close()
+		w.client.got() // the early SETTINGS
+		var flight bytes.Buffer
+		fr := http2.NewFramer(&flight, nil)
+		for _, id := range []uint32{1, 3} {
+			fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, EndHeaders: true, BlockFragment: w.client.block(":method", "GET", ":path", "/0")})
+		}
+		fr.WriteData(1, true, make([]byte, 2000))
+		fr.WriteSettingsAck()
+		fr.WriteData(3, true, make([]byte, 1000))
+		w.client.Write(flight.Bytes())
+		c, err := d.all()[0].Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Write(h2.AppendSettings(nil, d.EarlySettings...))
+		server := newEnd(t, c, true)
+		defer server.close()
+		server.want("SETTINGS [ENABLE_PUSH = 0] [MAX_HEADER_LIST_SIZE = 5000]", "HEADERS 1 :method=GET :path=/0",
+			"HEADERS 3 :method=GET :path=/0", "DATA 1 of 2000 END", "SETTINGS ACK", "DATA 3 of 1000 END")
+	})
 }

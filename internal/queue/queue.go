@@ -52,7 +52,10 @@ func (q *Queue[T]) put(v T) {
 	if q.items == nil {
 		q.items = q.few[:0]
 	}
-	q.items = append(q.items, v)
+	full := len(q.items) == cap(q.items)
+	if q.items = append(q.items, v); full {
+		clear(q.few[:]) // what was there has moved
+	}
 	if q.arrived.L != nil {
 		q.arrived.Signal()
 	}

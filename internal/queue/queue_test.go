@@ -377,3 +377,55 @@ func TestReserve(t *testing.T) {
 		t.Error("a closed queue takes a value")
 	}
 }
+
+// What has left the queue is not kept in memory.
+func TestForgets(t *testing.T) {
+	t.Parallel()
+	for name, play := range map[string]func(q *Queue[*int]){
+		"one": func(q *Queue[*int]) {
+			q.Push(new(int), 100)
+			q.Pop()
+		},
+		"more than a few": func(q *Queue[*int]) {
+			for range 10 {
+				q.Push(new(int), 100)
+			}
+			for range 10 {
+				q.Pop()
+			}
+		},
+		"never empty": func(q *Queue[*int]) {
+			q.Push(new(int), 100)
+			for range 10 {
+				q.Push(new(int), 100)
+				q.Pop()
+			}
+			q.Pop()
+		},
+		"removed": func(q *Queue[*int]) {
+			for range 10 {
+				q.Push(new(int), 100)
+			}
+			q.Remove(func(*int) bool { return true })
+		},
+		"closed": func(q *Queue[*int]) {
+			q.Push(new(int), 100)
+			q.Close()
+		},
+		"closed with more": func(q *Queue[*int]) {
+			for range 10 {
+				q.Push(new(int), 100)
+			}
+			q.Close()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var q Queue[*int]
+			play(&q)
+			if q.few != [4]*int{} {
+				t.Errorf("%v is kept", q.few)
+			}
+		})
+	}
+}
