@@ -287,6 +287,11 @@ func model(t *testing.T, seed uint64) {
 			behaviours[i].initial, behaviours[i].settle = 3000, false
 		}
 	}
+	for i := range servers {
+		if (seed+uint64(i))%3 == 0 && !stalled {
+			behaviours[i].setNothing()
+		}
+	}
 	plans := randomPlans(rng, 1+rng.IntN(30), servers, most)
 	concurrent := 1 + rng.IntN(10)
 	if stalled {

@@ -71,6 +71,12 @@ type behaviour struct {
 	lateACK    bool // acknowledges SETTINGS late, and a server several at once
 	neverACK   bool // never acknowledges SETTINGS
 	maxStreams uint32
+	first      bool // writes its SETTINGS before it reads anything
+}
+
+// setNothing has a server begin as those of gRPC do, with SETTINGS that change nothing.
+func (b *behaviour) setNothing() {
+	b.initial, b.frame, b.table, b.maxStreams, b.first = h2.DefaultWindow, h2.DefaultMaxFrameSize, -1, 0, true
 }
 
 type peerStream struct {
@@ -121,6 +127,14 @@ func (c *chunkReader) Read(p []byte) (int, error) {
 
 // start sends the preface.
 func (p *peer) start() {
+	p.writePreface()
+	if p.behave.first {
+		p.conn.Write(p.out.Bytes())
+		p.out.Reset()
+	}
+}
+
+func (p *peer) writePreface() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.server {
