@@ -453,6 +453,9 @@ func model(t *testing.T, seed uint64) {
 				}
 			})
 		}
+		if seed%4 == 1 {
+			synctest.Wait() // it makes no request before it has had SETTINGS
+		}
 		client.sendLoop(plans, concurrent)
 		late.Stop()
 		synctest.Wait()
