@@ -318,7 +318,7 @@ func (c *conn) acknowledged() *Conn {
 	}
 	f := c.toClient[0]
 	if c.toClient = c.toClient[1:]; len(c.toClient) == 0 {
-		c.toClient = nil
+		c.toClient = nil // most connections have no others
 	}
 	c.most = f.most
 	if f.hasWindow {

@@ -17,7 +17,7 @@ import (
 // each changes the table that the next is decoded with (RFC 7541, Section 2.2).
 //
 // Most connections never need that table again. As long as the blocks that have changed it are short, they are kept in
-// its place, and if another one has to be decoded after all, the table is made from them for this once.
+// its place, and a decoder is lent for one that has to be decoded after all. It is given the kept ones first.
 type blockDecoder struct {
 	dec     *hpack.Decoder // or nil, if its table can be made from kept
 	kept    []byte         // the blocks that have changed the table, each behind its length in two bytes
@@ -31,10 +31,12 @@ type blockDecoder struct {
 
 func (d *blockDecoder) init(maxList int) { d.maxList, d.allowed = maxList, h2.DefaultTableSize }
 
-// goOn is init behind a first block, which somebody else has decoded, with dec unless KeepsBlock.
+// goOn is init behind a first block, which dec has decoded. If KeepsBlock(block), dec can be nil.
 func (d *blockDecoder) goOn(block []byte, dec *hpack.Decoder, maxList int) {
 	d.init(maxList)
-	if !d.keep(block) {
+	if KeepsBlock(block) {
+		d.keep(block)
+	} else {
 		d.use(dec)
 	}
 }
@@ -42,13 +44,13 @@ func (d *blockDecoder) goOn(block []byte, dec *hpack.Decoder, maxList int) {
 // KeepsBlock reports whether a first header block takes the place of the decoder that has decoded it.
 func KeepsBlock(block []byte) bool { return len(block) > 0 && 2+len(block) <= maxKeptBlocks }
 
-// maxKeptBlocks is for how much of blocks there is no decoder, about as much as one with an empty table takes. It is more
-// than a client or server of gRPC sends to the table on a connection on which all calls are alike.
+// maxKeptBlocks is how many bytes are kept at most, about as many as a decoder with an empty table takes. It is more than
+// a client or server of gRPC mostly needs if all calls of the connection are alike.
 const maxKeptBlocks = 256
 
-// keep keeps a block that has changed the table. It reports false if that is too much.
+// keep keeps a block that may have changed the table. It reports false if that is too much.
 func (d *blockDecoder) keep(block []byte) bool {
-	if len(d.kept)+2+len(block) > maxKeptBlocks || len(block) == 0 {
+	if len(d.kept)+2+len(block) > maxKeptBlocks {
 		return false
 	}
 	if d.kept == nil {
@@ -86,7 +88,8 @@ func (d *blockDecoder) catchUp() error {
 	return nil
 }
 
-// giveBack gives the decoder back that was lent for a block. If there have been too many, it stays instead.
+// giveBack gives back the decoder that was lent for a block. If it was lent too often, or there is too much to keep, it
+// stays.
 func (d *blockDecoder) giveBack(block []byte) {
 	if d.lent++; d.lent > maxLent || !onlyIndexed(block) && !d.keep(block) {
 		d.kept = nil

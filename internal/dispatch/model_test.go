@@ -454,7 +454,7 @@ func model(t *testing.T, seed uint64) {
 			})
 		}
 		if seed%4 == 1 {
-			synctest.Wait() // it makes no request before it has had SETTINGS
+			synctest.Wait() // the client makes no request before it has had SETTINGS
 		}
 		client.sendLoop(plans, concurrent)
 		late.Stop()

@@ -202,7 +202,7 @@ func (c *conn) scanClient(v *Conn, b []byte) (clear, n int, split bool) {
 			var drop bool
 			drop, cerr = c.scanClientFrame(v, &it.item)
 			if drop {
-				if it.ack() && !v.begun.Load() {
+				if it.Type == http2.FrameSettings && it.ack() && !v.begun.Load() {
 					v.ackAt = clear
 				}
 				n = clear + copy(b[clear:], b[clear+m:n])
@@ -407,14 +407,15 @@ func (v *Conn) scanServerSettings(it *item) (drop bool) {
 	c := v.c
 	if !it.ack() {
 		f := serverFrame{server: v}
-		if v.isKnown(it.payload) && v.answerSettings() {
-			if v.noteSettings(&f, it.payload); f.hasWindow {
+		drop = v.isKnown(it.payload) && v.answerSettings()
+		v.noteSettings(&f, it.payload)
+		if drop {
+			if f.hasWindow {
 				v.setWindow(f.window)
 			}
 			return true
 		}
 		c.spoken, v.hasSet = true, true
-		v.noteSettings(&f, it.payload)
 		c.sentToClient(f)
 		return false
 	}

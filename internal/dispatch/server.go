@@ -30,7 +30,7 @@ type Conn struct {
 	rmu   sync.Mutex // one Read at a time
 	buf   []byte
 	clear int
-	ackAt int               // before the first Read, where the acknowledgement of the early SETTINGS was, behind the preface
+	ackAt int               // how far behind the client's preface the early SETTINGS were acknowledged, before the first Read
 	lent  *[heldBuffer]byte // the memory of buf, where that is not larger
 
 	socket *socket // for ReadReady, or nil

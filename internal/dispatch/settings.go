@@ -8,9 +8,8 @@ import (
 	"github.com/oneport-go/oneport/internal/h2"
 )
 
-// Most servers of gRPC begin with a SETTINGS frame that changes nothing for a client that was sent the early one. Such a
-// frame is not sent: the client would have to acknowledge it, mostly in a segment of its own, and the server to wake up
-// for that.
+// By default, grpc-go begins with a SETTINGS frame that changes nothing for a client that was sent the early one. Such a
+// frame is not sent: the client would have to acknowledge it, and the server to read that.
 
 // isKnown reports whether a SETTINGS frame of the server, which has sent no other to the client, says only what the
 // client goes by.
@@ -46,9 +45,9 @@ func (d *Dispatcher) isInitial(s http2.Setting) bool {
 	return false
 }
 
-// answerSettings acknowledges a SETTINGS frame of the server where the client has acknowledged the early one: what it had
-// sent before, it had sent without knowing the settings. It reports false if the server has begun to read. The caller
-// holds mu, and is not the one that reads.
+// answerSettings has the server read the acknowledgement of a SETTINGS frame where the client has acknowledged the early
+// one: what comes before, the client may have sent without knowing the settings. It reports false if the server has begun
+// to read. The caller holds mu, and is not the one that reads.
 //
 //go:noinline // see Conn.Write
 func (v *Conn) answerSettings() bool {

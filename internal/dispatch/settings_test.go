@@ -3,9 +3,12 @@ package dispatch
 import (
 	"bytes"
 	"slices"
+	"strings"
 	"testing"
+	"testing/synctest"
 
 	"golang.org/x/net/http2"
+	"google.golang.org/grpc"
 
 	"github.com/oneport-go/oneport/internal/h2"
 )
@@ -126,5 +129,26 @@ func TestKnownSettingsOrder(t *testing.T) {
 		defer server.close()
 		server.want("SETTINGS [ENABLE_PUSH = 0] [MAX_HEADER_LIST_SIZE = 5000]", "HEADERS 1 :method=GET :path=/0",
 			"HEADERS 3 :method=GET :path=/0", "DATA 1 of 2000 END", "SETTINGS ACK", "DATA 3 of 1000 END")
+	})
+}
+
+// TestSettingsOfGRPC has grpc-go serve a client that was sent the early SETTINGS. Its own are not sent.
+func TestSettingsOfGRPC(t *testing.T) {
+	t.Parallel()
+	d := newDispatcher(1)
+	inWorld(t, d, func(w *world) {
+		defer d.Close()
+		w.client.got() // the early SETTINGS
+		w.client.fr.WriteSettingsAck()
+		w.client.headers(1, true, ":method", "POST", ":scheme", "http", ":path", "/0/Call", ":authority", "a",
+			"content-type", "application/grpc", "te", "trailers")
+		synctest.Wait() // it is queued
+		server := grpc.NewServer()
+		defer server.Stop()
+		go server.Serve(d.all()[0])
+		got := w.client.got()
+		if len(got) != 2 || got[0] != "SETTINGS ACK" || !strings.HasPrefix(got[1], "HEADERS 1 ") {
+			t.Errorf("the client has got %q, want an acknowledgement and a response", got)
+		}
 	})
 }

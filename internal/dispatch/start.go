@@ -20,7 +20,7 @@ type Opened struct {
 	StreamID uint32
 	Fields   []hpack.HeaderField // valid until Start returns
 	Block    []byte              // its header block, or nothing if that is in several frames; valid until Start returns
-	Decoder  *hpack.Decoder      // has decoded Block, and is Start's then; may be nil if KeepsBlock(Block)
+	Decoder  *hpack.Decoder      // has decoded the block, and is Start's then; may be nil if KeepsBlock(Block)
 
 	Settings    []http2.Setting // what the client has set, each parameter once; valid until Start returns
 	SettingsEnd int             // where its first SETTINGS frame ends, or the preface if that is not the first frame

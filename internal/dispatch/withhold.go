@@ -42,7 +42,7 @@ type withheld struct {
 	over         bool // nothing is withheld any more
 }
 
-// A withholding has the bytes that are withheld, and ends in time. It is lent.
+// A withholding has the bytes that are withheld, and the alarm at which that ends. It is lent.
 type withholding struct {
 	alarm alarm.Alarm
 	c     *conn
@@ -58,10 +58,19 @@ func (w *withholding) Ring() { go w.c.sendWithheld() }
 // withholds reports whether something is withheld.
 func (w *withheld) withholds() bool { return w.withholding != nil && !w.over }
 
+// len returns how many bytes are withheld.
+func (w *withheld) len() int {
+	if w.withholding == nil {
+		return 0
+	}
+	return w.n
+}
+
 // withhold reports whether b, which the server has written in passing, is withheld. The caller holds mu.
 func (c *conn) withhold(b []byte) bool {
 	w := &c.withheld
-	if w.over || c.shutdown != notDraining || c.inFrame || len(b) > maxWithheld || !onlySettings(b) || c.passed.sending() {
+	if w.over || c.shutdown != notDraining || c.inFrame || w.len()+len(b) > maxWithheld || !onlySettings(b) ||
+		c.passed.sending() {
 		return false
 	}
 	if len(b) == 0 {
@@ -71,9 +80,6 @@ func (c *conn) withhold(b []byte) bool {
 		w.withholding = withholdings.Get().(*withholding)
 		w.c = c
 		c.d.Alarms.Set(&w.alarm, w.withholding, withholdUntil())
-	}
-	if w.n+len(b) > maxWithheld {
-		return false
 	}
 	w.n += copy(w.mem[w.n:], b)
 	return true

@@ -130,8 +130,8 @@ func (p *Parser) renewDecoder() {
 	}
 }
 
-// RenewDecoder makes a decoder like a new one whose table can have DefaultTableSize, but that it keeps memory. It must
-// have reached the end of a block, without an error.
+// RenewDecoder makes a decoder ready for another connection: its table is empty, and can have DefaultTableSize. Its memory
+// is kept, and so are its function and its string length. It must have reached the end of a block without an error.
 func RenewDecoder(d *hpack.Decoder) {
 	d.SetAllowedMaxDynamicTableSize(DefaultTableSize)
 	d.SetMaxDynamicTableSize(0)

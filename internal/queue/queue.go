@@ -6,8 +6,8 @@ import (
 	"sync"
 )
 
-// A Queue holds values until they are popped. It takes memory for those that are in it, and for few. The zero value is
-// ready to use; it must not be copied. Its methods may be called by several goroutines at once.
+// A Queue holds values until they are popped. It takes memory for those that are in it, or for a few. The zero value
+// is ready to use; it must not be copied. Its methods may be called by several goroutines at once.
 type Queue[T any] struct {
 	mu       sync.Mutex
 	arrived  sync.Cond

@@ -381,15 +381,18 @@ func TestReserve(t *testing.T) {
 // What has left the queue is not kept in memory.
 func TestForgets(t *testing.T) {
 	t.Parallel()
+	push := func(q *Queue[*int], n int) {
+		for range n {
+			q.Push(new(int), 100)
+		}
+	}
 	for name, play := range map[string]func(q *Queue[*int]){
 		"one": func(q *Queue[*int]) {
 			q.Push(new(int), 100)
 			q.Pop()
 		},
 		"more than a few": func(q *Queue[*int]) {
-			for range 10 {
-				q.Push(new(int), 100)
-			}
+			push(q, 10)
 			for range 10 {
 				q.Pop()
 			}
@@ -403,9 +406,7 @@ func TestForgets(t *testing.T) {
 			q.Pop()
 		},
 		"removed": func(q *Queue[*int]) {
-			for range 10 {
-				q.Push(new(int), 100)
-			}
+			push(q, 10)
 			q.Remove(func(*int) bool { return true })
 		},
 		"closed": func(q *Queue[*int]) {
@@ -413,9 +414,7 @@ func TestForgets(t *testing.T) {
 			q.Close()
 		},
 		"closed with more": func(q *Queue[*int]) {
-			for range 10 {
-				q.Push(new(int), 100)
-			}
+			push(q, 10)
 			q.Close()
 		},
 	} {
